@@ -1,0 +1,111 @@
+"""Networks that MONAI lacks, each MONAI's DynUNet with one thing changed through its hooks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from monai.networks.blocks.dynunet_block import UnetOutBlock, UnetUpBlock
+from monai.networks.layers.factories import Conv
+from monai.networks.nets import DynUNet
+from monai.networks.nets.attentionunet import AttentionBlock
+from monai.networks.utils import pixelshuffle
+from torch import nn
+
+from .attention import attention_block
+
+
+class GatedUpBlock(UnetUpBlock):
+    """MONAI's up block whose skip passes an attention gate, steered by the up-sampled features (Oktay et al., 2018)."""
+
+    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, **kwargs: Any) -> None:
+        super().__init__(spatial_dims, in_channels, out_channels, **kwargs)
+        self.gate = AttentionBlock(spatial_dims, f_int=max(out_channels // 2, 1), f_g=out_channels, f_l=out_channels)
+
+    def forward(self, inp: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        up = self.transp_conv(inp)
+        return self.conv_block(torch.cat((up, self.gate(up, skip)), dim=1))
+
+
+class AttentionGatedUNet(DynUNet):
+    """DynUNet with attention gates on the skips (Oktay et al., 2018, arXiv:1804.03999).
+
+    Takes the arguments of `monai.networks.nets.DynUNet`. MONAI's own AttentionUnet has other blocks and batch
+    normalisation; here the gates alone set it apart from the 3D U-Net, so the two can be compared.
+    """
+
+    def get_module_list(self, *args: Any, **kwargs: Any) -> nn.ModuleList:
+        gated = [GatedUpBlock if argument is UnetUpBlock else argument for argument in args]
+        return super().get_module_list(*gated, **kwargs)
+
+
+class NeuroSeg3D(DynUNet):
+    """Residual DynUNet with an attention block after every stage of the encoder.
+
+    Args:
+        attention: `spatial` (Woo et al., 2018), `channel` (Hu et al., 2018), `cbam` (Woo et al., 2018) or `none`.
+        dropout: probability of dropping a whole feature map after each convolution (Tompson et al., 2015).
+        kwargs: the other arguments of `monai.networks.nets.DynUNet`.
+    """
+
+    def __init__(self, *, attention: str = "spatial", dropout: float = 0.0, **kwargs: Any) -> None:
+        self.attention = attention  # the hooks below run inside the next line
+        super().__init__(res_block=True, dropout=dropout or None, **kwargs)
+
+    def _attended(self, block: nn.Module, channels: int) -> nn.Module:
+        return nn.Sequential(block, attention_block(self.attention, self.spatial_dims, channels))
+
+    def get_input_block(self) -> nn.Module:
+        return self._attended(super().get_input_block(), self.filters[0])
+
+    def get_downsamples(self) -> nn.ModuleList:
+        blocks = super().get_downsamples()
+        return nn.ModuleList(self._attended(b, c) for b, c in zip(blocks, self.filters[1:-1], strict=True))
+
+    def get_bottleneck(self) -> nn.Module:
+        return self._attended(super().get_bottleneck(), self.filters[-1])
+
+    def get_output_block(self, idx: int) -> nn.Module:
+        return UnetOutBlock(self.spatial_dims, self.filters[idx], self.out_channels)  # DynUNet would drop logits
+
+
+class Coarse(nn.Module):
+    """Run a network at a fraction of the resolution: space to depth before it, depth to space after (Shi et al., 2016).
+
+    With a factor of 2 no convolution works at full resolution and a step costs about an eighth; each coarse voxel still
+    sees all its fine ones and answers for each of them. The last layer starts near the same small answer for every
+    voxel, the log-odds of `prior` (Aitken et al., 2017; Lin et al., 2017): training need not first unlearn noise.
+
+    Args:
+        network: takes `factor**spatial_dims` times the channels of the input and of the output, and ends in
+            `output_block`, as DynUNet does.
+        spatial_dims: 2 or 3.
+        factor: how many voxels of an edge become one; 1 keeps the network at full resolution.
+        prior: probability that every voxel starts with.
+    """
+
+    def __init__(self, network: DynUNet, spatial_dims: int, factor: int = 1, prior: float = 0.1) -> None:
+        super().__init__()
+        self.network = network
+        self.spatial_dims = spatial_dims
+        self.factor = factor
+        last = network.output_block.conv.conv
+        with torch.no_grad():
+            last.weight.copy_(0.1 * last.weight[:: factor**spatial_dims].repeat_interleave(factor**spatial_dims, dim=0))
+            last.bias.fill_(math.log(prior / (1 - prior)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits (B, R, *S) of an image (B, C, *S) whose edges are multiples of `factor`."""
+        if self.factor == 1:
+            return self.network(x)
+        fine: list[int] = [x.shape[0], x.shape[1]]
+        coarse: list[int] = [x.shape[0], -1]
+        order: list[int] = [0, 1]
+        for axis in range(self.spatial_dims):
+            fine += [x.shape[axis + 2] // self.factor, self.factor]
+            coarse += [x.shape[axis + 2] // self.factor]
+            order += [3 + 2 * axis]
+        order += [2 + 2 * axis for axis in range(self.spatial_dims)]
+        y = self.network(x.reshape(fine).permute(order).reshape(coarse))  # (B, C * factor^dims, *S / factor)
+        return pixelshuffle(y, self.spatial_dims, self.factor)

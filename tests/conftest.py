@@ -1,0 +1,67 @@
+"""Tiny synthetic patients, and bundles run through the real command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BUNDLES = sorted(path.parents[1].name for path in ROOT.glob("bundles/*/configs/train.yaml"))
+CONVENTIONS = ("brats2021", "brats2023_gli", "msd")
+REAL = ROOT.parent / "shared" / "data"  # real patients, where a machine has them
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores
+
+
+@pytest.fixture(scope="session")
+def patients(tmp_path_factory):
+    """Folder of six patients of 40 voxels an edge, by convention; made once a test run."""
+    from tools.synthetic import make_patients
+
+    folders: dict[str, Path] = {}
+
+    def folder(convention: str) -> Path:
+        if convention not in folders:
+            folders[convention] = tmp_path_factory.mktemp(convention)
+            make_patients(folders[convention], cases=6, size=40, convention=convention)
+        return folders[convention]
+
+    return folder
+
+
+def arguments(run_id: str, bundle: str, folder: Path, cohort: str, data: Path, **settings: Any) -> list[str]:
+    """The command line of a tiny run: 32-voxel patches, two epochs of two steps."""
+    tiny = {
+        "cohort": cohort,
+        "dataset_dir": data,
+        "ckpt_dir": folder / "models",
+        "output_dir": folder / "results",
+        "patch_size": [32, 32, 32],
+        "epochs": 2,
+        "iterations_per_epoch": 2,
+        "val_interval": 1,
+        "workers": 0,
+        "overlap": 0,
+        "precision": "float32",
+    }
+    flags = [str(part) for name, value in (tiny | settings).items() for part in (f"--{name}", value)]
+    args_file = f"bundles/{bundle}/args.yaml"
+    return [sys.executable, "-m", "monai.bundle", "run", run_id, "--args_file", args_file, *flags]
+
+
+def run(run_id: str, bundle: str, folder: Path, cohort: str, data: Path, **settings: Any) -> subprocess.CompletedProcess:
+    """Run a bundle as a user does, from the root of the repository."""
+    command = arguments(run_id, bundle, folder, cohort, data, **settings)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def succeed(*args: Any, **settings: Any) -> str:
+    """Run a bundle, which must succeed; its standard output."""
+    done = run(*args, **settings)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    return done.stdout

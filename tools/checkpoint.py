@@ -1,0 +1,177 @@
+"""Checkpoints: `model.pt` is the best network, a plain state dict; `last.pt` is all that resuming needs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+
+from tools.errors import InputError
+
+BEST, LAST, PATIENTS = "model.pt", "last.pt", "patients.json"
+logger = logging.getLogger("bundle")
+
+
+def save_whole(content: Any, path: Path) -> None:
+    """Write a file so that it is there whole or not at all, whatever stops the program."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    if path.suffix == ".json":
+        part.write_text(json.dumps(content, indent=4) + "\n")
+    else:
+        torch.save(content, part)
+    os.replace(part, path)
+
+
+def read_checkpoint(path: Path) -> Any:
+    """What a checkpoint holds, on the CPU; nothing in it can run code."""
+    if not path.is_file():
+        raise InputError(f"'{path}' is not there; train first, or name the folder of the checkpoint by --ckpt_dir.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"'{path}' is not a whole checkpoint ({type(error).__name__}); restore or delete it.") from error
+
+
+def fill(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Load weights, or say in one sentence that they belong to another network."""
+    own = network.state_dict()
+    differ = [name for name in own.keys() | weights.keys() if name not in own or name not in weights]
+    differ += [name for name in own if name not in differ and own[name].shape != weights[name].shape]
+    if differ:
+        raise InputError(
+            f"'{path}' is of another network: {len(differ)} of {len(own)} weights differ in name or shape, as "
+            f"'{min(differ)}'. Give the bundle, size, modalities and network_def that it was trained with."
+        )
+    network.load_state_dict(weights)
+
+
+class LoadWeights:
+    """Handler that fills the network from `model.pt` before an evaluator starts."""
+
+    def __init__(self, path: str, network: nn.Module) -> None:
+        self.path, self.network = Path(path), network
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.load)
+
+    def load(self, engine: Engine) -> None:
+        fill(self.network, read_checkpoint(self.path), self.path)
+
+
+class Checkpoints:
+    """Handler that saves the best network and the last state every epoch, and goes on from the last state.
+
+    Attach it to the trainer after the validation handler. Ctrl-C (or SIGTERM, as clusters send) ends the training
+    after the step at hand with a whole checkpoint; a second Ctrl-C ends it at once, with that of the last epoch.
+
+    Args:
+        folder: where `model.pt` and `last.pt` lie.
+        state: what resuming needs, by name: objects with `state_dict` and `load_state_dict`, `network` among them.
+        validator: evaluator whose key metric says which network is best.
+        settings: what must be the same for a resumed training to be the same training.
+        patients: the patients of each part of the data, kept beside `model.pt` so that no test uses the others.
+        resume: whether to go on from `last.pt` where there is one; if not, older files are moved aside.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        state: Mapping[str, Any],
+        validator: Engine,
+        settings: Mapping[str, Any],
+        patients: Mapping[str, Sequence[str]],
+        resume: bool = True,
+    ) -> None:
+        self.folder, self.state, self.validator = Path(folder), dict(state), validator
+        self.settings, self.patients, self.resume = json.loads(json.dumps(settings)), patients, resume
+        self.stopped_by: int | None = None
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.stop_if_asked)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+        engine.add_event_handler(Events.COMPLETED, self.release_signals)
+
+    def start(self, engine: Engine) -> None:
+        if not self.resume:
+            self.move_aside()
+        elif (self.folder / LAST).is_file():
+            self.load(engine)
+        self.previous = {number: signal.signal(number, self.note_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def load(self, engine: Engine) -> None:
+        path = self.folder / LAST
+        saved = read_checkpoint(path)
+        for name, value in self.settings.items():
+            if saved["settings"].get(name) != value:
+                raise InputError(
+                    f"'{path}' is of a training with {name} = {saved['settings'].get(name)}, not {value}. Name another "
+                    "folder by --ckpt_dir, or --resume False to start anew (the old files are moved aside)."
+                )
+        fill(self.state["network"], saved["network"], path)
+        for name, value in self.state.items():
+            if name != "network":
+                value.load_state_dict(saved[name])
+        engine.state.iteration = saved["iteration"]
+        engine.state.epoch = saved["iteration"] // engine.state.epoch_length
+        self.validator.state.best_metric, self.validator.state.best_metric_epoch = saved["best"]
+        torch.manual_seed(saved["iteration"])  # else the crops of the first epochs would come again
+        if engine.state.epoch >= engine.state.max_epochs:
+            logger.info(f"'{path}' has all {engine.state.max_epochs} epochs; name more by --epochs to train on.")
+        else:
+            logger.info(f"going on from '{path}' at epoch {engine.state.epoch + 1}.")
+
+    def move_aside(self) -> None:
+        old = [self.folder / name for name in (BEST, LAST, PATIENTS) if (self.folder / name).is_file()]
+        if old:
+            number = 1
+            while (aside := self.folder / f"before-{number}").exists():
+                number += 1
+            aside.mkdir()
+            for path in old:
+                path.rename(aside / path.name)
+            logger.info(f"moved the checkpoints of an earlier training to '{aside}'.")
+
+    def save(self, engine: Engine) -> None:
+        if self.validator.state.best_metric_epoch == engine.state.epoch:
+            save_whole(self.patients, self.folder / PATIENTS)
+            save_whole(self.state["network"].state_dict(), self.folder / BEST)
+        self.save_last(engine)
+        if self.stopped_by:
+            self.leave(engine)
+
+    def save_last(self, engine: Engine) -> None:
+        content = {name: value.state_dict() for name, value in self.state.items()}
+        best = [float(self.validator.state.best_metric), self.validator.state.best_metric_epoch]
+        content |= {"iteration": engine.state.iteration, "best": best, "settings": self.settings}
+        save_whole(content, self.folder / LAST)
+
+    def note_signal(self, number: int, frame: Any) -> None:
+        if self.stopped_by:
+            self.release_signals()
+            raise KeyboardInterrupt
+        self.stopped_by = number
+        logger.info("stopping after this step; once more to stop at once.")
+
+    def stop_if_asked(self, engine: Engine) -> None:
+        if self.stopped_by and engine.state.iteration % engine.state.epoch_length:  # else `save` is next, and it leaves
+            self.save_last(engine)
+            self.leave(engine)
+
+    def leave(self, engine: Engine) -> None:
+        self.release_signals()
+        logger.info(f"stopped at step {engine.state.iteration}; the same command goes on from there.")
+        raise SystemExit(128 + (self.stopped_by or 0))
+
+    def release_signals(self, engine: Engine | None = None) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)

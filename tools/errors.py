@@ -1,0 +1,40 @@
+"""Errors that the user can mend, told in one sentence instead of a traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+
+class InputError(ValueError):
+    """A case, file or setting is wrong; the message names it and the mend."""
+
+
+def one_of(options: Mapping[str, Any], name: str, setting: str) -> Any:
+    """The option called `name`, or an InputError that lists the options of the setting."""
+    if name not in options:
+        raise InputError(f"{setting} must be one of {', '.join(options)}; it is '{name}'.")
+    return options[name]
+
+
+def input_error_in(error: BaseException | None) -> InputError | None:
+    """The InputError that an exception is or was caused by, however MONAI wrapped it."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def tell_input_errors_plainly() -> None:
+    """From now on a run that dies of an InputError prints its sentence alone; other errors keep their traceback."""
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        cause = input_error_in(error)
+        if cause is None:
+            previous(kind, error, trace)
+        else:
+            print(f"\nerror: {cause}", file=sys.stderr)
+
+    sys.excepthook = hook

@@ -1,0 +1,189 @@
+"""Ignite handlers that MONAI lacks: per-region metrics, gradient clipping, the training log and the progress bar."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
+from monai.handlers import IgniteMetricHandler, from_engine
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+logger = logging.getLogger("bundle")
+
+
+class RegionMetric(IgniteMetricHandler):
+    """A MONAI metric as scalars of `engine.state.metrics`: `NAME` is the mean over regions, `NAME_REGION` each one.
+
+    Args:
+        metric_fn: MONAI metric with `reduction="mean_batch"`. Give it `ignore_empty=False`, else false positives in
+            patients without a region go unseen.
+        regions: names of the channels.
+        output_transform: takes prediction and reference out of the engine's output.
+    """
+
+    def __init__(
+        self, metric_fn: Any, regions: Sequence[str], output_transform: Callable = from_engine(["pred", "label"])
+    ) -> None:
+        super().__init__(metric_fn=metric_fn, output_transform=output_transform, save_details=False)
+        self.regions = list(regions)
+
+    def completed(self, engine: Engine, name: str) -> None:
+        values = self.compute()
+        engine.state.metrics[name] = float(values.mean())
+        for region, value in zip(self.regions, values, strict=True):
+            engine.state.metrics[f"{name}_{region}"] = float(value)
+
+
+class ClipGradients:
+    """Scale all gradients down together when their norm exceeds `max_norm`.
+
+    Args:
+        network: whose gradients.
+        max_norm: largest L2 norm.
+    """
+
+    def __init__(self, network: nn.Module, max_norm: float) -> None:
+        self.network, self.max_norm = network, max_norm
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self.clip)
+
+    def clip(self, engine: Any) -> None:
+        if engine.scaler is not None:
+            engine.scaler.unscale_(engine.optimizer)
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
+
+
+class StopWhenStale:
+    """End the training when the last best validation lies `patience` epochs back.
+
+    It keeps no count of its own, so a resumed training stops where an uninterrupted one would.
+
+    Args:
+        validator: evaluator whose key metric counts.
+        patience: in epochs; 0 never stops.
+    """
+
+    def __init__(self, validator: Engine, patience: int) -> None:
+        self.validator, self.patience = validator, patience
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.stop_if_stale)
+
+    def stop_if_stale(self, engine: Engine) -> None:
+        best = max(self.validator.state.best_metric_epoch, 0)
+        if self.patience and engine.state.epoch - best >= self.patience:
+            logger.info(f"no better validation in {self.patience} epochs: stopping.")
+            engine.terminate()
+
+
+class TrainingLog:
+    """One row an epoch in `training.csv`, the same as TensorBoard curves, and one line in the log.
+
+    A resumed training goes on in the same file; rows of epochs that are trained again are dropped. Attach after the
+    validation handler.
+
+    Args:
+        folder: where `training.csv` and the TensorBoard events go.
+        validator: evaluator whose metrics stand beside those of the training.
+        optimizer: whose learning rate is logged.
+    """
+
+    def __init__(self, folder: str, validator: Engine, optimizer: torch.optim.Optimizer) -> None:
+        self.folder, self.validator, self.optimizer = Path(folder), validator, optimizer
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start_epoch)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.add_loss)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
+
+    def start(self, engine: Engine) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.rows: list[dict] = []
+        if (self.folder / "training.csv").is_file():
+            with open(self.folder / "training.csv", newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= engine.state.epoch]
+        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=engine.state.epoch + 1)
+
+    def start_epoch(self, engine: Engine) -> None:
+        self.losses: list[float] = []
+        self.began = time.monotonic()
+
+    def add_loss(self, engine: Engine) -> None:
+        self.losses.append(float(engine.state.output[0]["loss"]))
+
+    def write(self, engine: Engine) -> None:
+        epoch = engine.state.epoch
+        row: dict[str, Any] = {"epoch": epoch, "seconds": round(time.monotonic() - self.began, 1)}
+        row["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        row["loss"] = sum(self.losses) / max(len(self.losses), 1)
+        row |= {f"train_{name}": value for name, value in engine.state.metrics.items()}
+        validated = self.validator.state.epoch == epoch
+        row |= {f"validate_{n}": value if validated else "" for n, value in self.validator.state.metrics.items()}
+        for name, value in row.items():
+            if name != "epoch" and value != "":
+                part, _, metric = name.partition("_")
+                shared = metric in engine.state.metrics  # training and validation stand in one chart
+                self.board.add_scalar(f"{metric}/{part}" if shared else name, value, epoch)
+        self.board.flush()
+        self.rows.append(row)
+        self.save()
+        text = f"epoch {epoch}/{engine.state.max_epochs}: loss {row['loss']:.4f}"
+        if validated:
+            shown = ", ".join(f"{n} {v:.4f}" for n, v in self.validator.state.metrics.items() if n.startswith("dice"))
+            text += f", validation {shown}"
+        logger.info(text)
+
+    def save(self) -> None:
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        part = self.folder / ".training.csv.part"
+        with open(part, "w", newline="") as file:
+            writer = csv.DictWriter(file, names, restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(part, self.folder / "training.csv")
+
+
+class Progress:
+    """A bar over all steps of a run with the loss, the last validation and the time left; silent without a terminal.
+
+    Args:
+        unit: what one step is called.
+        total: number of steps; without it, epochs times their length.
+        validator: evaluator whose key metric is shown.
+    """
+
+    def __init__(self, unit: str = "step", total: int | None = None, validator: Engine | None = None) -> None:
+        self.unit, self.total, self.validator = unit, total, validator
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.step)
+        engine.add_event_handler(Events.COMPLETED, self.close)
+
+    def start(self, engine: Engine) -> None:
+        total = self.total or engine.state.max_epochs * engine.state.epoch_length
+        self.bar = tqdm(total=total, initial=engine.state.iteration, unit=self.unit, disable=None, dynamic_ncols=True)
+
+    def step(self, engine: Engine) -> None:
+        output = engine.state.output[0]
+        if "loss" in output:
+            shown = {"loss": f"{float(output['loss']):.3f}"}
+            if self.validator is not None and self.validator.state.best_metric_epoch > 0:
+                shown["best dice"] = f"{float(self.validator.state.best_metric):.3f}"
+            self.bar.set_postfix(shown, refresh=False)
+        self.bar.update()
+
+    def close(self, engine: Engine) -> None:
+        self.bar.close()

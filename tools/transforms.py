@@ -1,0 +1,105 @@
+"""Transforms between the files' conventions and what the network sees; everything else is MONAI's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import or_
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+from monai.utils import convert_to_tensor
+
+
+class SelectChannelsd(MapTransform):
+    """Keep the given channels of (C, *S), in the order given.
+
+    Args:
+        keys: what to select from.
+        indices: channels to keep.
+    """
+
+    def __init__(self, keys: KeysCollection, indices: Sequence[int], allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.indices = list(indices)
+
+    def __call__(self, data: Mapping) -> dict:
+        out = dict(data)
+        for key in self.key_iterator(out):
+            image = out[key]
+            if max(self.indices) >= image.shape[0]:
+                raise ValueError(f"channel {max(self.indices)} is asked for, but there are {image.shape[0]}.")
+            if self.indices != list(range(image.shape[0])):
+                out[key] = image[self.indices]
+        return out
+
+
+class ToRegionsd(MapTransform):
+    """Turn a label map of classes (1, *S) into overlapping regions (R, *S) of zeros and ones, float32.
+
+    Args:
+        keys: label maps whose values are positions in `classes`.
+        regions: class names of each region, by the region's name.
+        classes: class names, background first.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        regions: Mapping[str, Sequence[str]],
+        classes: Sequence[str],
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.members = [[classes.index(name) for name in names] for names in regions.values()]
+
+    def __call__(self, data: Mapping) -> dict:
+        out = dict(data)
+        for key in self.key_iterator(out):
+            label = out[key]
+            regions = [reduce(or_, (label == value for value in members)) for members in self.members]
+            out[key] = convert_to_tensor(torch.cat(regions), dtype=torch.float32)
+        return out
+
+
+class ToLabelMapd(MapTransform):
+    """Turn regions (R, *S) of zeros and ones into one label map (1, *S), uint8, in the data set's own values.
+
+    Regions are painted from the largest to the smallest, each with the one class that no region inside it holds:
+    whole tumour as oedema, over it tumour core as necrotic, over it enhancing tumour as enhancing (as nnU-Net does).
+
+    Args:
+        keys: regions to turn into a label map.
+        regions: class names of each region, by the region's name.
+        classes: class names, background first.
+        label_values: how the data set stores each of `classes`.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        regions: Mapping[str, Sequence[str]],
+        classes: Sequence[str],
+        label_values: Sequence[int],
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        sets = [set(names) for names in regions.values()]
+        self.background = label_values[0]
+        self.paint: list[tuple[int, int]] = []
+        for index in sorted(range(len(sets)), key=lambda i: -len(sets[i])):
+            own = sets[index].difference(*[other for other in sets if other < sets[index]])
+            if len(own) != 1:
+                raise ValueError(f"region {list(regions)[index]} must hold one class of its own, it holds {own}.")
+            self.paint.append((index, label_values[classes.index(own.pop())]))
+
+    def __call__(self, data: Mapping) -> dict:
+        out = dict(data)
+        for key in self.key_iterator(out):
+            regions = out[key]
+            label = torch.full_like(regions[:1], self.background, dtype=torch.uint8)
+            for index, value in self.paint:
+                label[0][regions[index] > 0] = value
+            out[key] = label
+        return out
