@@ -22,7 +22,7 @@ setup: .venv/ready ## install the pins of environment.yml into .venv
 
 .venv/ready: environment.yml
 	$(PYTHON) -m venv .venv
-	sed -n 's/^      - //p' environment.yml > .venv/requirements.txt
+	sed -n 's/^      - \([^ ]*\).*/\1/p' environment.yml > .venv/requirements.txt
 	.venv/bin/pip install --quiet --requirement .venv/requirements.txt
 	touch $@
 

@@ -9,16 +9,17 @@ from torch import nn
 
 
 class SpatialAttention(nn.Module):
-    """Scale each voxel by a gate in (0, 1) computed from the mean and maximum over channels around it (Woo et al., 2018).
+    """Scale each voxel by a gate in (0, 1) computed from mean and maximum over channels nearby (Woo et al., 2018).
 
     The gate is the sigmoid of one convolution over the two maps, the spatial half of CBAM (arXiv:1807.06521).
 
     Args:
         spatial_dims: 2 or 3.
-        kernel_size: odd edge of the neighbourhood, in voxels; the paper takes 7.
+        kernel_size: odd edge of the neighbourhood, in voxels. The paper takes 7 in 2-D; in 3-D on a CPU that costs as
+            much as four convolutions of 16 channels, 3 as much as one.
     """
 
-    def __init__(self, spatial_dims: int, kernel_size: int = 7) -> None:
+    def __init__(self, spatial_dims: int, kernel_size: int = 3) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, got {kernel_size}.")

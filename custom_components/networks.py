@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 import torch
-from monai.networks.blocks.dynunet_block import UnetOutBlock, UnetUpBlock
-from monai.networks.layers.factories import Conv
+from monai.networks.blocks.dynunet_block import UnetUpBlock
+from monai.networks.layers.factories import Dropout
 from monai.networks.nets import DynUNet
 from monai.networks.nets.attentionunet import AttentionBlock
 from monai.networks.utils import pixelshuffle
@@ -36,7 +36,7 @@ class AttentionGatedUNet(DynUNet):
     """
 
     def get_module_list(self, *args: Any, **kwargs: Any) -> nn.ModuleList:
-        gated = [GatedUpBlock if argument is UnetUpBlock else argument for argument in args]
+        gated: list[Any] = [GatedUpBlock if argument is UnetUpBlock else argument for argument in args]
         return super().get_module_list(*gated, **kwargs)
 
 
@@ -45,16 +45,18 @@ class NeuroSeg3D(DynUNet):
 
     Args:
         attention: `spatial` (Woo et al., 2018), `channel` (Hu et al., 2018), `cbam` (Woo et al., 2018) or `none`.
-        dropout: probability of dropping a whole feature map after each convolution (Tompson et al., 2015).
+        dropout: probability of dropping a whole feature map after a stage of the encoder (Tompson et al., 2015). The
+            dropout of DynUNet itself drops single voxels, and of the logits too.
         kwargs: the other arguments of `monai.networks.nets.DynUNet`.
     """
 
     def __init__(self, *, attention: str = "spatial", dropout: float = 0.0, **kwargs: Any) -> None:
-        self.attention = attention  # the hooks below run inside the next line
-        super().__init__(res_block=True, dropout=dropout or None, **kwargs)
+        self.attention, self.drop = attention, dropout  # the hooks below run inside the next line
+        super().__init__(res_block=True, **kwargs)
 
     def _attended(self, block: nn.Module, channels: int) -> nn.Module:
-        return nn.Sequential(block, attention_block(self.attention, self.spatial_dims, channels))
+        drop = Dropout[Dropout.DROPOUT, self.spatial_dims](self.drop)
+        return nn.Sequential(block, attention_block(self.attention, self.spatial_dims, channels), drop)
 
     def get_input_block(self) -> nn.Module:
         return self._attended(super().get_input_block(), self.filters[0])
@@ -65,9 +67,6 @@ class NeuroSeg3D(DynUNet):
 
     def get_bottleneck(self) -> nn.Module:
         return self._attended(super().get_bottleneck(), self.filters[-1])
-
-    def get_output_block(self, idx: int) -> nn.Module:
-        return UnetOutBlock(self.spatial_dims, self.filters[idx], self.out_channels)  # DynUNet would drop logits
 
 
 class Coarse(nn.Module):

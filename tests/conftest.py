@@ -54,9 +54,9 @@ def arguments(run_id: str, bundle: str, folder: Path, cohort: str, data: Path, *
     return [sys.executable, "-m", "monai.bundle", "run", run_id, "--args_file", args_file, *flags]
 
 
-def run(run_id: str, bundle: str, folder: Path, cohort: str, data: Path, **settings: Any) -> subprocess.CompletedProcess:
+def run(*args: Any, **settings: Any) -> subprocess.CompletedProcess:
     """Run a bundle as a user does, from the root of the repository."""
-    command = arguments(run_id, bundle, folder, cohort, data, **settings)
+    command = arguments(*args, **settings)
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 

@@ -73,7 +73,7 @@ def test_runs_that_cannot_be_compared_are_told(tmp_path, runs, capsys, monkeypat
     other_rules = write(tmp_path / "rules", [0.5], challenge="glioma2023")
     for other, metric, told in [
         (strangers, "dice", "no case in common"),
-        (other_rules, "dice", "rules of glioma2023"),
+        (other_rules, "dice", "of glioma2023"),
         (runs[1], "beauty", "beauty"),
         (str(tmp_path), "dice", "is not there"),
     ]:

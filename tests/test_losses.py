@@ -1,7 +1,8 @@
 import pytest
 import torch
-from custom_components.losses import DiceBCELoss
 from monai.losses import DiceLoss
+
+from custom_components.losses import DiceBCELoss
 
 
 def target(spatial_dims=3, regions=3):

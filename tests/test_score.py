@@ -48,7 +48,7 @@ def folders(tmp_path):
 
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch):
-    """Pools cost seconds each; one test below uses a real one."""
+    """A pool costs seconds; the last test has a real one."""
 
     class Serial:
         def __init__(self, workers):
@@ -60,8 +60,7 @@ def in_this_process(monkeypatch):
         def __exit__(self, *_):
             pass
 
-    if not os.environ.get("REAL_POOL"):
-        monkeypatch.setattr(module, "ProcessPoolExecutor", Serial)
+    monkeypatch.setattr(module, "ProcessPoolExecutor", Serial)
 
 
 def run(folders, cohort="brats2024_met", **options):
@@ -85,7 +84,7 @@ def test_predictions_are_found_flat_or_in_case_folders_with_or_without_suffix(fo
     (flat / f"{CASES[1]}.nii.gz").rename(flat / CASES[1] / f"{CASES[1]}-seg.nii.gz")
     (flat / f"{CASES[2]}.nii.gz").unlink()
     save(flat / f"{CASES[2]}.nii", label_map())
-    save(flat / f"._{CASES[0]}.nii.gz", label_map())  # litter
+    save(folders / "reference" / CASES[0] / f"._{CASES[0]}-seg.nii.gz", label_map())  # litter
     assert (run(folders)[1]["dice"] == 1).all()
 
 
@@ -153,7 +152,7 @@ def four_axes(path):
 
 
 def half(path):
-    path.write_bytes(path.read_bytes()[:200])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     return "damaged"
 
 
@@ -174,6 +173,16 @@ def test_a_bad_file_is_told_in_one_sentence_and_nothing_is_written(folders, spoi
     assert os.listdir(folders / "out") == ["scores.csv"] and (folders / "out" / "scores.csv").read_text() == "earlier"
 
 
+def test_label_maps_of_several_volumes_are_told(folders):
+    for path in (
+        folders / "prediction" / f"{CASES[0]}.nii.gz",
+        folders / "reference" / CASES[0] / f"{CASES[0]}-seg.nii.gz",
+    ):
+        four_axes(path)
+    with pytest.raises(InputError, match="three axes"):
+        run(folders)
+
+
 def test_every_bad_file_is_told_at_once(folders):
     other_shape(folders / "prediction" / f"{CASES[0]}.nii.gz")
     unknown_label(folders / "prediction" / f"{CASES[2]}.nii.gz")
@@ -188,6 +197,7 @@ def test_empty_folders_twins_and_unknown_names_are_told(folders):
     for arguments, told in [
         ((str(folders / "empty"), there[1], "brats2024_met"), "No label map of brats2024_met"),
         ((there[0], str(folders / "empty"), "brats2024_met"), "No label map below"),
+        ((there[0], there[0], "brats2024_met"), "both"),
         ((there[0], str(folders / "nowhere"), "brats2024_met"), "is not a folder"),
         ((*there, "brats1999"), "brats1999"),
         ((*there, "brats2021"), "No label map of brats2021"),
@@ -228,9 +238,9 @@ def test_one_case_has_no_sd(tmp_path):
 
 def test_the_interval_of_a_mean_covers_it_as_often_as_it_says():
     random = np.random.default_rng(1)
-    samples = random.normal(0.7, 0.1, (40, 300))  # 300 studies of 40 cases
+    samples = random.normal(0.7, 0.1, (40, 3000))  # 3000 studies of 40 cases
     low, high = mean_interval(samples)
-    assert np.mean((low <= 0.7) & (0.7 <= high)) == pytest.approx(0.95, abs=0.04)
+    assert np.mean((low <= 0.7) & (0.7 <= high)) == pytest.approx(0.95, abs=0.03)
     assert np.median(high - low) == pytest.approx(2 * 1.96 * 0.1 / np.sqrt(40), rel=0.1)
 
 

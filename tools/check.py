@@ -47,7 +47,7 @@ def fault(case: Mapping[str, Any], error: BaseException) -> str:
             return f"{case['case']}: {found}."
     grids = {str(nib.load(path).shape) for path in paths}  # type: ignore[attr-defined]
     if len(grids) > 1 and not isinstance(image, str):
-        return f"{case['case']}: its files have different shapes ({', '.join(sorted(grids))}); register them to one grid."
+        return f"{case['case']}: its files differ in shape ({', '.join(sorted(grids))}); register them to one grid."
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{case['case']}: '{paths[0]}' could not be used ({type(error).__name__}: {error}); check its files."

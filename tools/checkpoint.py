@@ -38,7 +38,8 @@ def read_checkpoint(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise InputError(f"'{path}' is not a whole checkpoint ({type(error).__name__}); restore or delete it.") from error
+        kind = type(error).__name__
+        raise InputError(f"'{path}' is not a whole checkpoint ({kind}); restore or delete it.") from error
 
 
 def fill(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -108,7 +109,7 @@ class Checkpoints:
             self.load(engine)
         self.previous = {number: signal.signal(number, self.note_signal) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def load(self, engine: Engine) -> None:
+    def load(self, engine: Any) -> None:
         path = self.folder / LAST
         saved = read_checkpoint(path)
         for name, value in self.settings.items():
@@ -162,7 +163,7 @@ class Checkpoints:
         self.stopped_by = number
         logger.info("stopping after this step; once more to stop at once.")
 
-    def stop_if_asked(self, engine: Engine) -> None:
+    def stop_if_asked(self, engine: Any) -> None:
         if self.stopped_by and engine.state.iteration % engine.state.epoch_length:  # else `save` is next, and it leaves
             self.save_last(engine)
             self.leave(engine)

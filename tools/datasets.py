@@ -51,7 +51,7 @@ def cached(
         InputError: `cache` is none of these, or there is no case.
     """
     if not cases:
-        raise InputError("No patient is left for training or validation; have at least 3 patients, or lower test_share.")
+        raise InputError("No patient is left to train or validate on; have at least 3 patients, or lower test_share.")
     transforms = [Told(read), *augment]
     if cache == "memory":
         return CacheDataset(cases, transforms, num_workers=workers, copy_cache=False)
@@ -63,7 +63,7 @@ def cached(
 
 
 def epoch_sampler(dataset: Dataset, iterations: int, batch_size: int) -> RandomSampler:
-    """Draw cases in random order, round and round, for an epoch of `iterations` batches however many cases there are."""
+    """Draw cases in random order, round and round, for epochs of `iterations` batches, whatever their number."""
     return RandomSampler(dataset, num_samples=iterations * batch_size)  # type: ignore[arg-type]
 
 

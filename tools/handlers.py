@@ -6,7 +6,7 @@ import csv
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,10 @@ class RegionMetric(IgniteMetricHandler):
         metric_fn: MONAI metric with `reduction="mean_batch"`. Give it `ignore_empty=False`, else false positives in
             patients without a region go unseen.
         regions: names of the channels.
-        output_transform: takes prediction and reference out of the engine's output.
     """
 
-    def __init__(
-        self, metric_fn: Any, regions: Sequence[str], output_transform: Callable = from_engine(["pred", "label"])
-    ) -> None:
-        super().__init__(metric_fn=metric_fn, output_transform=output_transform, save_details=False)
+    def __init__(self, metric_fn: Any, regions: Sequence[str]) -> None:
+        super().__init__(metric_fn=metric_fn, output_transform=from_engine(["pred", "label"]), save_details=False)
         self.regions = list(regions)
 
     def completed(self, engine: Engine, name: str) -> None:
@@ -120,7 +117,7 @@ class TrainingLog:
         self.losses: list[float] = []
         self.began = time.monotonic()
 
-    def add_loss(self, engine: Engine) -> None:
+    def add_loss(self, engine: Any) -> None:
         self.losses.append(float(engine.state.output[0]["loss"]))
 
     def write(self, engine: Engine) -> None:
@@ -172,11 +169,11 @@ class Progress:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.step)
         engine.add_event_handler(Events.COMPLETED, self.close)
 
-    def start(self, engine: Engine) -> None:
+    def start(self, engine: Any) -> None:
         total = self.total or engine.state.max_epochs * engine.state.epoch_length
         self.bar = tqdm(total=total, initial=engine.state.iteration, unit=self.unit, disable=None, dynamic_ncols=True)
 
-    def step(self, engine: Engine) -> None:
+    def step(self, engine: Any) -> None:
         output = engine.state.output[0]
         if "loss" in output:
             shown = {"loss": f"{float(output['loss']):.3f}"}

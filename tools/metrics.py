@@ -153,7 +153,7 @@ def lesion_scores(reference: Mask, prediction: Mask, spacing: Sequence[float], r
         hull = tuple(slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in around)
         lesion = (lesions[hull] == number) & reference[hull]
         scores = region_scores(lesion, np.isin(pieces[hull], parts), spacing, rules.penalty)
-        large = scores["reference_ml"] * 1000 > smallest
+        large = round(scores["reference_ml"] * 1000, 3) > smallest  # mm³, less the rounding of float32 spacings
         outcome = "invented" if not number else "small" if not large else "found" if parts else "missed"
         centre = [(inner.start + inner.stop - 1) / 2 + outer.start for inner, outer in zip(hull, box, strict=True)]
         kept = {name: scores[name] for name in ("reference_ml", "predicted_ml", *PERFECT)}

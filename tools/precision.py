@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from monai.data import MetaTensor
 from monai.inferers import Inferer
 
 from tools.errors import InputError, one_of
@@ -42,4 +43,5 @@ class MixedPrecision(Inferer):
 
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32):
-            return self.inferer(inputs.float(), network, *args, **kwargs).float()
+            plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs  # no layer need track metadata
+            return self.inferer(plain.float(), network, *args, **kwargs).float()

@@ -28,7 +28,6 @@ from tools.errors import InputError, one_of
 from tools.metrics import CHALLENGES, PERFECT, Row, case_scores
 
 BRATS = Path(__file__).parents[1] / "bundles" / "common" / "brats.yaml"
-FITTING = {"brats2023_gli": "glioma2023", "brats2024_gli": "glioma2024", "brats2024_met": "metastases2024"}  # or legacy
 SHOWN = {  # metric: heading and decimals
     "dice": ("Dice", 3),
     "iou": ("IoU", 3),
@@ -136,8 +135,19 @@ def label_files(folder: str, convention: Mapping[str, Any], bare: bool) -> dict[
     return found
 
 
+def to_classes(values: NDArray, label_values: Sequence[int], source: str) -> NDArray[np.uint8]:
+    """A label map in a data set's own values as positions in `classes`; an InputError names other values."""
+    classes = np.full(values.shape, 255, np.uint8)
+    for position, value in enumerate(label_values):
+        classes[values == value] = position
+    if 255 in classes:
+        others = np.unique(values[classes == 255])[:5].tolist()
+        raise InputError(f"{source} holds {others}, not only {list(label_values)}; check --cohort or the file.")
+    return classes
+
+
 def read_classes(case: str, path: Path, label_values: Sequence[int]) -> tuple[NDArray[np.uint8], Any]:
-    """A label map as positions in `classes`, and its image; an InputError tells what is wrong with the file."""
+    """The label map of a file as positions in `classes`, and its image."""
     try:
         image: Any = nib.squeeze_image(nib.load(path))  # type: ignore[attr-defined]
         values = np.asanyarray(image.dataobj).round(3)
@@ -145,15 +155,9 @@ def read_classes(case: str, path: Path, label_values: Sequence[int]) -> tuple[ND
         values = np.array(np.nan)
     if not np.isfinite(values).all():
         raise InputError(f"{case}: {file_fault(str(path))}.")
-    classes = np.full(values.shape, 255, np.uint8)
-    for position, value in enumerate(label_values):
-        classes[values == value] = position
-    if classes.ndim != 3 or classes.max(initial=0) == 255:
-        told = f"holds {np.unique(values[classes == 255])[:5].tolist()}" if classes.ndim == 3 else f"is {values.shape}"
-        raise InputError(
-            f"{case}: '{path}' {told}, not one volume of {list(label_values)}; check --cohort or the file."
-        )
-    return classes, image
+    if values.ndim != 3:
+        raise InputError(f"{case}: '{path}' has the shape {values.shape}, not three axes; write a label map.")
+    return to_classes(values, label_values, f"{case}: '{path}'"), image
 
 
 def _score_files(
@@ -191,8 +195,10 @@ def score(
     """
     brats = yaml.safe_load(BRATS.read_text(encoding="utf-8"))
     convention = one_of(brats["cohorts"], cohort, setting="cohort")
-    challenge = challenge or FITTING.get(cohort, "legacy")
+    challenge = challenge or convention["challenge"]
     one_of(CHALLENGES, challenge, setting="challenge")
+    if Path(str(reference)).resolve() == Path(str(prediction)).resolve():
+        raise InputError(f"--reference and --prediction are both '{reference}'; name the folder of the predictions.")
     references = label_files(str(reference), convention, bare=False)
     predictions = label_files(str(prediction), convention, bare=True)
     if not references:

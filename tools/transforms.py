@@ -59,7 +59,7 @@ class ToRegionsd(MapTransform):
         for key in self.key_iterator(out):
             label = out[key]
             regions = [reduce(or_, (label == value for value in members)) for members in self.members]
-            out[key] = convert_to_tensor(torch.cat(regions), dtype=torch.float32)
+            out[key] = convert_to_tensor(torch.cat(regions), dtype=torch.float32, track_meta=False)
         return out
 
 

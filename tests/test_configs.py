@@ -1,0 +1,151 @@
+"""Static promises of the configs: ids exist, references resolve, a variant sets only what it may."""
+
+import json
+import re
+from pydoc import locate
+
+import pytest
+import yaml
+from monai.bundle import ComponentLocator, ConfigParser
+
+from tests.conftest import BUNDLES, ROOT
+from tools.show import merged
+
+LAYERS = ("brats", "train", "inference", "evaluate")
+ZOO_IDS = """bundle_root ckpt_dir output_dir dataset_dir device network_def network loss optimizer lr_scheduler
+    val_interval initialize dataset dataloader inferer preprocessing postprocessing handlers evaluator
+    training evaluating inferring""".split()
+ZOO_IDS += [
+    f"train::{part}"
+    for part in "preprocessing dataset dataloader inferer postprocessing handlers key_metric trainer".split()
+]
+ZOO_IDS += [
+    f"validate::{part}"
+    for part in "preprocessing dataset dataloader inferer postprocessing handlers key_metric evaluator".split()
+]
+A_VARIANT_MAY_SET = {"network_def", "learning_rate", "loss", "patch_size", "batch_size"}
+bundles = pytest.mark.parametrize("bundle", BUNDLES)
+
+
+def args_file(bundle):
+    return str(ROOT / "bundles" / bundle / "args.yaml")
+
+
+def leaves(config, path=""):
+    if isinstance(config, dict):
+        for key, value in config.items():
+            yield from leaves(value, f"{path}::{key}" if path else str(key))
+    elif isinstance(config, list):
+        for index, value in enumerate(config):
+            yield from leaves(value, f"{path}::{index}")
+    else:
+        yield path, config
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def test_there_are_the_four_bundles():
+    assert {"unet3d", "attention_unet", "resunet", "neuroseg3d"} <= set(BUNDLES)
+
+
+@bundles
+def test_a_bundle_has_every_id_that_zoo_tools_look_up(bundle):
+    parser = merged(args_file(bundle))
+    missing = [name for name in ZOO_IDS if parser.get(name, None) is None]
+    assert missing == []
+
+
+@bundles
+def test_every_reference_names_an_id_that_exists(bundle):
+    parser = merged(args_file(bundle))
+    dangling = []
+    for path, value in leaves(parser.get()):
+        if isinstance(value, str) and value[:1] in "@$":
+            for name in re.findall(r"@([\w:]+)", value):
+                try:
+                    parser[name]
+                except (KeyError, ValueError, TypeError, IndexError):
+                    dangling.append(f"{path}: {name}")
+    assert dangling == []
+
+
+@bundles
+def test_every_target_can_be_imported(bundle):
+    targets = [value for path, value in leaves(merged(args_file(bundle)).get()) if path.endswith("_target_")]
+    locator = ComponentLocator()
+    unknown = [t for t in set(targets) if not locator.get_component_module_name(t) and locate(t) is None]
+    assert targets and unknown == []
+
+
+@bundles
+def test_a_variant_is_short_and_sets_only_what_it_may(bundle):
+    path = ROOT / "bundles" / bundle / "configs" / "train.yaml"
+    assert 10 <= len(path.read_text().splitlines()) <= 60
+    assert {key.split("::")[0].split("#")[0] for key in yaml.safe_load(path.read_text())} <= A_VARIANT_MAY_SET
+
+
+@bundles
+def test_a_variant_rests_on_the_same_layers_in_the_same_order(bundle):
+    files = ConfigParser.load_config_file(args_file(bundle))["config_file"]
+    assert files == [f"bundles/common/{name}.yaml" for name in LAYERS] + [f"bundles/{bundle}/configs/train.yaml"]
+
+
+@bundles
+def test_a_variant_has_its_name_version_and_changelog(bundle):
+    metadata = json.loads((ROOT / "bundles" / bundle / "configs" / "metadata.json").read_text())
+    assert {"name", "version", "changelog", "description", "references"} <= set(metadata)
+    assert metadata["version"] in metadata["changelog"]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_neither_reads_macros_nor_numbers_that_yaml_takes_for_strings(name):
+    text = (ROOT / "bundles" / "common" / f"{name}.yaml").read_text()
+    values = [value for _, value in leaves(yaml.safe_load(text)) if isinstance(value, str)]
+    assert not [value for value in values if value.startswith("%") or re.fullmatch(r"[-+]?\d+e[-+]?\d+", value)]
+
+
+def test_the_versions_in_the_metadata_are_those_of_the_environment():
+    pins = dict(re.findall(r"- ([\w-]+)==(\S+)", (ROOT / "environment.yml").read_text()))
+    metadata = json.loads((ROOT / "bundles" / "common" / "metadata.json").read_text())
+    names = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
+    told = {name: metadata[key] for name, key in names.items()} | metadata["required_packages_version"]
+    assert {name: pins.get(name) for name in told} == told
+
+
+@bundles
+@pytest.mark.parametrize("attention", ["spatial", "channel", "cbam", "none"])
+def test_one_value_selects_the_attention_of_neuroseg3d(bundle, attention):
+    parser = merged(args_file(bundle))
+    if "attention" not in parser["network_def::network"]:
+        pytest.skip(f"{bundle} has no attention to select")
+    parser["network_def::network::attention"] = attention
+    names = {type(module).__name__ for module in parser.get_parsed_content("network_def").modules()}
+    expected = {
+        "spatial": {"SpatialAttention"},
+        "channel": {"ChannelSELayer"},
+        "cbam": {"ChannelAttention", "SpatialAttention"},
+        "none": set(),
+    }
+    blocks = {"SpatialAttention", "ChannelSELayer", "ChannelAttention"}
+    assert names & blocks == expected[attention]
+
+
+def test_the_cpu_and_the_gpu_have_defaults_of_their_own():
+    parser = merged(args_file(BUNDLES[0]))
+    for device, patch in (("cpu", 96), ("cuda", 128)):
+        parser.read_config(parser.get())
+        parser["device"] = f"$torch.device('{device}')"
+        assert parser.get_parsed_content("patch_size") == [patch] * 3
+        parser = merged(args_file(BUNDLES[0]))
+
+
+def test_an_unknown_size_or_cohort_is_told_with_the_names_there_are():
+    for setting, names in (("size", "fast, full"), ("cohort", "brats2018, .*msd")):
+        parser = merged(args_file(BUNDLES[0]))
+        parser[setting] = "huge"
+        with pytest.raises(Exception) as error:
+            parser.get_parsed_content("convention" if setting == "cohort" else "shape")
+        assert re.search(f"{setting} must be one of {names}; it is 'huge'", str(error.getrepr()))

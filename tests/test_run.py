@@ -1,0 +1,207 @@
+"""Every bundle through the real command line: trained, scored and run on scans of three conventions."""
+
+import csv
+import json
+import signal
+import subprocess
+import time
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from tests.conftest import BUNDLES, CONVENTIONS, REAL, ROOT, arguments, run, succeed
+from tools.cohort import find_cases
+
+COHORTS = yaml.safe_load((ROOT / "bundles/common/brats.yaml").read_text())["cohorts"]
+FOUR = ["T1", "T1ce", "T2", "FLAIR"]
+bundles = pytest.mark.parametrize("bundle", BUNDLES)
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@bundles
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_a_bundle_trains_scores_and_segments(bundle, convention, patients, tmp_path):
+    data = patients(convention)
+    cases, _ = find_cases(str(data), COHORTS[convention], FOUR)
+
+    succeed("training", bundle, tmp_path, convention, data)
+    log = rows(tmp_path / "results" / "training.csv")
+    assert [row["epoch"] for row in log] == ["1", "2"]
+    for column in ("loss", "learning_rate", "train_dice_WT", "train_iou_ET", "validate_dice", "validate_iou_TC"):
+        assert np.isfinite([float(row[column]) for row in log]).all()
+    assert list((tmp_path / "results" / "tensorboard").iterdir())
+    assert all(isinstance(v, torch.Tensor) for v in torch.load(tmp_path / "models" / "model.pt").values())
+
+    printed = succeed("evaluating", bundle, tmp_path, convention, data)
+    scores = pd.read_csv(tmp_path / "results" / "scores" / "scores.csv")
+    record = json.loads((tmp_path / "models" / "patients.json").read_text())
+    patient_of = {case["case"]: case["patient"] for case in cases}
+    assert {patient_of[case] for case in scores["case"]} == set(record["test"])
+    assert {"TC", "WT", "ET"} <= set(scores["region"])
+    assert {"dice", "iou", "hd95", "sensitivity", "precision"} <= set(scores.columns)
+    assert "WT" in printed and "±" in printed
+
+    succeed("inferring", bundle, tmp_path, convention, data)
+    for case in cases:
+        source = nib.load(case["image"] if isinstance(case["image"], str) else case["image"][0])
+        label = nib.load(tmp_path / "results" / "segmentations" / f"{case['case']}.nii.gz")
+        assert label.shape == source.shape[:3] and label.get_data_dtype() == np.uint8
+        assert np.allclose(label.affine, source.affine)
+        assert label.header["qform_code"] == source.header["qform_code"]
+        assert set(np.unique(label.dataobj)) <= set(COHORTS[convention]["label_values"])
+
+
+def test_the_label_map_lies_over_the_tumour_of_a_scan_with_another_grid(patients, tmp_path):
+    """A network that answers with FLAIR itself shows where each voxel came from and went to."""
+    from monai.bundle import ConfigParser
+
+    source = patients("brats2021")
+    data = tmp_path / "data"
+    for case in find_cases(str(source), COHORTS["brats2021"], FOUR)[0][:1]:
+        (data / case["case"]).mkdir(parents=True)
+        for path in map(nib.load, case["image"]):
+            array = np.asarray(path.dataobj)[::-1, ::2].transpose(2, 0, 1)  # mirrored, 2 mm apart, axes exchanged
+            affine = path.affine @ [[-1, 0, 0, 39], [0, 2, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+            affine = affine[:, [2, 0, 1, 3]]
+            name = path.get_filename().rsplit("/", 1)[1]
+            nib.save(nib.Nifti1Image(array, affine), data / case["case"] / name)
+    parser = ConfigParser()
+    parser.read_config([f"bundles/common/{name}.yaml" for name in ("brats", "train", "inference")])
+    settings = {"cohort": "brats2021", "dataset_dir": str(data), "output_dir": str(tmp_path), "restore::0": None}
+    parser.update(settings)
+    parser["restore"] = parser["restore"][1:2]
+    item = parser.get_parsed_content("preprocessing")(parser.get_parsed_content("scans")[0])
+    assert np.allclose(item["image"].pixdim, 1) and nib.aff2axcodes(item["image"].affine.numpy()) == ("R", "A", "S")
+    item["pred"] = item["image"][3:].clone()
+    back = parser.get_parsed_content("postprocessing")(item)["pred"][0].numpy()
+    flair = np.asarray(nib.load(next(data.glob("*/*_flair.nii.gz"))).dataobj)
+    brain = flair > 0
+    assert back.shape == flair.shape
+    assert np.corrcoef(back[brain], flair[brain])[0, 1] > 0.97
+
+
+def test_the_same_patient_gives_the_same_input_and_target_in_every_convention(patients):
+    from monai.bundle import ConfigParser
+
+    seen = []
+    for convention in CONVENTIONS:
+        parser = ConfigParser()
+        parser.read_config([str(ROOT / f"bundles/common/{name}.yaml") for name in ("brats", "train")])
+        parser["cohort"], parser["dataset_dir"] = convention, str(patients(convention))
+        read = parser.get_parsed_content("validate::preprocessing")
+        seen.append(read(parser.get_parsed_content("found")[0][3]))
+    for other in seen[1:]:
+        assert torch.equal(seen[0]["image"].as_tensor(), other["image"].as_tensor())
+        assert torch.equal(seen[0]["label"].as_tensor(), other["label"].as_tensor())
+
+
+def test_a_bad_case_is_named_and_skipped_and_the_exit_status_says_so(patients, tmp_path):
+    data = tmp_path / "data"
+    for case in find_cases(str(patients("brats2021")), COHORTS["brats2021"], FOUR)[0][:3]:
+        (data / case["case"]).mkdir(parents=True)
+        for path in case["image"]:
+            (data / case["case"] / path.rsplit("/", 1)[1]).write_bytes(open(path, "rb").read())
+    first, second, third = sorted(data.iterdir())
+    cut = first / f"{first.name}_t1ce.nii.gz"
+    cut.write_bytes(cut.read_bytes()[:3000])
+    (second / f"{second.name}_t2.nii.gz").unlink()
+    succeed("training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), epochs=1)
+    done = run("inferring", BUNDLES[0], tmp_path, "brats2021", data)
+    assert done.returncode == 1
+    assert f"{first.name}: '{cut}' is cut short, damaged or no NIfTI file" in done.stdout
+    assert f"{second.name}: left out, {second.name}_t2.nii.gz is not there" in done.stdout
+    assert "1 of 3 cases segmented" in done.stdout
+    assert [p.name for p in (tmp_path / "results" / "segmentations").iterdir()] == [f"{third.name}.nii.gz"]
+
+
+def test_a_training_names_a_damaged_case_in_one_sentence(patients, tmp_path):
+    data = tmp_path / "data"
+    for case in find_cases(str(patients("brats2021")), COHORTS["brats2021"], FOUR)[0]:
+        (data / case["case"]).mkdir(parents=True)
+        for path in [*case["image"], case["label"]]:
+            (data / case["case"] / path.rsplit("/", 1)[1]).write_bytes(b"<html>Please log in</html>")
+    done = run("training", BUNDLES[0], tmp_path, "brats2021", data)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "is a web page, not a scan; download it again" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "setting", [{"cohort": "brats1999"}, {"size": "huge"}, {"fold": 7}, {"dataset_dir": "nowhere"}]
+)
+def test_a_wrong_setting_is_told_in_one_sentence(setting, patients, tmp_path):
+    done = run("training", BUNDLES[0], tmp_path, **{"cohort": "brats2021", "data": patients("brats2021")} | setting)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(patients, tmp_path):
+    command = arguments(
+        "training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), epochs=40, iterations_per_epoch=3
+    )
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not (tmp_path / "models" / "last.pt").is_file():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed = process.communicate(timeout=60)[0]
+    assert process.returncode == 130 and "the same command goes on from there" in printed
+    stopped = torch.load(tmp_path / "models" / "last.pt", weights_only=True)["iteration"]
+    assert 0 < stopped < 120
+    epochs = stopped // 3 + 1
+    data = patients("brats2021")
+    printed = succeed("training", BUNDLES[0], tmp_path, "brats2021", data, epochs=epochs, iterations_per_epoch=3)
+    assert f"at epoch {epochs}" in printed
+    assert torch.load(tmp_path / "models" / "last.pt", weights_only=True)["iteration"] == epochs * 3
+    assert [int(row["epoch"]) for row in rows(tmp_path / "results" / "training.csv")] == list(range(1, epochs + 1))
+
+
+def test_a_checkpoint_of_the_other_size_is_refused_in_one_sentence(patients, tmp_path):
+    data = patients("brats2021")
+    succeed("training", BUNDLES[0], tmp_path, "brats2021", data, epochs=1)
+    done = run("inferring", BUNDLES[0], tmp_path, "brats2021", data, size="full")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "is of another network" in done.stderr and "size" in done.stderr
+
+
+def test_size_full_fewer_modalities_and_the_disk_cache_train(patients, tmp_path):
+    settings = {"size": "full", "modalities": ["FLAIR", "T1", "T1ce"], "cache": "disk", "epochs": 1}
+    succeed("training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), **settings)
+    cached = sorted((tmp_path / "results" / "cache").iterdir())
+    assert len(cached) == 5  # 4 that train and 1 that validates
+    settings |= {"modalities": ["FLAIR", "T1"], "resume": False}
+    succeed("training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), **settings)
+    assert len(sorted((tmp_path / "results" / "cache").iterdir())) == 10  # other settings find no old results
+
+
+def test_mlflow_tracks_a_training(patients, tmp_path):
+    pytest.importorskip("mlflow")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    data = patients("brats2021")
+    succeed("training", BUNDLES[0], tmp_path, "brats2021", data, tracking="mlflow", tracking_uri=uri, epochs=1)
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    tracked = mlflow.search_runs(search_all_experiments=True)
+    assert len(tracked) == 1 and np.isfinite(tracked["metrics.dice_WT"]).all()
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real patients of ../shared/data are not on this machine")
+def test_one_real_patient_gives_the_same_input_under_its_2021_and_2023_names():
+    from monai.bundle import ConfigParser
+
+    seen = []
+    for cohort, folder in (("brats2021", "BraTS2021"), ("brats2023_gli", "BraTS2023-GLI")):
+        parser = ConfigParser()
+        parser.read_config([str(ROOT / f"bundles/common/{name}.yaml") for name in ("brats", "train")])
+        parser["cohort"], parser["dataset_dir"] = cohort, str(REAL / folder)
+        seen.append(parser.get_parsed_content("validate::preprocessing")(parser.get_parsed_content("found")[0][0]))
+    assert torch.equal(seen[0]["image"].as_tensor(), seen[1]["image"].as_tensor())
+    assert torch.equal(seen[0]["label"].as_tensor(), seen[1]["label"].as_tensor())

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+import torch
+
+from tools.inferers import MirrorInferer
+from tools.precision import MixedPrecision
+from tools.transforms import SelectChannelsd, ToLabelMapd, ToRegionsd
+
+CLASSES = ["background", "necrotic", "oedema", "enhancing"]
+REGIONS = {"TC": ["necrotic", "enhancing"], "WT": ["necrotic", "oedema", "enhancing"], "ET": ["enhancing"]}
+
+
+def label_map():
+    return torch.randint(0, 4, (1, 6, 5, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def regions_of(label):
+    return ToRegionsd("label", REGIONS, CLASSES)({"label": label})["label"]
+
+
+def test_regions_are_the_unions_of_their_classes():
+    label = label_map()
+    expected = torch.cat([(label == 1) | (label == 3), label > 0, label == 3]).float()
+    assert torch.equal(regions_of(label), expected)
+
+
+@pytest.mark.parametrize("values", [[0, 1, 2, 4], [0, 1, 2, 3], [0, 2, 1, 3]])
+def test_regions_go_back_to_the_values_of_each_data_set(values):
+    label = label_map()
+    back = ToLabelMapd("x", REGIONS, CLASSES, values)({"x": regions_of(label)})["x"]
+    assert back.dtype is torch.uint8
+    assert np.array_equal(back.numpy(), np.asarray(values)[label.numpy()])
+
+
+def test_enhancing_tumour_is_painted_over_core_over_whole_tumour():
+    tc, wt, et = 0, 1, 2
+    regions = torch.zeros(3, 1, 1, 4)
+    regions[wt, 0, 0, :3] = regions[tc, 0, 0, 1:3] = regions[et, 0, 0, 2] = 1
+    label = ToLabelMapd("x", REGIONS, CLASSES, [0, 1, 2, 4])({"x": regions})["x"]
+    assert label.flatten().tolist() == [2, 1, 4, 0]
+
+
+def test_a_region_without_a_class_of_its_own_is_refused():
+    with pytest.raises(ValueError, match="region TC must hold one class of its own"):
+        ToLabelMapd("x", {"TC": ["necrotic", "enhancing"], "WT": CLASSES[1:]}, CLASSES, [0, 1, 2, 4])
+
+
+def test_channels_are_selected_in_the_order_asked_for():
+    image = torch.arange(4.0).reshape(4, 1, 1, 1).expand(4, 2, 2, 2)
+    out = SelectChannelsd("image", [1, 2, 3, 0])({"image": image})["image"]
+    assert out[:, 0, 0, 0].tolist() == [1, 2, 3, 0]
+    with pytest.raises(ValueError, match="channel 4 is asked for, but there are 4"):
+        SelectChannelsd("image", [0, 4])({"image": image})
+
+
+def test_mirroring_averages_the_logits_of_all_eight_flips():
+    def inferer(x, network):
+        return network(x)
+
+    ramp = torch.arange(4.0 * 3 * 2).reshape(1, 1, 4, 3, 2)
+    x = torch.rand(1, 1, 4, 3, 2)
+    flips = [(), (2,), (3,), (4,), (2, 3), (2, 4), (3, 4), (2, 3, 4)]
+    expected = sum((x.flip(f) * ramp).flip(f) for f in flips) / 8
+    assert torch.allclose(MirrorInferer(inferer, [0, 1, 2])(x, lambda y: y * ramp), expected)
+    assert torch.equal(MirrorInferer(inferer, [])(x, lambda y: y * ramp), x * ramp)
+
+
+def test_mixed_precision_runs_the_network_in_it_and_answers_in_float32():
+    seen = []
+    layer = torch.nn.Linear(4, 4)
+
+    def network(x):
+        y = layer(x)
+        seen.append(y.dtype)
+        return y
+
+    def inferer(x, network):
+        return network(x)
+
+    x = torch.rand(2, 4)
+    for precision, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
+        y = MixedPrecision(inferer, torch.device("cpu"), precision)(x.half(), network)
+        assert seen[-1] is dtype and y.dtype is torch.float32
+    with pytest.raises(ValueError, match="float16 needs a GPU"):
+        MixedPrecision(inferer, torch.device("cpu"), "float16")
+    with pytest.raises(ValueError, match="precision must be one of float32, bfloat16, float16"):
+        MixedPrecision(inferer, torch.device("cpu"), "half")
