@@ -152,3 +152,5 @@ def test_patients_that_trained_or_selected_the_model_are_never_scored(tmp_path):
     assert [case["patient"] for case in never_seen(people(4), str(record))] == ["p001", "p003"]
     with pytest.raises(InputError, match="All 1 cases trained or selected the model"):
         never_seen(people(1), str(record))
+    with pytest.raises(InputError, match="The test share holds no patient"):
+        never_seen([], str(record))

@@ -134,7 +134,8 @@ def test_a_training_names_a_damaged_case_in_one_sentence(patients, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "setting", [{"cohort": "brats1999"}, {"size": "huge"}, {"fold": 7}, {"dataset_dir": "nowhere"}]
+    "setting",
+    [{"cohort": "brats1999"}, {"size": "huge"}, {"fold": 7}, {"dataset_dir": "nowhere"}, {"patch_size": [40, 40, 40]}],
 )
 def test_a_wrong_setting_is_told_in_one_sentence(setting, patients, tmp_path):
     done = run("training", BUNDLES[0], tmp_path, **{"cohort": "brats2021", "data": patients("brats2021")} | setting)

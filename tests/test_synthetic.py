@@ -17,7 +17,8 @@ from scipy import ndimage
 from tools import synthetic
 from tools.cohort import find_cases
 from tools.errors import InputError
-from tools.synthetic import NOT_ENHANCING, SCATTERED, SIGNAL, TISSUES, make_patient, make_patients, scan
+from tools.phantom import NOT_ENHANCING, SCATTERED, SIGNAL, TISSUES, make_patient, scan
+from tools.synthetic import make_patients
 
 COHORTS = yaml.safe_load(synthetic.BRATS.read_text(encoding="utf-8"))["cohorts"]
 MODALITIES = ["T1", "T1ce", "T2", "FLAIR"]

@@ -152,14 +152,14 @@ def never_seen(cases: Sequence[Mapping[str, Any]], record: str) -> list:
     Raises:
         InputError: no case is left.
     """
-    if not Path(record).is_file():
-        return list(cases)
-    known = json.loads(Path(record).read_text())
+    known = json.loads(Path(record).read_text()) if Path(record).is_file() else {"train": [], "validate": []}
     seen = set(known["train"]) | set(known["validate"])
     left = [case for case in cases if case["patient"] not in seen]
     if len(left) < len(cases):
         logger.warning(f"{len(cases) - len(left)} of {len(cases)} cases trained or selected the model: not scored.")
-    if cases and not left:
+    if not cases:
+        raise InputError("The test share holds no patient; raise test_share, or add patients.")
+    if not left:
         raise InputError(f"All {len(cases)} cases trained or selected the model ('{record}'); test on other patients.")
     return left
 

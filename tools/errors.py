@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +17,14 @@ def one_of(options: Mapping[str, Any], name: str, setting: str) -> Any:
     if name not in options:
         raise InputError(f"{setting} must be one of {', '.join(options)}; it is '{name}'.")
     return options[name]
+
+
+def check_patch_size(patch_size: Sequence[int], multiple: int) -> None:
+    """Refuse a patch that the network's levels cannot halve, or whose deepest level would be a single voxel."""
+    if any(edge % multiple or edge < 2 * multiple for edge in patch_size):
+        raise InputError(
+            f"patch_size is {list(patch_size)}; edges must be multiples of {multiple}, from {2 * multiple} up."
+        )
 
 
 def input_error_in(error: BaseException | None) -> InputError | None:
