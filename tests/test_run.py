@@ -133,10 +133,16 @@ def test_a_training_names_a_damaged_case_in_one_sentence(patients, tmp_path):
     assert "is a web page, not a scan; download it again" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [{"cohort": "brats1999"}, {"size": "huge"}, {"fold": 7}, {"dataset_dir": "nowhere"}, {"patch_size": [40, 40, 40]}],
-)
+WRONG = [
+    {"cohort": "brats1999"},
+    {"size": "huge"},
+    {"fold": 7},
+    {"dataset_dir": "nowhere"},
+    {"patch_size": [40, 40, 40]},
+]
+
+
+@pytest.mark.parametrize("setting", WRONG)
 def test_a_wrong_setting_is_told_in_one_sentence(setting, patients, tmp_path):
     done = run("training", BUNDLES[0], tmp_path, **{"cohort": "brats2021", "data": patients("brats2021")} | setting)
     assert done.returncode == 1 and "Traceback" not in done.stderr

@@ -22,8 +22,9 @@ def one_of(options: Mapping[str, Any], name: str, setting: str) -> Any:
 def check_patch_size(patch_size: Sequence[int], multiple: int) -> None:
     """Refuse a patch that the network's levels cannot halve, or whose deepest level would be a single voxel."""
     if any(edge % multiple or edge < 2 * multiple for edge in patch_size):
+        least = 2 * multiple
         raise InputError(
-            f"patch_size is {list(patch_size)}; edges must be multiples of {multiple}, from {2 * multiple} up."
+            f"patch_size is {list(patch_size)}; its edges must be multiples of {multiple}, {least} or more."
         )
 
 

@@ -1,8 +1,8 @@
 """A procedural patient: brain, tumour and four contrasts, made from formulas and random numbers.
 
-Nothing is drawn from a scan or an atlas. The brain is described in millimetres of an adult head (x to the right, y to the
-front, z up) by depths: how far a point lies below a surface, negative outside. The voxels only sample that, so a patient
-keeps its anatomy and its tumour at any size of the volume.
+Nothing is drawn from a scan or an atlas. The brain is described in millimetres of an adult head (x to the right, y to
+the front, z up) by depths: how far a point lies below a surface, negative outside. The voxels only sample that, so a
+patient keeps its anatomy and its tumour at any size of the volume.
 """
 
 from __future__ import annotations
