@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from monai.bundle import ConfigParser
 
 from tests.conftest import BUNDLES, CONVENTIONS, REAL, ROOT, arguments, run, succeed
 from tools.cohort import find_cases
@@ -59,48 +60,64 @@ def test_a_bundle_trains_scores_and_segments(bundle, convention, patients, tmp_p
         assert set(np.unique(label.dataobj)) <= set(COHORTS[convention]["label_values"])
 
 
-def test_the_label_map_lies_over_the_tumour_of_a_scan_with_another_grid(patients, tmp_path):
-    """A network that answers with FLAIR itself shows where each voxel came from and went to."""
-    from monai.bundle import ConfigParser
-
-    source = patients("brats2021")
-    data = tmp_path / "data"
-    for case in find_cases(str(source), COHORTS["brats2021"], FOUR)[0][:1]:
-        (data / case["case"]).mkdir(parents=True)
-        for path in map(nib.load, case["image"]):
-            array = np.asarray(path.dataobj)[::-1, ::2].transpose(2, 0, 1)  # mirrored, 2 mm apart, axes exchanged
-            affine = path.affine @ [[-1, 0, 0, 39], [0, 2, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
-            affine = affine[:, [2, 0, 1, 3]]
-            name = path.get_filename().rsplit("/", 1)[1]
-            nib.save(nib.Nifti1Image(array, affine), data / case["case"] / name)
+def parser_of(cohort, data, *layers, **settings):
     parser = ConfigParser()
-    parser.read_config([f"bundles/common/{name}.yaml" for name in ("brats", "train", "inference")])
-    settings = {"cohort": "brats2021", "dataset_dir": str(data), "output_dir": str(tmp_path), "restore::0": None}
-    parser.update(settings)
-    parser["restore"] = parser["restore"][1:2]
+    parser.read_config([str(ROOT / f"bundles/common/{name}.yaml") for name in layers])
+    parser.update({"cohort": cohort, "dataset_dir": str(data), **settings})
+    return parser
+
+
+def test_a_scan_on_another_grid_is_brought_to_the_training_grid_and_back(patients, tmp_path):
+    """FLAIR itself stands in for the logits, so it shows where each voxel came from and went to."""
+    case = find_cases(str(patients("brats2021")), COHORTS["brats2021"], FOUR)[0][0]
+    for path in case["image"]:
+        scan = nib.load(path)
+        array = np.asarray(scan.dataobj)[::-1, ::2].transpose(2, 0, 1)  # mirrored, 2 mm apart, axes exchanged
+        affine = scan.affine @ [[-1, 0, 0, 39], [0, 2, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+        target = tmp_path / case["case"] / path.rsplit("/", 1)[1]
+        target.parent.mkdir(exist_ok=True)
+        nib.save(nib.Nifti1Image(array, affine[:, [2, 0, 1, 3]]), target)
+    parser = parser_of("brats2021", tmp_path, "brats", "inference")
+    parser["restore"] = parser["restore"][1:2]  # the way back alone, without threshold and file
     item = parser.get_parsed_content("preprocessing")(parser.get_parsed_content("scans")[0])
     assert np.allclose(item["image"].pixdim, 1) and nib.aff2axcodes(item["image"].affine.numpy()) == ("R", "A", "S")
     item["pred"] = item["image"][3:].clone()
     back = parser.get_parsed_content("postprocessing")(item)["pred"][0].numpy()
-    flair = np.asarray(nib.load(next(data.glob("*/*_flair.nii.gz"))).dataobj)
-    brain = flair > 0
+    flair = np.asarray(nib.load(next(tmp_path.glob("*/*_flair.nii.gz"))).dataobj)
     assert back.shape == flair.shape
-    assert np.corrcoef(back[brain], flair[brain])[0, 1] > 0.97
+    assert np.corrcoef(back[flair > 0], flair[flair > 0])[0, 1] > 0.97
+
+
+def inputs_of(cohort, data, index):
+    parser = parser_of(cohort, data, "brats", "train")
+    return parser.get_parsed_content("validate::preprocessing")(parser.get_parsed_content("found")[0][index])
 
 
 def test_the_same_patient_gives_the_same_input_and_target_in_every_convention(patients):
-    from monai.bundle import ConfigParser
+    first, second, third = (inputs_of(convention, patients(convention), 3) for convention in CONVENTIONS)
+    assert torch.equal(first["image"], second["image"]) and torch.equal(first["label"], second["label"])
+    assert torch.allclose(first["image"], third["image"], atol=1e-4) and torch.equal(first["label"], third["label"])
 
-    seen = []
-    for convention in CONVENTIONS:
-        parser = ConfigParser()
-        parser.read_config([str(ROOT / f"bundles/common/{name}.yaml") for name in ("brats", "train")])
-        parser["cohort"], parser["dataset_dir"] = convention, str(patients(convention))
-        read = parser.get_parsed_content("validate::preprocessing")
-        seen.append(read(parser.get_parsed_content("found")[0][3]))
-    for other in seen[1:]:
-        assert torch.equal(seen[0]["image"].as_tensor(), other["image"].as_tensor())
-        assert torch.equal(seen[0]["label"].as_tensor(), other["label"].as_tensor())
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real patients of ../shared/data are not on this machine")
+def test_one_real_patient_gives_the_same_input_under_its_2021_and_2023_names():
+    first = inputs_of("brats2021", REAL / "BraTS2021", 0)
+    second = inputs_of("brats2023_gli", REAL / "BraTS2023-GLI", 0)
+    assert torch.equal(first["image"], second["image"]) and torch.equal(first["label"], second["label"])
+
+
+def test_augmentation_leaves_the_cached_case_as_it_is(patients):
+    parser = parser_of("brats2021", patients("brats2021"), "brats", "train", patch_size=[32, 32, 32], workers=0)
+    parser["augment"] = [{**step, **({"prob": 1.0} if "prob" in step else {})} for step in parser["augment"]]
+    dataset = parser.get_parsed_content("train::dataset")
+    before = [{k: v.clone() for k, v in item.items() if isinstance(v, torch.Tensor)} for item in dataset._cache]
+    for _ in range(3):
+        for index in range(len(dataset)):
+            item = dataset[index][0]
+            assert item["image"].shape == (4, 32, 32, 32) and item["label"].shape == (3, 32, 32, 32)
+            assert set(item["label"].unique().tolist()) <= {0.0, 1.0}
+    for old, new in zip(before, dataset._cache, strict=True):
+        assert all(torch.equal(value, new[key]) for key, value in old.items())
 
 
 def test_a_bad_case_is_named_and_skipped_and_the_exit_status_says_so(patients, tmp_path):
@@ -198,17 +215,3 @@ def test_mlflow_tracks_a_training(patients, tmp_path):
     mlflow.set_tracking_uri(uri)
     tracked = mlflow.search_runs(search_all_experiments=True)
     assert len(tracked) == 1 and np.isfinite(tracked["metrics.dice_WT"]).all()
-
-
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real patients of ../shared/data are not on this machine")
-def test_one_real_patient_gives_the_same_input_under_its_2021_and_2023_names():
-    from monai.bundle import ConfigParser
-
-    seen = []
-    for cohort, folder in (("brats2021", "BraTS2021"), ("brats2023_gli", "BraTS2023-GLI")):
-        parser = ConfigParser()
-        parser.read_config([str(ROOT / f"bundles/common/{name}.yaml") for name in ("brats", "train")])
-        parser["cohort"], parser["dataset_dir"] = cohort, str(REAL / folder)
-        seen.append(parser.get_parsed_content("validate::preprocessing")(parser.get_parsed_content("found")[0][0]))
-    assert torch.equal(seen[0]["image"].as_tensor(), seen[1]["image"].as_tensor())
-    assert torch.equal(seen[0]["label"].as_tensor(), seen[1]["label"].as_tensor())

@@ -70,8 +70,7 @@ def epoch_sampler(dataset: Dataset, iterations: int, batch_size: int) -> RandomS
 def start_worker(number: int) -> None:
     """Seed a loader's worker, give it one thread and the lower priority, and leave Ctrl-C to the main process.
 
-    A worker that takes a core from a training on the CPU makes all its threads wait at every layer: on 2 cores a step
-    took 1.1 s beside a busy process, 0.45 s beside one of lower priority.
+    A process that takes a core from a training on the CPU makes all its threads wait at every layer.
     """
     worker_init_fn(number)
     if hasattr(os, "nice"):

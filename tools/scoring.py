@@ -47,11 +47,11 @@ class ScoreCases:
         self.lesions: list[dict[str, Any]] = []
 
     def score(self, engine: Any) -> None:
-        for item in engine.state.output:
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             case, spacing = item["case"], item["reference"].pixdim.tolist()
             reference, prediction = (
-                to_classes(np.asarray(item[key].cpu())[0], self.label_values, f"{case}: its {what}")
-                for key, what in (("reference", "label"), ("pred", "prediction"))
+                to_classes(np.asarray(label.cpu())[0], self.label_values, f"{case}: its {what}")
+                for label, what in ((item["reference"], "label"), (output["pred"], "prediction"))
             )
             rows, lesions = score_case(case, reference, prediction, spacing, self.challenge, self.classes, self.regions)
             self.rows += rows
