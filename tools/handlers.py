@@ -98,22 +98,25 @@ class TrainingLog:
 
     def __init__(self, folder: str, validator: Engine, optimizer: torch.optim.Optimizer) -> None:
         self.folder, self.validator, self.optimizer = Path(folder), validator, optimizer
+        self.board: SummaryWriter | None = None
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.EPOCH_STARTED, self.start_epoch)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.add_loss)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
 
-    def start(self, engine: Engine) -> None:
+    def open(self, done: int) -> None:
+        """Go on behind the epochs that are done."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.rows: list[dict] = []
         if (self.folder / "training.csv").is_file():
             with open(self.folder / "training.csv", newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= engine.state.epoch]
-        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=engine.state.epoch + 1)
+                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= done]
+        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=done + 1)
 
     def start_epoch(self, engine: Engine) -> None:
+        if self.board is None:  # not when the engine starts: the checkpoint may not be loaded yet
+            self.open(engine.state.epoch - 1)
         self.losses: list[float] = []
         self.began = time.monotonic()
 
@@ -121,6 +124,7 @@ class TrainingLog:
         self.losses.append(float(engine.state.output[0]["loss"]))
 
     def write(self, engine: Engine) -> None:
+        assert self.board is not None  # an epoch that ends has started
         epoch = engine.state.epoch
         row: dict[str, Any] = {"epoch": epoch, "seconds": round(time.monotonic() - self.began, 1)}
         row["learning_rate"] = self.optimizer.param_groups[0]["lr"]
