@@ -59,12 +59,12 @@ def test_a_case_without_a_modality_is_left_out_and_named_with_the_mend(tmp_path)
     assert len(find_cases(str(tmp_path), COHORTS["brats2021"], ["T1", "T2"])[0]) == 2
 
 
-def test_the_same_file_twice_is_told_and_the_first_is_used(tmp_path):
+def test_the_same_file_twice_is_told_and_the_first_is_used(tmp_path, caplog):
     brats2021(tmp_path / "a", "B_1")
     brats2021(tmp_path / "b", "B_1", parts=("_t1",))
     cases, notes = find_cases(str(tmp_path), COHORTS["brats2021"], FOUR)
-    assert len(cases) == 1 and "/a/" in cases[0]["image"][0]
-    assert "second T1" in notes[0]
+    assert len(cases) == 1 and "/a/" in cases[0]["image"][0] and notes == []
+    assert "is a second T1 beside" in caplog.text
 
 
 @pytest.mark.parametrize(

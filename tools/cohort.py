@@ -51,6 +51,8 @@ def find_cases(dataset_dir: str, cohort: Mapping[str, Any], modalities: Sequence
     for case in found:
         match = re.fullmatch(cohort["patient"], case["case"])
         case["patient"] = match[1] if match else case["case"]
+    for note in notes:
+        logger.warning(note)
     return sorted(found, key=lambda case: case["case"]), notes
 
 
@@ -81,7 +83,7 @@ def _by_suffix(root: Path, cohort: Mapping[str, Any], modalities: Sequence[str])
         case, name = stem[: -len(suffix)] or path.parent.name, suffixes[suffix]
         files = cases.setdefault(case, {})
         if name in files:
-            notes.append(f"{case}: '{path}' is a second {name} beside '{files[name]}', which is used; remove one.")
+            logger.warning(f"{case}: '{path}' is a second {name} beside '{files[name]}', which is used; remove one.")
         else:
             files[name] = path
     found = []
