@@ -117,8 +117,6 @@ def test_the_versions_in_the_metadata_are_those_of_the_environment():
 
 VARIANTS = {bundle: ROOT / "bundles" / bundle / "configs" / "train.yaml" for bundle in BUNDLES}
 ATTENTIVE = [bundle for bundle, path in VARIANTS.items() if "attention:" in path.read_text()]
-    bundle for bundle in BUNDLES if "attention:" in (ROOT / f"bundles/{bundle}/configs/train.yaml").read_text()
-]
 
 
 @pytest.mark.parametrize("bundle", ATTENTIVE)
