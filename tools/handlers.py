@@ -42,7 +42,9 @@ class RegionMetric(IgniteMetricHandler):
 
 
 class ClipGradients:
-    """Scale all gradients down together when their norm exceeds `max_norm`.
+    """Scale all gradients down together when their norm exceeds `max_norm`; a step whose norm is not finite is skipped.
+
+    A patch of nothing but background has no variance, and normalising it at every level can overflow the gradient.
 
     Args:
         network: whose gradients.
@@ -58,7 +60,9 @@ class ClipGradients:
     def clip(self, engine: Any) -> None:
         if engine.scaler is not None:
             engine.scaler.unscale_(engine.optimizer)
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
+        if not torch.isfinite(norm):
+            self.network.zero_grad()  # to None: the optimizer has nothing to step on
 
 
 class StopWhenStale:
