@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,20 +14,19 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from tools.errors import InputError
+from tools.files import whole
 
 BEST, LAST, PATIENTS = "model.pt", "last.pt", "patients.json"
 logger = logging.getLogger("bundle")
 
 
 def save_whole(content: Any, path: Path) -> None:
-    """Write a file so that it is there whole or not at all, whatever stops the program."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    if path.suffix == ".json":
-        part.write_text(json.dumps(content, indent=4) + "\n")
-    else:
-        torch.save(content, part)
-    os.replace(part, path)
+    """Write JSON or a checkpoint so that it is there whole or not at all."""
+    with whole(path) as part:
+        if path.suffix == ".json":
+            part.write_text(json.dumps(content, indent=4) + "\n")
+        else:
+            torch.save(content, part)
 
 
 def read_checkpoint(path: Path) -> Any:

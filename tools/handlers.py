@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,8 @@ from monai.handlers import IgniteMetricHandler, from_engine
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
+
+from tools.files import whole
 
 logger = logging.getLogger("bundle")
 
@@ -152,12 +153,10 @@ class TrainingLog:
 
     def save(self) -> None:
         names = list(dict.fromkeys(name for row in self.rows for name in row))
-        part = self.folder / ".training.csv.part"
-        with open(part, "w", newline="") as file:
+        with whole(self.folder / "training.csv") as part, open(part, "w", newline="") as file:
             writer = csv.DictWriter(file, names, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(part, self.folder / "training.csv")
 
 
 class Progress:

@@ -1,15 +1,12 @@
-"""Scores of the BraTS challenges: pure functions over numpy arrays, no file access.
+"""How well two masks of a region agree: pure functions over numpy arrays, no file access.
 
-Regions are scored as a whole (Menze et al., 2015) and lesion by lesion, as the organisers' programs of 2023 and 2024 do
-(github.com/rachitsaluja/BraTS-2023-Metrics and BraTS-2024-Metrics). The figures of the first are met to 1e-6. Of the
-second one step is left out: it also joins pieces of ET that touch the same piece of necrosis.
+The figures of the BraTS challenges (Menze et al., 2015), defined as in the organisers' programs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 from functools import cache
 from itertools import product
 from typing import Any
@@ -21,83 +18,14 @@ import numpy as np
 from monai.metrics.utils import create_table_neighbour_code_to_surface_area
 from numpy.typing import NDArray
 
-# scipy: numbers components, finds neighbours. Not connected-components-3d: the same components, one dependency more.
-# Not panoptica: it matches lesions one to one or by overlap, the challenges match many to many after dilation.
-# Not surface-distance: its HD95 is the one wanted, but from dense distance maps, most of the 24-42 s a case.
-from scipy import ndimage
+# scipy: finds neighbours. Not surface-distance: its HD95 is the one wanted, but from dense distance maps, most of the
+# 24-42 s that the organisers' program takes for a case.
 from scipy.spatial import KDTree
 
 Mask = NDArray[np.bool_]
 Row = dict[str, Any]
 TOLERANCES = (0.5, 1.0)  # mm, of the normalised surface distance (NSD)
 PERFECT = {"dice": 1.0, "hd95": 0.0, **{f"nsd_{mm}": 1.0 for mm in TOLERANCES}}
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How a challenge scores.
-
-    Args:
-        penalty: HD95 in mm of what is missed or invented; 0: the diagonal of the case's own grid, in voxels.
-        smallest: reference lesions of at most so many mm³ do not count; None: lesions are not scored.
-        dilations: lesions whose blobs touch after so many are one; what is predicted within its blob belongs to it.
-        prune: merge predicted pieces in the same way, then drop those of at most `smallest` voxels.
-        exceptions: other values of these, by region or class.
-    """
-
-    penalty: float
-    smallest: float | None = None
-    dilations: int = 0
-    prune: bool = False
-    exceptions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
-
-    def of(self, region: str, shape: Sequence[int]) -> Rules:
-        """The rules for one region or class of a case on a grid of this shape."""
-        rules = replace(self, exceptions={}, **self.exceptions.get(region, {}))
-        return replace(rules, penalty=rules.penalty or math.hypot(*shape))
-
-
-_ENHANCING = dict.fromkeys(("ET", "enhancing"), {"smallest": 10})
-_HOLES = dict.fromkeys(("necrotic", "RC", "cavity"), {"dilations": 5})
-CHALLENGES = {  # penalty, smallest, dilations
-    "legacy": Rules(math.hypot(240, 240, 155)),  # 373.13, the diagonal of the BraTS grid
-    "glioma2023": Rules(374, 50, 3),
-    "africa2023": Rules(374, 50, 3),
-    "pediatric2023": Rules(374, 50, 3),
-    "meningioma2023": Rules(374, 50, 1),
-    "metastases2023": Rules(374, 2, 1),
-    "glioma2024": Rules(337, 20, 3, prune=True, exceptions=_ENHANCING | _HOLES),
-    "metastases2024": Rules(0, 2, 1, prune=True),
-}
-
-
-def case_scores(
-    reference: NDArray[np.uint8],
-    prediction: NDArray[np.uint8],
-    spacing: Sequence[float],
-    classes: Sequence[str],
-    regions: Mapping[str, Sequence[str]],
-    rules: Rules,
-) -> tuple[list[Row], list[Row]]:
-    """A row for every region and every class of a case (`kind` says which), and a row for every lesion of each.
-
-    The values of both label maps are positions in `classes`, background first; `spacing` is in mm.
-    """
-    labels = [np.ascontiguousarray(label) for label in (reference, prediction)]
-
-    @cache  # ET and enhancing are scored once
-    def scores(values: frozenset[int], own: Rules) -> tuple[Row, list[Row]]:
-        truth, guess = (np.logical_or.reduce([label == value for value in values]) for label in labels)
-        counts, lesions = lesion_scores(truth, guess, spacing, own) if own.smallest is not None else ({}, [])
-        return region_scores(truth, guess, spacing, own.penalty) | counts, lesions
-
-    rows, lesion_rows = [], []
-    parts = [("region", name, names) for name, names in regions.items()]
-    for kind, name, names in parts + [("class", name, [name]) for name in classes[1:]]:
-        row, lesions = scores(frozenset(map(classes.index, names)), rules.of(name, reference.shape))
-        rows.append({"kind": kind, "region": name, **row})
-        lesion_rows += [{"kind": kind, "region": name, **lesion} for lesion in lesions]
-    return rows, lesion_rows
 
 
 def region_scores(reference: Mask, prediction: Mask, spacing: Sequence[float], penalty: float = 374.0) -> Row:
@@ -126,42 +54,6 @@ def region_scores(reference: Mask, prediction: Mask, spacing: Sequence[float], p
         "predicted_ml": predicted * ml,
         "error_ml": (predicted - present) * ml,
     }
-
-
-def lesion_scores(reference: Mask, prediction: Mask, spacing: Sequence[float], rules: Rules) -> tuple[Row, list[Row]]:
-    """Scores of one region lesion by lesion, by the rules for this region.
-
-    Returns:
-        The means over found, missed and invented lesions with their numbers, and a row a lesion: `outcome` (found,
-        missed, invented, or small: not counted), centre in voxels, volumes in ml and scores.
-    """
-    box = bounding_box(reference | prediction, margin=rules.dilations)
-    reference, prediction = reference[box], prediction[box]
-    blobs, smallest = _numbered(reference, rules.dilations), rules.smallest or 0
-    pieces = _numbered(prediction, rules.dilations if rules.prune else 0) * prediction
-    if rules.prune:  # by voxels, where reference lesions are dropped by mm³: so the program does
-        pieces[np.bincount(pieces.ravel())[pieces] <= smallest] = 0
-    lesions, base = blobs * reference, pieces.max(initial=0) + 1
-    touching = (blobs > 0) & (pieces > 0)
-    owners, owned = np.divmod(np.unique(blobs[touching].astype(np.int64) * base + pieces[touching]), base)
-    boxes, piece_boxes = ndimage.find_objects(lesions), ndimage.find_objects(pieces)
-    matches = [(number, owned[owners == number].tolist()) for number in range(1, len(boxes) + 1)]
-    matches += [(0, [piece]) for piece, found in enumerate(piece_boxes, 1) if found and piece not in owned]
-    rows: list[Row] = []
-    for number, parts in matches:
-        around = zip(*boxes[number - 1 : number], *(piece_boxes[part - 1] for part in parts), strict=True)
-        hull = tuple(slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in around)
-        lesion = (lesions[hull] == number) & reference[hull]
-        scores = region_scores(lesion, np.isin(pieces[hull], parts), spacing, rules.penalty)
-        large = round(scores["reference_ml"] * 1000, 3) > smallest  # mm³, less the rounding of float32 spacings
-        outcome = "invented" if not number else "small" if not large else "found" if parts else "missed"
-        centre = [(inner.start + inner.stop - 1) / 2 + outer.start for inner, outer in zip(hull, box, strict=True)]
-        kept = {name: scores[name] for name in ("reference_ml", "predicted_ml", *PERFECT)}
-        rows.append({"outcome": outcome, **dict(zip("xyz", centre, strict=True)), **kept})
-    counted = [row for row in rows if row["outcome"] != "small"] or [PERFECT]
-    means = {f"lesion_{name}": float(np.mean([row[name] for row in counted])) for name in PERFECT}
-    outcomes = [row["outcome"] for row in rows]
-    return means | {f"lesions_{name}": outcomes.count(name) for name in ("found", "missed", "invented")}, rows
 
 
 def surface_scores(reference: Mask, prediction: Mask, spacing: Sequence[float], penalty: float = 374.0) -> Row:
@@ -194,13 +86,6 @@ def bounding_box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
         box.append(slice(max(first - margin, 0), min(last + 1 + margin, size)))
         mask = mask[(slice(None),) * axis + (slice(first, last + 1),)]  # less to look through for the next axis
     return tuple(box)
-
-
-def _numbered(mask: Mask, dilations: int) -> NDArray[np.int32]:
-    """The 26-connected components of a mask after dilations with the 18-connected element, from 1."""
-    if dilations:
-        mask = ndimage.binary_dilation(mask, ndimage.generate_binary_structure(3, 2), dilations)
-    return ndimage.label(mask, np.ones((3, 3, 3)))[0]
 
 
 def _corners(padded: Mask, spacing: tuple[float, ...]) -> tuple[Mask, NDArray[np.float64]]:

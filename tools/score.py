@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ import yaml
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from tools.challenges import CHALLENGES, case_scores
 from tools.check import file_fault
 from tools.cohort import ENDINGS
 from tools.errors import InputError, one_of
-from tools.metrics import CHALLENGES, PERFECT, Row, case_scores
+from tools.files import whole
+from tools.metrics import PERFECT, Row
 
 BRATS = Path(__file__).parents[1] / "bundles" / "common" / "brats.yaml"
 SHOWN = {  # metric: heading and decimals
@@ -73,17 +76,9 @@ def write_scores(rows: Sequence[Row], lesion_rows: Sequence[Row], output_dir: st
         "lesions.csv": pd.DataFrame(lesion_rows, columns=LESION_COLUMNS).to_csv(index=False),
         "summary.json": json.dumps(summary, indent=2) + "\n",
     }
-    folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = {folder / f".{os.getpid()}.{name}": folder / name for name in texts}
-    try:
-        for part, text in zip(parts, texts.values(), strict=True):
-            part.write_text(text, encoding="utf-8")
-        for part, target in parts.items():
-            os.replace(part, target)
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
+    with ExitStack() as all_or_none:
+        for name, text in texts.items():
+            all_or_none.enter_context(whole(Path(output_dir) / name)).write_text(text, encoding="utf-8")
     return summary
 
 

@@ -20,7 +20,7 @@ class ScoreCases:
 
     Args:
         folder: where scores.csv, lesions.csv and summary.json go.
-        challenge: whose rules, of `tools.metrics.CHALLENGES`.
+        challenge: whose rules, of `tools.challenges.CHALLENGES`.
         classes: class names, background first.
         regions: class names of each region, by the region's name.
         label_values: how the data set stores each of `classes`.

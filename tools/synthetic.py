@@ -18,6 +18,7 @@ import yaml
 from tqdm import tqdm
 
 from tools.errors import InputError, one_of
+from tools.files import whole
 from tools.phantom import make_patient
 
 BRATS = Path(__file__).parents[1] / "bundles" / "common" / "brats.yaml"
@@ -43,13 +44,8 @@ def save(array: np.ndarray, path: Path, flip: bool) -> None:
     image.set_sform(affine, code="scanner")
     image.set_qform(affine, code="scanner")
     image.header.set_xyzt_units("mm")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{os.getpid()}-{path.name}")  # a name that starts with a dot is no case
-    try:
-        nib.save(image, draft)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole(path) as part:
+        nib.save(image, part)
 
 
 def write_patient(

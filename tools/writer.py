@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from tools.errors import InputError
+from tools.files import whole
 
 
 class SaveLabelMapd(MapTransform):
@@ -41,7 +41,5 @@ class SaveLabelMapd(MapTransform):
         image = nib.Nifti1Image(label.astype(np.uint8), scan.affine, scan.header, dtype=np.uint8)  # type: ignore[attr-defined]
         image.header["cal_max"] = image.header["cal_min"] = 0  # the display range was the scan's
         image.header.set_slope_inter(1, 0)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{os.getpid()}.{target.name}")
-        nib.save(image, part)  # type: ignore[attr-defined]
-        os.replace(part, target)
+        with whole(target) as part:
+            nib.save(image, part)  # type: ignore[attr-defined]
