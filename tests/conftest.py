@@ -65,3 +65,18 @@ def succeed(*args: Any, **settings: Any) -> str:
     done = run(*args, **settings)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
     return done.stdout
+
+
+@pytest.fixture(scope="session")
+def trained(patients, tmp_path_factory):
+    """Folder with the models and results of a tiny training, by bundle and convention; trained once a test run."""
+    folders: dict[tuple[str, str], Path] = {}
+
+    def folder(bundle: str, convention: str = "brats2021") -> Path:
+        key = bundle, convention
+        if key not in folders:
+            folders[key] = tmp_path_factory.mktemp("-".join(key))
+            succeed("training", bundle, folders[key], convention, patients(convention))
+        return folders[key]
+
+    return folder

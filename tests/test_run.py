@@ -29,35 +29,48 @@ def rows(path):
 
 @bundles
 @pytest.mark.parametrize("convention", CONVENTIONS)
-def test_a_bundle_trains_scores_and_segments(bundle, convention, patients, tmp_path):
-    data = patients(convention)
+def test_a_bundle_trains_scores_and_segments(bundle, convention, patients, trained):
+    data, folder = patients(convention), trained(bundle, convention)
     cases, _ = find_cases(str(data), COHORTS[convention], FOUR)
 
-    succeed("training", bundle, tmp_path, convention, data)
-    log = rows(tmp_path / "results" / "training.csv")
+    log = rows(folder / "results" / "training.csv")
     assert [row["epoch"] for row in log] == ["1", "2"]
     for column in ("loss", "learning_rate", "train_dice_WT", "train_iou_ET", "validate_dice", "validate_iou_TC"):
         assert np.isfinite([float(row[column]) for row in log]).all()
-    assert list((tmp_path / "results" / "tensorboard").iterdir())
-    assert all(isinstance(v, torch.Tensor) for v in torch.load(tmp_path / "models" / "model.pt").values())
+    assert list((folder / "results" / "tensorboard").iterdir())
+    assert all(isinstance(v, torch.Tensor) for v in torch.load(folder / "models" / "model.pt").values())
 
-    printed = succeed("evaluating", bundle, tmp_path, convention, data)
-    scores = pd.read_csv(tmp_path / "results" / "scores" / "scores.csv")
-    record = json.loads((tmp_path / "models" / "patients.json").read_text())
+    printed = succeed("evaluating", bundle, folder, convention, data)
+    scores = pd.read_csv(folder / "results" / "scores" / "scores.csv")
+    record = json.loads((folder / "models" / "patients.json").read_text())
     patient_of = {case["case"]: case["patient"] for case in cases}
     assert {patient_of[case] for case in scores["case"]} == set(record["test"])
     assert {"TC", "WT", "ET"} <= set(scores["region"])
     assert {"dice", "iou", "hd95", "sensitivity", "precision"} <= set(scores.columns)
     assert "WT" in printed and "±" in printed
 
-    succeed("inferring", bundle, tmp_path, convention, data)
+    succeed("inferring", bundle, folder, convention, data)
     for case in cases:
         source = nib.load(case["image"] if isinstance(case["image"], str) else case["image"][0])
-        label = nib.load(tmp_path / "results" / "segmentations" / f"{case['case']}.nii.gz")
+        label = nib.load(folder / "results" / "segmentations" / f"{case['case']}.nii.gz")
         assert label.shape == source.shape[:3] and label.get_data_dtype() == np.uint8
         assert np.allclose(label.affine, source.affine)
         assert label.header["qform_code"] == source.header["qform_code"]
         assert set(np.unique(label.dataobj)) <= set(COHORTS[convention]["label_values"])
+
+
+@bundles
+def test_an_after_treatment_is_fitted_on_validation_cases_and_taken_by_evaluating(bundle, patients, trained, tmp_path):
+    data, folder = patients("brats2021"), trained(bundle)
+    succeed("fitting", bundle, folder, "brats2021", data)
+    path = folder / "models" / "after_treatment.json"
+    fitted = json.loads(path.read_text())
+    assert fitted["fitted"]["cases"] == len(json.loads((folder / "models" / "patients.json").read_text())["validate"])
+    path.write_text(json.dumps({**fitted, "threshold": {"WT": 0}}))  # tumour everywhere
+    settings = {"ckpt_dir": folder / "models", "after_treatment": f"%{path}"}
+    succeed("evaluating", bundle, tmp_path, "brats2021", data, **settings)
+    scores = pd.read_csv(tmp_path / "results" / "scores" / "scores.csv").set_index("region")
+    assert scores.loc["WT", "predicted_ml"] == pytest.approx(40**3 / 1000)
 
 
 def parser_of(cohort, data, *layers, **settings):
@@ -78,7 +91,7 @@ def test_a_scan_on_another_grid_is_brought_to_the_training_grid_and_back(patient
         target.parent.mkdir(exist_ok=True)
         nib.save(nib.Nifti1Image(array, affine[:, [2, 0, 1, 3]]), target)
     parser = parser_of("brats2021", tmp_path, "brats", "inference")
-    parser["restore"] = parser["restore"][1:2]  # the way back alone, without threshold and file
+    parser["probabilities"], parser["restore"] = parser["probabilities"][1:], []  # the way back alone
     item = parser.get_parsed_content("preprocessing")(parser.get_parsed_content("scans")[0])
     assert np.allclose(item["image"].pixdim, 1) and nib.aff2axcodes(item["image"].affine.numpy()) == ("R", "A", "S")
     item["pred"] = item["image"][3:].clone()
@@ -120,7 +133,7 @@ def test_augmentation_leaves_the_cached_case_as_it_is(patients):
         assert all(torch.equal(value, new[key]) for key, value in old.items())
 
 
-def test_a_bad_case_is_named_and_skipped_and_the_exit_status_says_so(patients, tmp_path):
+def test_a_bad_case_is_named_and_skipped_and_the_exit_status_says_so(patients, trained, tmp_path):
     data = tmp_path / "data"
     for case in find_cases(str(patients("brats2021")), COHORTS["brats2021"], FOUR)[0][:3]:
         (data / case["case"]).mkdir(parents=True)
@@ -130,8 +143,7 @@ def test_a_bad_case_is_named_and_skipped_and_the_exit_status_says_so(patients, t
     cut = first / f"{first.name}_t1ce.nii.gz"
     cut.write_bytes(cut.read_bytes()[:3000])
     (second / f"{second.name}_t2.nii.gz").unlink()
-    succeed("training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), epochs=1)
-    done = run("inferring", BUNDLES[0], tmp_path, "brats2021", data)
+    done = run("inferring", BUNDLES[0], tmp_path, "brats2021", data, ckpt_dir=trained(BUNDLES[0]) / "models")
     assert done.returncode == 1
     assert f"{first.name}: '{cut}' is cut short, damaged or no NIfTI file" in done.stdout
     assert f"{second.name}: left out, {second.name}_t2.nii.gz is not there" in done.stdout
@@ -187,10 +199,8 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(patients, tmp_p
     assert [int(row["epoch"]) for row in rows(tmp_path / "results" / "training.csv")] == list(range(1, epochs + 1))
 
 
-def test_a_checkpoint_of_the_other_size_is_refused_in_one_sentence(patients, tmp_path):
-    data = patients("brats2021")
-    succeed("training", BUNDLES[0], tmp_path, "brats2021", data, epochs=1)
-    done = run("inferring", BUNDLES[0], tmp_path, "brats2021", data, size="full")
+def test_a_checkpoint_of_the_other_size_is_refused_in_one_sentence(patients, trained):
+    done = run("inferring", BUNDLES[0], trained(BUNDLES[0]), "brats2021", patients("brats2021"), size="full")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "is of another network" in done.stderr and "size" in done.stderr
 

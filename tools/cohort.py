@@ -166,6 +166,21 @@ def never_seen(cases: Sequence[Mapping[str, Any]], record: str) -> list:
     return left
 
 
+def that_selected(cases: Sequence[Mapping[str, Any]], record: str) -> list:
+    """The labelled cases of patients that selected the model, by the record that lies beside it.
+
+    Raises:
+        InputError: there is no record, or none of its patients is here.
+    """
+    if not Path(record).is_file():
+        raise InputError(f"'{record}' is not there; train first, or name the folder of the checkpoint by --ckpt_dir.")
+    selected = set(json.loads(Path(record).read_text())["validate"])
+    left = [case for case in cases if case["patient"] in selected and "label" in case]
+    if not left:
+        raise InputError(f"None of the patients that selected the model ('{record}') is below dataset_dir.")
+    return left
+
+
 def with_reference(cases: Sequence[Mapping[str, Any]]) -> list[dict]:
     """The cases with their label under the key `reference`, which is read for scoring and never transformed."""
     return [{"reference" if key == "label" else key: value for key, value in case.items()} for case in cases]

@@ -1,0 +1,106 @@
+"""Seconds to score a case, beside the steps of the organisers' program and beside MONAI's metrics.
+
+python -m benchmarks.score REFERENCE PREDICTION [REFERENCE PREDICTION ...]     label maps with the values 0, 1, 2, 3
+
+The program's steps are written down here with the libraries that it uses and without its temporary files: for each region
+its components, and for each lesion a dilation and dense distance maps on the whole grid. Both sides must give the same scores.
+MONAI's metrics do less: no lesions, no classes.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import cc3d
+import nibabel as nib
+import numpy as np
+import surface_distance
+import torch
+from monai.metrics import DiceMetric, HausdorffDistanceMetric, SurfaceDiceMetric
+from scipy import ndimage
+
+from benchmarks.machine import interleaved, machine, told
+from tools.challenges import CHALLENGES, NEIGHBOURS, case_scores
+
+CLASSES = ["background", "necrotic", "oedema", "enhancing"]
+REGIONS = {"TC": ["necrotic", "enhancing"], "WT": ["necrotic", "oedema", "enhancing"], "ET": ["enhancing"]}
+np.Inf = np.inf  # type: ignore[misc] # surface-distance is older than NumPy 2
+RULES = CHALLENGES["metastases2023"]
+
+
+def hd95(reference: Any, prediction: Any, spacing: Any) -> float:
+    distances = surface_distance.compute_surface_distances(reference, prediction, spacing)
+    return min(surface_distance.compute_robust_hausdorff(distances, 95), RULES.penalty)
+
+
+def dice(reference: Any, prediction: Any) -> float:
+    return 2 * float((reference & prediction).sum()) / float(reference.sum() + prediction.sum())
+
+
+def program(reference: Any, prediction: Any, spacing: Any) -> dict[str, tuple[float, float]]:
+    """Lesion-wise Dice and HD95 of each region, lesion after lesion on the whole grid."""
+    scores = {}
+    for name, names in REGIONS.items():
+        values = [CLASSES.index(each) for each in names]
+        truth, guess = np.isin(reference, values), np.isin(prediction, values)
+        dice(truth, guess), hd95(truth, guess, spacing)
+        blobs = cc3d.connected_components(ndimage.binary_dilation(truth, NEIGHBOURS, RULES.dilations), connectivity=26)
+        lesions, pieces = blobs * truth, cc3d.connected_components(guess, connectivity=26)
+        pairs, taken = [], set()
+        for number in range(1, lesions.max() + 1):
+            lesion = lesions == number
+            blob = ndimage.binary_dilation(lesion, NEIGHBOURS, RULES.dilations)
+            parts = set(np.unique(pieces[blob])) - {0}
+            taken |= parts
+            near = np.isin(pieces, list(parts))
+            if lesion.sum() * np.prod(spacing) > RULES.smallest:
+                pairs.append((dice(lesion, near), hd95(lesion, near, spacing)))
+            else:
+                hd95(lesion, near, spacing)
+        pairs += [(0.0, RULES.penalty)] * len(set(np.unique(pieces)) - {0} - taken)
+        scores[name] = tuple(np.mean(pairs or [(1.0, 0.0)], axis=0).tolist())
+    return scores
+
+
+def ours(reference: Any, prediction: Any, spacing: Any) -> dict[str, tuple[float, float]]:
+    rows, _ = case_scores(reference, prediction, spacing, CLASSES, REGIONS, RULES)
+    return {row["region"]: (row["lesion_dice"], row["lesion_hd95"]) for row in rows if row["kind"] == "region"}
+
+
+def monai(reference: Any, prediction: Any, spacing: Any) -> None:
+    members = [[CLASSES.index(name) for name in names] for names in REGIONS.values()]
+    pair = [
+        torch.from_numpy(np.stack([np.isin(label, values) for values in members]))[None].float()
+        for label in (prediction, reference)
+    ]
+    thresholds = [1.0] * len(REGIONS)
+    DiceMetric()(*pair)
+    HausdorffDistanceMetric(percentile=95)(*pair, spacing=list(spacing))
+    SurfaceDiceMetric(thresholds, include_background=True)(*pair, spacing=list(spacing))
+
+
+def main(paths: list[str], rounds: int = 5) -> None:
+    torch.set_num_threads(1)
+    print(machine("numpy", "scipy", "monai", "surface-distance-based-measures", "connected-components-3d"))
+    print("| case | ours, s | the program's steps, s | ratio | MONAI's metrics, s | ratio |\n|" + " --- |" * 6)
+    for reference_path, prediction_path in zip(paths[::2], paths[1::2], strict=True):
+        images: list[Any] = [nib.load(path) for path in (reference_path, prediction_path)]  # type: ignore[attr-defined]
+        reference, prediction = (np.asarray(image.dataobj).round().astype(np.uint8) for image in images)
+        case = reference, prediction, tuple(map(float, images[0].header.get_zooms()[:3]))
+        mine, theirs = ours(*case), program(*case)
+        assert all(np.allclose(mine[name], theirs[name], atol=1e-6) for name in REGIONS), (mine, theirs)
+        sides = {"ours": lambda: ours(*case), "program": lambda: program(*case), "monai": lambda: monai(*case)}  # noqa: B023
+        seconds = interleaved(sides, rounds)
+        medians = {name: float(np.median(values)) for name, values in seconds.items()}
+        ratios = [f"{medians[peer] / medians['ours']:.0f}" for peer in ("program", "monai")]
+        name = reference_path.split("/")[-1].split(".")[0]
+        print(
+            f"| {name} | {told(seconds['ours'])} | {told(seconds['program'])} | {ratios[0]} "
+            f"| {told(seconds['monai'])} | {ratios[1]} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
