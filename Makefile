@@ -10,10 +10,10 @@ RUN = $(PY) -m monai.bundle run
 LAYERS = --args_file bundles/$(BUNDLE)/args.yaml --cohort $(COHORT) --dataset_dir $(DATA) $(ARGS)
 DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --dataset_dir $(DEMO)/$(1) \
 	--patch_size "[64, 64, 64]" --ckpt_dir $(DEMO)/models --output_dir $(DEMO)/results
-CODE = custom_components tools tests
+CODE = custom_components tools tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train evaluate infer table test smoke lint show clean
+.PHONY: help setup demo train evaluate infer table test smoke lint show benchmark clean
 
 help: ## print the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -64,6 +64,15 @@ lint: setup ## ruff and mypy
 
 show: setup ## print the merged config of BUNDLE
 	@$(PY) -m tools.show bundles/$(BUNDLE)/args.yaml
+
+benchmark: .venv/benchmark/ready ## measure speed beside peers (benchmarks/README.md)
+	.venv/benchmark/bin/python -m benchmarks.score
+
+.venv/benchmark/ready: .venv/ready benchmarks/requirements.txt # an environment that sees .venv and adds the peers
+	$(PY) -m venv .venv/benchmark
+	$(PY) -c "import site; print(site.getsitepackages()[0])" > $$(echo .venv/benchmark/lib/python3.*/site-packages)/beside.pth
+	.venv/benchmark/bin/pip install --quiet --requirement benchmarks/requirements.txt
+	touch $@
 
 clean: ## remove .venv and the demo
 	rm -rf .venv $(DEMO)

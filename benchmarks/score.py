@@ -1,15 +1,17 @@
 """Seconds to score a case, beside the steps of the organisers' program and beside MONAI's metrics.
 
-python -m benchmarks.score REFERENCE PREDICTION [REFERENCE PREDICTION ...]     label maps with the values 0, 1, 2, 3
+python -m benchmarks.score [REFERENCE PREDICTION ...]     pairs of label maps with the values 0, 1, 2, 3; by default a
+synthetic patient with ten lesions, whose prediction is the reference two voxels off
 
-The program's steps are written down here with the libraries that it uses and without its temporary files: for each region
-its components, and for each lesion a dilation and dense distance maps on the whole grid. Both sides must give the same scores.
-MONAI's metrics do less: no lesions, no classes.
+The program's steps are written down here with the libraries that it uses and without its temporary files: for each
+region its components, and for each lesion a dilation and dense distance maps on the whole grid. Both sides must give
+the same scores. MONAI's metrics do less: no lesions, no classes.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import cc3d
@@ -22,6 +24,7 @@ from scipy import ndimage
 
 from benchmarks.machine import interleaved, machine, told
 from tools.challenges import CHALLENGES, NEIGHBOURS, case_scores
+from tools.phantom import SCATTERED, make_patient
 
 CLASSES = ["background", "necrotic", "oedema", "enhancing"]
 REGIONS = {"TC": ["necrotic", "enhancing"], "WT": ["necrotic", "oedema", "enhancing"], "ET": ["enhancing"]}
@@ -80,21 +83,29 @@ def monai(reference: Any, prediction: Any, spacing: Any) -> None:
     SurfaceDiceMetric(thresholds, include_background=True)(*pair, spacing=list(spacing))
 
 
+def pairs_of(paths: list[str]) -> Iterator[tuple[str, Any, Any, tuple[float, ...]]]:
+    """Name, reference, prediction and spacing of each pair."""
+    if not paths:
+        _, label = make_patient(seed=0, index=SCATTERED, shape=(160, 160, 160))
+        yield "synthetic, 10 lesions, 160³", label, np.roll(label, 2, axis=0), (1.0, 1.0, 1.0)
+    for reference, prediction in zip(paths[::2], paths[1::2], strict=True):
+        images: list[Any] = [nib.load(path) for path in (reference, prediction)]  # type: ignore[attr-defined]
+        truth, guess = (np.asarray(image.dataobj).round().astype(np.uint8) for image in images)
+        name = reference.split("/")[-1].split(".")[0].removesuffix("-seg")
+        yield name, truth, guess, tuple(map(float, images[0].header.get_zooms()[:3]))
+
+
 def main(paths: list[str], rounds: int = 5) -> None:
     torch.set_num_threads(1)
     print(machine("numpy", "scipy", "monai", "surface-distance-based-measures", "connected-components-3d"))
     print("| case | ours, s | the program's steps, s | ratio | MONAI's metrics, s | ratio |\n|" + " --- |" * 6)
-    for reference_path, prediction_path in zip(paths[::2], paths[1::2], strict=True):
-        images: list[Any] = [nib.load(path) for path in (reference_path, prediction_path)]  # type: ignore[attr-defined]
-        reference, prediction = (np.asarray(image.dataobj).round().astype(np.uint8) for image in images)
-        case = reference, prediction, tuple(map(float, images[0].header.get_zooms()[:3]))
+    for name, *case in pairs_of(paths):
         mine, theirs = ours(*case), program(*case)
         assert all(np.allclose(mine[name], theirs[name], atol=1e-6) for name in REGIONS), (mine, theirs)
         sides = {"ours": lambda: ours(*case), "program": lambda: program(*case), "monai": lambda: monai(*case)}  # noqa: B023
         seconds = interleaved(sides, rounds)
         medians = {name: float(np.median(values)) for name, values in seconds.items()}
         ratios = [f"{medians[peer] / medians['ours']:.0f}" for peer in ("program", "monai")]
-        name = reference_path.split("/")[-1].split(".")[0]
         print(
             f"| {name} | {told(seconds['ours'])} | {told(seconds['program'])} | {ratios[0]} "
             f"| {told(seconds['monai'])} | {ratios[1]} |",
