@@ -4,7 +4,16 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tools.cohort import channel_indices, find_cases, never_seen, patients, scans_only, split, with_reference
+from tools.cohort import (
+    channel_indices,
+    find_cases,
+    never_seen,
+    patients,
+    scans_only,
+    split,
+    that_selected,
+    with_reference,
+)
 from tools.errors import InputError
 
 COHORTS = yaml.safe_load((ROOT / "bundles/common/brats.yaml").read_text())["cohorts"]
@@ -154,3 +163,14 @@ def test_patients_that_trained_or_selected_the_model_are_never_scored(tmp_path):
         never_seen(people(1), str(record))
     with pytest.raises(InputError, match="The test share holds no patient"):
         never_seen([], str(record))
+
+
+def test_only_patients_that_selected_the_model_are_fitted_on(tmp_path):
+    record = tmp_path / "patients.json"
+    with pytest.raises(InputError, match="train first"):
+        that_selected(people(4), str(record))
+    record.write_text('{"train": ["p000"], "validate": ["p002", "p003"], "test": ["p001"]}')
+    cases = people(3, scans=2) + scans_only([*people(4)[3:]])
+    assert [case["case"] for case in that_selected(cases, str(record))] == ["p002-0", "p002-1"]
+    with pytest.raises(InputError, match="None of the patients that selected the model"):
+        that_selected(people(2), str(record))
