@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
 import torch
-from monai.losses import DiceLoss
+from monai.losses import DiceLoss, TverskyLoss
+from scipy import ndimage
 from torch import nn
 
 
@@ -29,3 +34,74 @@ class DiceBCELoss(nn.Module):
         with torch.autocast(input.device.type, enabled=False):
             logits, target = input.float(), target.float()
             return self.dice_weight * self.dice(logits, target) + self.bce_weight * self.bce(logits, target)
+
+
+class ComponentDiceBCELoss(DiceBCELoss):
+    """DiceBCE of the whole plus its mean over lesions, each scored in the voxels that are nearer to it than to others.
+
+    So a lesion of ten voxels weighs as much as one of a thousand. The parts are the Voronoi cells of the 26-connected
+    components of the target, as in CC-Metrics (Jaus et al., 2025).
+
+    Args:
+        component_weight: weight of the mean over lesions.
+        kwargs: of DiceBCELoss.
+    """
+
+    def __init__(self, component_weight: float = 1.0, **kwargs: float) -> None:
+        super().__init__(**kwargs)
+        self.component_weight = component_weight
+
+    def parts(self, components: np.ndarray) -> Iterator[np.ndarray]:
+        """For each numbered component (*S) the voxels (*S) in which it is scored."""
+        nearest = ndimage.distance_transform_edt(components == 0, return_distances=False, return_indices=True)
+        cells = components[tuple(nearest)]
+        for number in range(1, components.max() + 1):
+            yield cells == number
+
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Loss of logits (B, R, *S) against a target (B, R, *S) of zeros and ones."""
+        losses = []
+        for logits, truth in zip(input.flatten(0, 1), target.flatten(0, 1), strict=True):  # (*S)
+            components = ndimage.label(truth.cpu().numpy() > 0, np.ones((3,) * truth.dim()))[0]
+            for part in self.parts(components):
+                where = torch.from_numpy(part).to(truth.device)
+                losses.append(super().forward(logits[where][None, None], truth[where][None, None]))
+        whole = super().forward(input, target)
+        return whole + self.component_weight * torch.stack(losses).mean() if losses else whole
+
+
+class BlobLoss(ComponentDiceBCELoss):
+    """The same with each lesion scored in all voxels but those of the other lesions (Kofler et al., 2023)."""
+
+    def parts(self, components: np.ndarray) -> Iterator[np.ndarray]:
+        for number in range(1, components.max() + 1):
+            yield (components == 0) | (components == number)
+
+
+class FocalTverskyLoss(TverskyLoss):
+    """The mean over channels of the Tversky loss to the power of 1 / gamma (Abraham and Khan, 2019).
+
+    Args:
+        gamma: over 1 turns the loss to channels that are badly found; 1 is the Tversky loss itself.
+        kwargs: of MONAI's TverskyLoss; `batch` and `reduction` are set here.
+    """
+
+    def __init__(self, gamma: float = 4 / 3, **kwargs: Any) -> None:
+        super().__init__(batch=True, reduction="none", **kwargs)
+        self.gamma = gamma
+
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Loss of logits (B, C, *S) against a target (B, C, *S) of zeros and ones."""
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.float(), target.float()).clamp(min=1e-6).pow(1 / self.gamma).mean()
+
+
+class WeightedSum(nn.Module):
+    """A weighted sum of losses of the same logits and target."""
+
+    def __init__(self, losses: Sequence[nn.Module], weights: Sequence[float]) -> None:
+        super().__init__()
+        self.losses, self.weights = nn.ModuleList(losses), list(weights)
+
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return sum(w * loss(input, target) for w, loss in zip(self.weights, self.losses, strict=True))

@@ -1,8 +1,12 @@
+import numpy as np
 import pytest
 import torch
-from monai.losses import DiceLoss
+import yaml
+from monai.bundle import ConfigParser
+from monai.losses import DiceLoss, TverskyLoss
 
-from custom_components.losses import DiceBCELoss
+from custom_components.losses import BlobLoss, ComponentDiceBCELoss, DiceBCELoss, FocalTverskyLoss, WeightedSum
+from tests.conftest import ROOT
 
 
 def target(spatial_dims=3, regions=3):
@@ -56,3 +60,101 @@ def test_the_loss_is_finite_on_empty_targets_in_every_precision(dtype):
         loss = DiceBCELoss()(x, torch.zeros(2, 3, 8, 8, 8))
     loss.backward()
     assert loss.dtype is torch.float32 and loss.isfinite() and x.grad.isfinite().all()
+
+
+# Lesion by lesion -----------------------------------------------------------------------------------------------------
+def two_lesions(spatial_dims):
+    """A large lesion and a small one, in a target of one region."""
+    y = torch.zeros(1, 1, *(20, 8, 7)[:spatial_dims])
+    y[:, :, 1:9, 1:7] = 1
+    y[:, :, 16:18, 3:5] = 1
+    return y
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+@pytest.mark.parametrize("kind", [ComponentDiceBCELoss, BlobLoss])
+def test_a_missed_small_lesion_costs_as_much_as_a_missed_large_one(kind, spatial_dims):
+    y = two_lesions(spatial_dims)
+    lost = []
+    for missed in (slice(0, 10), slice(12, 20)):
+        x = logits_of(y)
+        x[:, :, missed] = -20
+        lost.append(float(kind(bce_weight=0.0)(x, y) - DiceBCELoss(bce_weight=0.0)(x, y)))
+    assert lost == pytest.approx([0.5, 0.5], abs=0.01)  # one of two lesions has a Dice of 0
+    assert kind()(logits_of(y), y) < 1e-3
+
+
+@pytest.mark.parametrize(("kind", "counted"), [(ComponentDiceBCELoss, (0, 12)), (BlobLoss, (12, 12))])
+def test_what_is_invented_beside_a_lesion_counts_in_its_part(kind, counted):
+    y = two_lesions(2)  # 48 and 4 voxels
+    x = logits_of(y)
+    x[:, :, 18:20, 1:7] = 20  # 12 voxels, nearer to the small one
+    expected = np.mean([n / (2 * size + n) for size, n in zip((48, 4), counted, strict=True)])
+    loss = kind(bce_weight=0.0)(x, y) - DiceBCELoss(bce_weight=0.0)(x, y)
+    assert float(loss) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", [ComponentDiceBCELoss, BlobLoss])
+def test_without_lesions_the_whole_alone_counts(kind):
+    y = torch.zeros(2, 3, 6, 5, 4)
+    x = torch.randn(2, 3, 6, 5, 4, requires_grad=True)
+    loss = kind()(x, y)
+    loss.backward()
+    assert torch.equal(loss, DiceBCELoss()(x, y)) and x.grad.isfinite().all()
+
+
+def test_focal_tversky_turns_to_the_worst_channel_and_is_tversky_at_gamma_one():
+    y, x = target(), torch.randn(2, 3, 6, 5, 4, generator=torch.Generator().manual_seed(2))
+    options = {"sigmoid": True, "alpha": 0.3, "beta": 0.7}
+    each = TverskyLoss(batch=True, reduction="none", **options)(x, y)
+    assert FocalTverskyLoss(gamma=1.0, **options)(x, y) == pytest.approx(float(each.mean()))
+    assert FocalTverskyLoss(gamma=2.0, **options)(x, y) == pytest.approx(float(each.sqrt().mean()))
+    perfect = logits_of(y).requires_grad_()
+    FocalTverskyLoss(**options)(perfect, y).backward()
+    assert perfect.grad.isfinite().all()
+
+
+def test_a_weighted_sum_is_one():
+    y, x = target(), torch.randn(2, 3, 6, 5, 4)
+    dice, both = DiceLoss(sigmoid=True), DiceBCELoss()
+    assert torch.isclose(WeightedSum([dice, both], [2.0, 0.5])(x, y), 2 * dice(x, y) + 0.5 * both(x, y))
+
+
+# By name --------------------------------------------------------------------------------------------------------------
+NAMES = yaml.safe_load((ROOT / "bundles/common/losses.yaml").read_text())["losses"]
+ONLY = {"dice_bce": "regions", "dice_ce": "classes", "cc_dice_bce": "regions", "blob": "regions"}
+NAMED = [(name, kind) for name in NAMES for kind in ("regions", "classes") if ONLY.get(name, kind) == kind]
+
+
+def named(name, kind):
+    parser = ConfigParser()
+    parser.read_config([str(ROOT / f"bundles/common/{layer}.yaml") for layer in ("brats", "train", "losses")])
+    weights = [1.0, 2.0, 3.0, 4.0][: 3 if kind == "regions" else 4]
+    parser.update({"output": f"@outputs::{kind}", "channel_weights": weights, "parts": {"train": []}})
+    return parser.get_parsed_content(f"losses::{name}")
+
+
+@pytest.mark.parametrize(("name", "kind"), NAMED)
+def test_a_named_loss_falls_with_the_error_and_is_finite_on_empty_targets(name, kind):
+    loss, channels = named(name, kind), 3 if kind == "regions" else 4
+    label = torch.randint(0, 4, (2, 8, 7, 6), generator=torch.Generator().manual_seed(0))
+    one_hot = torch.nn.functional.one_hot(label, 4).movedim(-1, 1).float()
+    y = one_hot if kind == "classes" else torch.stack([one_hot[:, 1:].sum(1), one_hot[:, 1], one_hot[:, 3]], 1)
+    noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+    values = [float(loss(logits_of(y, sure) + noise, y)) for sure in (-3.0, 0.0, 3.0)]
+    assert values[0] > values[1] > values[2]
+    empty = torch.zeros_like(y)
+    if kind == "classes":
+        empty[:, 0] = 1
+    x = torch.zeros(2, channels, 8, 7, 6, requires_grad=True)
+    loss(x, empty).backward()
+    assert x.grad.isfinite().all()
+
+
+def test_the_loss_follows_the_output_of_the_network():
+    parser = ConfigParser()
+    parser.read_config([str(ROOT / f"bundles/common/{layer}.yaml") for layer in ("brats", "train", "losses")])
+    assert type(parser.get_parsed_content("loss")).__name__ == "DiceBCELoss"
+    parser.update({"output": "@outputs::classes"})
+    parser.ref_resolver.reset()
+    assert type(parser.get_parsed_content("loss")).__name__ == "DiceCELoss"

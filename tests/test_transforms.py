@@ -4,7 +4,7 @@ import torch
 
 from tools.inferers import MirrorInferer
 from tools.precision import MixedPrecision
-from tools.transforms import SelectChannelsd, ToLabelMapd, ToRegionsd
+from tools.transforms import ChannelsToRegionsd, SelectChannelsd, ToLabelMapd, ToRegionsd
 
 CLASSES = ["background", "necrotic", "oedema", "enhancing"]
 REGIONS = {"TC": ["necrotic", "enhancing"], "WT": ["necrotic", "oedema", "enhancing"], "ET": ["enhancing"]}
@@ -85,3 +85,22 @@ def test_mixed_precision_runs_the_network_in_it_and_answers_in_float32():
         MixedPrecision(inferer, torch.device("cpu"), "float16")
     with pytest.raises(ValueError, match="precision must be one of float32, bfloat16, float16"):
         MixedPrecision(inferer, torch.device("cpu"), "half")
+
+
+def test_regions_with_a_channel_are_that_channel_and_others_the_sum_of_their_classes():
+    classes = {name: [name] for name in CLASSES}
+    probabilities = torch.rand(4, 3, 2, 2).softmax(0)
+    regions = ChannelsToRegionsd("x", classes, REGIONS)({"x": probabilities})["x"]
+    expected = [probabilities[1] + probabilities[3], probabilities[1:].sum(0), probabilities[3]]
+    assert torch.allclose(regions, torch.stack(expected))
+    assert torch.equal(ChannelsToRegionsd("x", REGIONS, REGIONS)({"x": probabilities[:3]})["x"], probabilities[:3])
+    swapped = dict(reversed(REGIONS.items()))
+    assert torch.equal(
+        ChannelsToRegionsd("x", REGIONS, swapped)({"x": probabilities[:3]})["x"], probabilities[:3].flip(0)
+    )
+
+
+@pytest.mark.parametrize("channels", [REGIONS, {name: [name] for name in CLASSES}])
+def test_a_target_of_regions_or_of_classes_becomes_the_same_regions(channels):
+    target = ToRegionsd("x", channels, CLASSES)({"x": label_map()})["x"]
+    assert torch.equal(ChannelsToRegionsd("x", channels, REGIONS)({"x": target})["x"], regions_of(label_map()))

@@ -63,6 +63,40 @@ class ToRegionsd(MapTransform):
         return out
 
 
+class ChannelsToRegionsd(MapTransform):
+    """Turn the channels of a network (C, *S) into regions (R, *S).
+
+    A region that has a channel of its own is that channel; another is the sum of the channels of its classes, as the
+    probability of one of several classes that exclude each other is the sum of theirs.
+
+    Args:
+        keys: probabilities, or a target of zeros and ones.
+        channels: class names of each channel, by its name.
+        regions: class names of each region, by its name.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        channels: Mapping[str, Sequence[str]],
+        regions: Mapping[str, Sequence[str]],
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        sets = [set(names) for names in channels.values()]
+        self.parts = [
+            [i for i, s in enumerate(sets) if s == set(names)] or [i for i, s in enumerate(sets) if s < set(names)]
+            for names in regions.values()
+        ]
+
+    def __call__(self, data: Mapping) -> dict:
+        out = dict(data)
+        for key in self.key_iterator(out):
+            if self.parts != [[index] for index in range(out[key].shape[0])]:
+                out[key] = torch.stack([out[key][part].sum(dim=0) for part in self.parts])
+        return out
+
+
 class ToLabelMapd(MapTransform):
     """Turn regions (R, *S) of zeros and ones into one label map (1, *S), uint8, in the data set's own values.
 
