@@ -3,11 +3,16 @@ BUNDLE ?= neuroseg3d
 COHORT ?= brats2021
 DATA ?=
 ARGS ?=
+RECIPE ?=
 DEMO ?= demo
 PYTHON ?= python3.11
 PY = .venv/bin/python
 RUN = $(PY) -m monai.bundle run
-LAYERS = --args_file bundles/$(BUNDLE)/args.yaml --cohort $(COHORT) --dataset_dir $(DATA) $(ARGS)
+RECIPES = bundles/common/recipes
+ARGS_FILE = $(if $(RECIPE),"['bundles/$(BUNDLE)/args.yaml','$(RECIPES)/$(RECIPE).yaml']",bundles/$(BUNDLE)/args.yaml)
+# a recipe names its data set itself, unless the user names one
+ITS_COHORT = $(if $(RECIPE),$(filter file,$(origin COHORT)))
+LAYERS = --args_file $(ARGS_FILE) $(if $(ITS_COHORT),,--cohort $(COHORT)) --dataset_dir $(DATA) $(ARGS)
 DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --dataset_dir $(DEMO)/$(1) \
 	--patch_size "[64, 64, 64]" --ckpt_dir $(DEMO)/models --output_dir $(DEMO)/results
 CODE = custom_components tools tests benchmarks
@@ -39,7 +44,7 @@ demo: setup ## make synthetic patients, train NeuroSeg3D, score it, segment new 
 	@echo "curves            $(DEMO)/results/training.csv, $(DEMO)/results/tensorboard"
 	@echo "real data next    make train BUNDLE=neuroseg3d COHORT=brats2021 DATA=the/folder/as/downloaded"
 
-train: setup ## train BUNDLE on COHORT in DATA (ARGS="--epochs 50 ...")
+train: setup ## train BUNDLE on COHORT in DATA (ARGS="--epochs 50 ...", RECIPE=a name in bundles/common/recipes)
 	$(RUN) training $(LAYERS)
 
 evaluate: setup ## score BUNDLE on the patients of DATA that training never saw

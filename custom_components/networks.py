@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from monai.networks.blocks.dynunet_block import UnetUpBlock
+from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetResBlock, UnetUpBlock
 from monai.networks.layers.factories import Dropout
 from monai.networks.nets import DynUNet
 from monai.networks.nets.attentionunet import AttentionBlock
 from monai.networks.utils import pixelshuffle
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from .attention import attention_block
 
@@ -47,12 +49,15 @@ class NeuroSeg3D(DynUNet):
         attention: `spatial` (Woo et al., 2018), `channel` (Hu et al., 2018), `cbam` (Woo et al., 2018) or `none`.
         dropout: probability of dropping a whole feature map after a stage of the encoder (Tompson et al., 2015). The
             dropout of DynUNet itself drops single voxels, and of the logits too.
+        res_block: whether the blocks of the encoder are residual.
         kwargs: the other arguments of `monai.networks.nets.DynUNet`.
     """
 
-    def __init__(self, *, attention: str = "spatial", dropout: float = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self, *, attention: str = "spatial", dropout: float = 0.0, res_block: bool = True, **kwargs: Any
+    ) -> None:
         self.attention, self.drop = attention, dropout  # the hooks below run inside the next line
-        super().__init__(res_block=True, **kwargs)
+        super().__init__(res_block=res_block, **kwargs)
 
     def _attended(self, block: nn.Module, channels: int) -> nn.Module:
         drop = Dropout[Dropout.DROPOUT, self.spatial_dims](self.drop)
@@ -73,26 +78,38 @@ class Coarse(nn.Module):
     """Run a network at a fraction of the resolution: space to depth before it, depth to space after (Shi et al., 2016).
 
     With a factor of 2 no convolution works at full resolution and a step costs about an eighth; each coarse voxel still
-    sees all its fine ones and answers for each of them. The last layer starts near the same small answer for every
-    voxel, the log-odds of `prior` (Aitken et al., 2017; Lin et al., 2017): training need not first unlearn noise.
+    sees all its fine ones and answers for each of them. The last layer starts near the same answer for every voxel, one
+    that is rarely wrong (Aitken et al., 2017; Lin et al., 2017): training need not first unlearn noise.
 
     Args:
         network: takes `factor**spatial_dims` times the channels of the input and of the output, and ends in
             `output_block`, as DynUNet does.
         spatial_dims: 2 or 3.
         factor: how many voxels of an edge become one; 1 keeps the network at full resolution.
-        prior: probability that every voxel starts with.
+        start: the logit that every voxel starts with, one for all channels of the output or one for each.
+        checkpointing: whether the activations of each block are computed anew in the backward pass (Chen et al., 2016):
+            less memory, about a third more time. Not for TorchScript.
     """
 
-    def __init__(self, network: DynUNet, spatial_dims: int, factor: int = 1, prior: float = 0.1) -> None:
+    def __init__(
+        self,
+        network: DynUNet,
+        spatial_dims: int,
+        factor: int = 1,
+        start: float | Sequence[float] = 0.0,
+        checkpointing: bool = False,
+    ) -> None:
         super().__init__()
         self.network = network
         self.spatial_dims = spatial_dims
         self.factor = factor
+        for block in network.modules() if checkpointing else []:
+            if isinstance(block, UnetBasicBlock | UnetResBlock):
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
         last = network.output_block.conv.conv
         with torch.no_grad():
             last.weight.copy_(0.1 * last.weight[:: factor**spatial_dims].repeat_interleave(factor**spatial_dims, dim=0))
-            last.bias.fill_(math.log(prior / (1 - prior)))
+            last.bias.unflatten(0, (-1, factor**spatial_dims)).copy_(torch.as_tensor(start).reshape(-1, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (B, R, *S) of an image (B, C, *S) whose edges are multiples of `factor`."""

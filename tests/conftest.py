@@ -34,7 +34,9 @@ def patients(tmp_path_factory):
     return folder
 
 
-def arguments(run_id: str, bundle: str, folder: Path, cohort: str, data: Path, **settings: Any) -> list[str]:
+def arguments(
+    run_id: str, bundle: str, folder: Path, cohort: str, data: Path, recipe: str = "", **settings: Any
+) -> list[str]:
     """The command line of a tiny run: 32-voxel patches, two epochs of two steps."""
     tiny = {
         "cohort": cohort,
@@ -51,6 +53,8 @@ def arguments(run_id: str, bundle: str, folder: Path, cohort: str, data: Path, *
     }
     flags = [str(part) for name, value in (tiny | settings).items() for part in (f"--{name}", value)]
     args_file = f"bundles/{bundle}/args.yaml"
+    if recipe:
+        args_file = f"['{args_file}','bundles/common/recipes/{recipe}.yaml']"
     return [sys.executable, "-m", "monai.bundle", "run", run_id, "--args_file", args_file, *flags]
 
 

@@ -55,6 +55,17 @@ def test_a_resumed_training_goes_on_and_keeps_its_best(tmp_path):
     assert again.validator.state.best_metric == 0.3
 
 
+@pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(path.read_bytes()[:99]), lambda path: path.unlink()])
+def test_after_a_damaged_checkpoint_training_goes_on_from_the_one_before_it(tmp_path, caplog, spoil):
+    Trainer(tmp_path).go()
+    spoil(tmp_path / "last.pt")
+    with caplog.at_level("WARNING", "bundle"):
+        again = Trainer(tmp_path)
+        again.saver.load(again)
+    assert again.state.iteration == 8 and float(again.network.weight) == 8
+    assert "Going on from the one before it" in caplog.text
+
+
 def test_a_finished_training_is_not_trained_again(tmp_path):
     Trainer(tmp_path).go()
     assert float(Trainer(tmp_path).go().network.weight) == 12

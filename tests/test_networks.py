@@ -66,10 +66,11 @@ def test_coarse_runs_its_network_between_space_to_depth_and_depth_to_space(spati
 
 
 @dims
-def test_coarse_starts_with_the_prior_and_without_a_checkerboard(spatial_dims):
-    network = Coarse(small(spatial_dims=spatial_dims, factor=2), spatial_dims, 2, prior=0.1).eval()
+@pytest.mark.parametrize("start", [-2.0, [-2.0, 0.0, 3.0]])
+def test_coarse_starts_with_the_logit_of_each_channel_and_without_a_checkerboard(spatial_dims, start):
+    network = Coarse(small(spatial_dims=spatial_dims, factor=2), spatial_dims, 2, start).eval()
     y = network(torch.randn(1, 4, *(size * 2 for size in SIZE[:spatial_dims])))
-    assert 0.05 < y.sigmoid().mean() < 0.2
+    assert torch.allclose(y.flatten(2).mean((0, 2)), torch.as_tensor(start).expand(3), atol=0.3)
     blocks = pixelunshuffle(y, spatial_dims, 2).reshape(1, 3, 2**spatial_dims, -1)
     assert torch.allclose(blocks, blocks[:, :, :1].expand_as(blocks), atol=1e-6)
 
@@ -135,3 +136,21 @@ def test_fast_has_no_convolution_at_full_resolution_and_full_has_some(bundle):
                 module.register_forward_hook(note)
         network(torch.zeros(1, 4, 32, 32, 32))
         assert max(seen) == most
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_checkpointing_changes_neither_output_nor_gradients(name):
+    torch.manual_seed(0)
+    plain = Coarse(small(NETWORKS[name], 3), 3)
+    saving = Coarse(small(NETWORKS[name], 3), 3, checkpointing=True)
+    saving.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 4, *SIZE)
+    kept = []
+    for network in (plain, saving):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept[-1].append(t.numel()) or t, lambda t: t):
+            kept.append([])
+            y = network(x)
+        y.square().mean().backward()
+    assert sum(kept[1]) < 0.7 * sum(kept[0])  # what is kept for the backward pass
+    for (key, p), q in zip(plain.named_parameters(), saving.parameters(), strict=True):
+        assert torch.allclose(p.grad, q.grad, atol=1e-5), key

@@ -1,9 +1,13 @@
-"""Checkpoints: `model.pt` is the best network, a plain state dict; `last.pt` is all that resuming needs."""
+"""Checkpoints: `model.pt` is the best network, a plain state dict; `last.pt` is all that resuming needs.
+
+`before-last.pt` is the `last.pt` of the save before, for the day that a disk damages the other.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +20,7 @@ from torch import nn
 from tools.errors import InputError
 from tools.files import whole
 
-BEST, LAST, PATIENTS = "model.pt", "last.pt", "patients.json"
+BEST, LAST, BEFORE, PATIENTS = "model.pt", "last.pt", "before-last.pt", "patients.json"
 logger = logging.getLogger("bundle")
 
 
@@ -103,13 +107,20 @@ class Checkpoints:
     def start(self, engine: Engine) -> None:
         if not self.resume:
             self.move_aside()
-        elif (self.folder / LAST).is_file():
+        elif (self.folder / LAST).is_file() or (self.folder / BEFORE).is_file():
             self.load(engine)
         self.previous = {number: signal.signal(number, self.note_signal) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def load(self, engine: Any) -> None:
         path = self.folder / LAST
-        saved = read_checkpoint(path)
+        try:
+            saved = read_checkpoint(path)
+        except InputError as error:
+            path = self.folder / BEFORE
+            if not path.is_file():
+                raise
+            saved = read_checkpoint(path)
+            logger.warning(f"{error} Going on from the one before it.")
         for name, value in self.settings.items():
             if saved["settings"].get(name) != value:
                 raise InputError(
@@ -130,7 +141,7 @@ class Checkpoints:
             logger.info(f"going on from '{path}' at epoch {engine.state.epoch + 1}.")
 
     def move_aside(self) -> None:
-        old = [self.folder / name for name in (BEST, LAST, PATIENTS) if (self.folder / name).is_file()]
+        old = [self.folder / name for name in (BEST, LAST, BEFORE, PATIENTS) if (self.folder / name).is_file()]
         if old:
             number = 1
             while (aside := self.folder / f"before-{number}").exists():
@@ -152,6 +163,8 @@ class Checkpoints:
         content = {name: value.state_dict() for name, value in self.state.items()}
         best = [float(self.validator.state.best_metric), self.validator.state.best_metric_epoch]
         content |= {"iteration": engine.state.iteration, "best": best, "settings": self.settings}
+        if (self.folder / LAST).is_file():
+            os.replace(self.folder / LAST, self.folder / BEFORE)
         save_whole(content, self.folder / LAST)
 
     def note_signal(self, number: int, frame: Any) -> None:

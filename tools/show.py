@@ -5,11 +5,12 @@ from __future__ import annotations
 import fire
 import yaml
 from monai.bundle import ConfigParser
+from monai.bundle.scripts import update_kwargs
 
 
-def merged(args_file: str) -> ConfigParser:
-    """The merged, unresolved config of a bundle, with the settings of its args file."""
-    args = ConfigParser.load_config_file(args_file)
+def merged(args_file: str, recipe: str = "") -> ConfigParser:
+    """The merged, unresolved config of a bundle, with the settings of its args file and of a recipe's file over it."""
+    args = update_kwargs(args_file, **(ConfigParser.load_config_file(recipe) if recipe else {}))
     parser = ConfigParser()
     parser.read_config(args["config_file"])
     for key, value in args.items():

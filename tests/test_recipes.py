@@ -1,0 +1,89 @@
+"""Every recipe lies over every bundle; each trains, scores what it promises, and segments."""
+
+import importlib.util
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from tests.conftest import BUNDLES, ROOT, run, succeed
+from tools.show import merged
+
+RECIPES = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(ROOT.glob("bundles/common/recipes/*.yaml"))}
+PROMISED = {  # columns of scores.csv
+    "neuroseg3d_brats2021": ["dice", "iou"],
+    "attention_dropout_brats2020": ["dice", "precision", "sensitivity", "specificity"],
+    "metastases_brats2024": ["accuracy", "iou"],
+    "unet_dicece_brats2023": ["dice", "iou"],  # F1 is the same number as Dice
+    "attention_torchio_brats2020": ["dice"],
+}
+ITS_BUNDLE = {
+    "attention_torchio_brats2020": "attention_unet",
+    "unet_dicece_brats2023": "unet3d",
+    "metastases_brats2024": "resunet",
+}
+TINY = {"unet_dicece_brats2023": {"sizes::full::filters": [8, 16, 16, 16]}, "metastases_brats2024": {"resize": []}}
+recipes = pytest.mark.parametrize("recipe", RECIPES)
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def test_there_are_the_five_recipes():
+    assert set(RECIPES) == set(PROMISED)
+
+
+@recipes
+def test_a_recipe_is_short_and_tells_what_is_theirs_and_what_is_ours(recipe):
+    text = (ROOT / "bundles/common/recipes" / f"{recipe}.yaml").read_text()
+    assert len(text.splitlines()) <= 40 and "# Theirs" in text and "Ours: " in text
+
+
+@recipes
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_a_recipe_lies_over_every_bundle(recipe, bundle):
+    parser = merged(f"bundles/{bundle}/args.yaml", f"bundles/common/recipes/{recipe}.yaml")
+    if "sizes::full" in RECIPES[recipe]:
+        parser["sizes::full::filters"] = [8, 16, 16, 16]
+    parser["parts"], parser["channel_weights"] = {"train": []}, [1.0] * (5 if recipe == "unet_dicece_brats2023" else 4)
+    network, loss = parser.get_parsed_content("network_def"), parser.get_parsed_content("loss")
+    channels = parser.get_parsed_content("output")["channels"]
+    x = torch.randn(2, len(parser["modalities"]), 32, 32, 32)
+    y = network(x)
+    assert y.shape == (2, len(channels), 32, 32, 32)
+    target = torch.zeros_like(y)
+    target[:, 0] = 1
+    loss(y, target).backward()
+    assert all(p.grad is not None for p in network.network.input_block.parameters() if p.requires_grad)
+    for key in RECIPES[recipe]:
+        assert key.split("::")[0] in parser.get(), key
+
+
+@recipes
+def test_a_recipe_trains_scores_what_it_promises_and_segments(recipe, patients, tmp_path):
+    if "torchio" in recipe and importlib.util.find_spec("torchio") is None:
+        pytest.skip("torchio is not installed")
+    bundle, cohort = ITS_BUNDLE.get(recipe, "neuroseg3d"), RECIPES[recipe]["cohort"]
+    data = patients(cohort)
+    settings = {"recipe": recipe, "batch_size": 2, **TINY.get(recipe, {})}
+    succeed("training", bundle, tmp_path, cohort, data, **settings)
+    log = pd.read_csv(tmp_path / "results" / "training.csv")
+    assert np.isfinite(log[["loss", "train_dice", "validate_dice", "train_iou", "validate_iou"]]).all(axis=None)
+    succeed("evaluating", bundle, tmp_path, cohort, data, **settings)
+    scores = pd.read_csv(tmp_path / "results" / "scores" / "scores.csv").set_index("region")
+    assert np.isfinite(scores.loc[["TC", "WT", "ET", "necrotic", "oedema", "enhancing"], PROMISED[recipe]]).all(
+        axis=None
+    )
+    succeed("inferring", bundle, tmp_path, cohort, data, **settings)
+    assert len(list((tmp_path / "results" / "segmentations").iterdir())) == 6
+
+
+def test_a_network_of_regions_is_refused_by_a_recipe_of_classes(patients, trained):
+    done = run(
+        "inferring", "neuroseg3d", trained("neuroseg3d"), "brats2021", patients("brats2021"), output="@outputs::classes"
+    )
+    assert done.returncode == 1 and "is of another network" in done.stderr and "Traceback" not in done.stderr
