@@ -4,6 +4,8 @@ COHORT ?= brats2021
 DATA ?=
 ARGS ?=
 RECIPE ?=
+OVER ?= attention
+OUT ?= comparisons
 DEMO ?= demo
 PYTHON ?= python3.11
 PY = .venv/bin/python
@@ -18,7 +20,7 @@ DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --data
 CODE = custom_components tools tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train evaluate infer table test smoke lint show benchmark clean
+.PHONY: help setup demo train evaluate infer table test smoke lint show compare ablation benchmark clean
 
 help: ## print the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -69,6 +71,13 @@ lint: setup ## ruff and mypy
 
 show: setup ## print the merged config of BUNDLE
 	@$(PY) -m tools.show bundles/$(BUNDLE)/args.yaml
+
+compare: setup ## train and score all bundles on COHORT in DATA, one table (OUT=folder, ARGS="--epochs 2 ...")
+	$(PY) -m tools.trials bundles --output $(OUT)/bundles --cohort $(COHORT) --dataset_dir $(DATA) $(ARGS)
+
+ablation: setup ## train and score BUNDLE with each value of OVER (attention, size, loss), one table
+	$(PY) -m tools.trials settings --output $(OUT)/$(BUNDLE)-$(OVER) --bundle $(BUNDLE) --over $(OVER) --cohort $(COHORT) \
+		--dataset_dir $(DATA) $(ARGS)
 
 benchmark: .venv/benchmark/ready ## measure speed beside peers (benchmarks/README.md)
 	.venv/benchmark/bin/python -m benchmarks.score

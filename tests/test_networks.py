@@ -116,7 +116,7 @@ def test_dropout_takes_whole_feature_maps(spatial_dims):
 
 @pytest.mark.parametrize("size", ["fast", "full"])
 def test_the_four_networks_are_near_in_parameters_and_operations(size):
-    costs = [cost(ROOT / "bundles" / bundle / "args.yaml", size, patch=32) for bundle in BUNDLES]
+    costs = [cost(ROOT / "bundles" / bundle / "args.yaml", patch=32, size=size) for bundle in BUNDLES]
     for figures in zip(*costs, strict=True):
         assert max(figures) / min(figures) < 1.5
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import fire
 import torch
@@ -11,10 +12,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from tools.show import merged
 
 
-def cost(args_file: str | Path, size: str, patch: int = 96) -> tuple[float, float]:
-    """Millions of parameters, and billions of multiply-adds of one forward pass over a cube of `patch` voxels."""
+def cost(args_file: str | Path, patch: int = 96, **settings: Any) -> tuple[float, float]:
+    """Millions of parameters, and billions of multiply-adds of one forward pass over a cube of `patch` voxels.
+
+    The settings are those of a command line.
+    """
     parser = merged(str(args_file))
-    parser["size"] = size
+    for name, value in settings.items():
+        parser[name] = value
     network = parser.get_parsed_content("network_def").eval()
     channels = len(parser["modalities"])
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -28,7 +33,7 @@ def main(size: str = "") -> None:
     print("| bundle | size | parameters, M | multiply-adds of a 96³ patch, G |\n| --- | --- | --- | --- |")
     for name in [size] if size else ["fast", "full"]:
         for path in sorted(Path("bundles").glob("*/args.yaml")):
-            parameters, operations = cost(path, name)
+            parameters, operations = cost(path, size=name)
             print(f"| {path.parent.name} | {name} | {parameters:.2f} | {operations:.1f} |")
 
 
