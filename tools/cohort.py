@@ -12,6 +12,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,29 +32,74 @@ def channel_indices(cohort: Mapping[str, Any], modalities: Sequence[str]) -> lis
     return [known.index(name) for name in modalities] if "channels" in cohort else list(range(len(modalities)))
 
 
-def find_cases(dataset_dir: str, cohort: Mapping[str, Any], modalities: Sequence[str]) -> tuple[list[dict], list[str]]:
+@dataclass
+class Survey:
+    """What lies below a folder, seen through a convention.
+
+    Args:
+        cases: those whose modalities are all there, with or without a label.
+        left_out: one sentence for each other case.
+        doubts: sentences on a case's files that are not used, by case.
+        strays: NIfTI files that belong to no case.
+    """
+
+    cases: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    doubts: dict[str, list[str]] = field(default_factory=dict)
+    strays: list[str] = field(default_factory=list)
+
+    def doubt(self, case: str, sentence: str) -> None:
+        self.doubts.setdefault(case, []).append(sentence)
+
+
+def find_cases(
+    dataset_dir: str,
+    cohort: Mapping[str, Any],
+    modalities: Sequence[str],
+    cohorts: Mapping[str, Mapping[str, Any]] | None = None,
+) -> tuple[list[dict], list[str]]:
     """All cases below a folder, sorted by id.
 
     Returns:
         The cases whose modalities are all there (with or without a label), and one sentence for each case left out.
 
     Raises:
-        InputError: the folder is missing or holds no case of this convention.
+        InputError: the folder is missing or holds no case of this convention; where it holds cases of another of
+            `cohorts`, that one is named.
     """
+    seen = survey(dataset_dir, cohort, modalities, cohorts)
+    for sentence in [*(f"{case}: {text}." for case, texts in seen.doubts.items() for text in texts), *seen.left_out]:
+        logger.warning(sentence)
+    return seen.cases, seen.left_out
+
+
+def survey(
+    dataset_dir: str,
+    cohort: Mapping[str, Any],
+    modalities: Sequence[str],
+    cohorts: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Survey:
+    """The same, with all that was seen on the way."""
     channel_indices(cohort, modalities)
     if not dataset_dir or not Path(dataset_dir).is_dir():
         raise InputError(f"dataset_dir '{dataset_dir}' is not a folder; name the folder that holds the cases.")
-    found, notes = (_by_folder if "folders" in cohort else _by_suffix)(Path(dataset_dir), cohort, modalities)
-    if not found:
+    seen = _look(dataset_dir, cohort, modalities)
+    if not seen.cases:
         wanted = cohort.get("folders") or cohort["files"]
-        hint = notes[0] if notes else "check dataset_dir and cohort."
+        hint = seen.left_out[0] if seen.left_out else "check dataset_dir and cohort."
+        fitting = [name for name, other in (cohorts or {}).items() if _look(dataset_dir, other, modalities).cases]
+        if fitting:
+            hint = f"its files are named as in {' or '.join(fitting)}: name that by --cohort."
         raise InputError(f"No case with {dict(wanted)} and .nii or .nii.gz below '{dataset_dir}'; {hint}")
-    for case in found:
+    for case in seen.cases:
         match = re.fullmatch(cohort["patient"], case["case"])
         case["patient"] = match[1] if match else case["case"]
-    for note in notes:
-        logger.warning(note)
-    return sorted(found, key=lambda case: case["case"]), notes
+    seen.cases.sort(key=lambda case: case["case"])
+    return seen
+
+
+def _look(dataset_dir: str, cohort: Mapping[str, Any], modalities: Sequence[str]) -> Survey:
+    return (_by_folder if "folders" in cohort else _by_suffix)(Path(dataset_dir), cohort, modalities)
 
 
 def _nifti_files(root: Path) -> list[tuple[Path, str]]:
@@ -68,49 +114,58 @@ def _nifti_files(root: Path) -> list[tuple[Path, str]]:
     return files
 
 
-def _by_suffix(root: Path, cohort: Mapping[str, Any], modalities: Sequence[str]) -> tuple[list[dict], list[str]]:
+def _by_suffix(root: Path, cohort: Mapping[str, Any], modalities: Sequence[str]) -> Survey:
     suffixes = {
         suffix: name
         for name, given in cohort["files"].items()
         for suffix in ([given] if isinstance(given, str) else given)
     }
     cases: dict[str, dict[str, Path]] = {}
-    notes = []
+    seen = Survey()
     for path, stem in _nifti_files(root):
         suffix = next((s for s in suffixes if stem.endswith(s)), None)
         if suffix is None:
+            seen.strays.append(str(path))
             continue
         case, name = stem[: -len(suffix)] or path.parent.name, suffixes[suffix]
         files = cases.setdefault(case, {})
         if name in files:
-            logger.warning(f"{case}: '{path}' is a second {name} beside '{files[name]}', which is used; remove one.")
+            seen.doubt(case, f"'{path}' is a second {name} beside '{files[name]}', which is used; remove one")
         else:
             files[name] = path
-    found = []
     for case, files in cases.items():
         missing = [name for name in modalities if name not in files]
         if missing:
             endings = ", ".join(f"{case}{cohort['files'][name]}.nii.gz" for name in missing)
-            notes.append(f"{case}: left out, {endings} is not there; add it or name fewer modalities.")
+            seen.left_out.append(f"{case}: left out, {endings} is not there; add it or name fewer modalities.")
             continue
-        item: dict[str, Any] = {"case": case, "image": [str(files[name]) for name in modalities]}
+        seen.cases.append({"case": case, "image": [str(files[name]) for name in modalities]})
         if "label" in files:
-            item["label"] = str(files["label"])
-        found.append(item)
-    return found, notes
+            seen.cases[-1]["label"] = str(files["label"])
+    return seen
 
 
-def _by_folder(root: Path, cohort: Mapping[str, Any], modalities: Sequence[str]) -> tuple[list[dict], list[str]]:
+def _by_folder(root: Path, cohort: Mapping[str, Any], modalities: Sequence[str]) -> Survey:
     names = cohort["folders"]
-    files = _nifti_files(root)
-    labels = {stem: str(path) for path, stem in files if path.parent.name == names["label"]}
-    found: list[dict[str, Any]] = [
-        {"case": stem, "image": str(path)} for path, stem in files if path.parent.name in names["image"]
-    ]
-    for item in found:
-        if item["case"] in labels:
-            item["label"] = labels[item["case"]]
-    return found, []
+    seen = Survey()
+    cases: dict[str, dict[str, Any]] = {}
+    labels: dict[str, str] = {}
+    for path, stem in _nifti_files(root):
+        if path.parent.name == names["label"]:
+            labels[stem] = str(path)
+        elif path.parent.name not in names["image"]:
+            seen.strays.append(str(path))
+        elif stem in cases:
+            seen.doubt(stem, f"'{path}' is a second image beside '{cases[stem]['image']}', which is used; remove one")
+        else:
+            cases[stem] = {"case": stem, "image": str(path)}
+    for case, label in labels.items():
+        if case in cases:
+            cases[case]["label"] = label
+        else:
+            seen.left_out.append(f"{case}: left out, '{label}' has no image; add it to {names['image'][0]}.")
+    seen.cases = list(cases.values())
+    return seen
 
 
 def split(cases: Sequence[Mapping[str, Any]], fold: int, test_share: float, seed: int) -> dict[str, list]:
