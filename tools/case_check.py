@@ -131,7 +131,8 @@ class CaseCheck:
     def paths(self, case: Mapping[str, Any]) -> dict[str, str]:
         """The files of a case by modality; a 4-D one is called `image`."""
         image, label = case["image"], case.get("label", case.get("reference"))
-        paths = {"image": image} if isinstance(image, str) else dict(zip(self.modalities, image, strict=True))
+        names = case["present"].split(",") if "present" in case else self.modalities
+        paths = {"image": image} if isinstance(image, str) else dict(zip(names, image, strict=True))
         return paths | ({} if label is None else {"label": label})
 
     def stamp(self, paths: Any) -> str:

@@ -39,14 +39,19 @@ class Survey:
     Args:
         cases: those whose modalities are all there, with or without a label.
         left_out: one sentence for each other case.
+        incomplete: those of them that have at least one modality; `present` names theirs, as `T1,FLAIR`.
         doubts: sentences on a case's files that are not used, by case.
         strays: NIfTI files that belong to no case.
     """
 
     cases: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    incomplete: list[dict[str, Any]] = field(default_factory=list)
     doubts: dict[str, list[str]] = field(default_factory=dict)
     strays: list[str] = field(default_factory=list)
+
+    def sentences(self) -> list[str]:
+        return [f"{case}: {text}." for case, texts in self.doubts.items() for text in texts] + self.left_out
 
     def doubt(self, case: str, sentence: str) -> None:
         self.doubts.setdefault(case, []).append(sentence)
@@ -68,9 +73,44 @@ def find_cases(
             `cohorts`, that one is named.
     """
     seen = survey(dataset_dir, cohort, modalities, cohorts)
-    for sentence in [*(f"{case}: {text}." for case, texts in seen.doubts.items() for text in texts), *seen.left_out]:
-        logger.warning(sentence)
+    _warn(seen.sentences())
+    if not seen.cases:
+        raise InputError(seen.left_out[0])
     return seen.cases, seen.left_out
+
+
+def find_scans(
+    dataset_dir: str,
+    cohort: Mapping[str, Any],
+    modalities: Sequence[str],
+    cohorts: Mapping[str, Mapping[str, Any]],
+    modality_dropout: float,
+) -> tuple[list[dict], list[str]]:
+    """The same for segmenting: no labels, and a network that was trained to do without a modality takes such cases too.
+
+    Args:
+        modality_dropout: with which the network was trained; at 0 it takes complete cases alone.
+    """
+    seen = survey(dataset_dir, cohort, modalities, cohorts)
+    partial = {case["case"]: case["present"].split(",") for case in seen.incomplete}
+    if modality_dropout:
+        seen.left_out = [sentence for sentence in seen.left_out if sentence.split(":")[0] not in partial]
+        seen.cases = sorted(seen.cases + seen.incomplete, key=lambda case: case["case"])
+        for case, present in partial.items():
+            lacks = ", ".join(name for name in modalities if name not in present)
+            logger.warning(f"{case}: has no {lacks}; the network was trained to do without, but not as well.")
+    else:
+        reason = " The network was trained on complete cases alone (modality_dropout 0)."
+        seen.left_out = [text + reason * (text.split(":")[0] in partial) for text in seen.left_out]
+    _warn(seen.sentences())
+    if not seen.cases:
+        raise InputError(seen.left_out[0])
+    return scans_only(seen.cases), seen.left_out
+
+
+def _warn(sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        logger.warning(sentence)
 
 
 def survey(
@@ -84,14 +124,14 @@ def survey(
     if not dataset_dir or not Path(dataset_dir).is_dir():
         raise InputError(f"dataset_dir '{dataset_dir}' is not a folder; name the folder that holds the cases.")
     seen = _look(dataset_dir, cohort, modalities)
-    if not seen.cases:
+    if not seen.cases + seen.incomplete:
         wanted = cohort.get("folders") or cohort["files"]
         hint = seen.left_out[0] if seen.left_out else "check dataset_dir and cohort."
         fitting = [name for name, other in (cohorts or {}).items() if _look(dataset_dir, other, modalities).cases]
         if fitting:
             hint = f"its files are named as in {' or '.join(fitting)}: name that by --cohort."
         raise InputError(f"No case with {dict(wanted)} and .nii or .nii.gz below '{dataset_dir}'; {hint}")
-    for case in seen.cases:
+    for case in seen.cases + seen.incomplete:
         match = re.fullmatch(cohort["patient"], case["case"])
         case["patient"] = match[1] if match else case["case"]
     seen.cases.sort(key=lambda case: case["case"])
@@ -138,10 +178,13 @@ def _by_suffix(root: Path, cohort: Mapping[str, Any], modalities: Sequence[str])
         if missing:
             endings = ", ".join(f"{case}{cohort['files'][name]}.nii.gz" for name in missing)
             seen.left_out.append(f"{case}: left out, {endings} is not there; add it or name fewer modalities.")
-            continue
-        seen.cases.append({"case": case, "image": [str(files[name]) for name in modalities]})
-        if "label" in files:
-            seen.cases[-1]["label"] = str(files["label"])
+        present = [name for name in modalities if name in files]
+        item: dict[str, Any] = {"case": case, "image": [str(files[name]) for name in present]}
+        item |= {"label": str(files["label"])} if "label" in files else {}
+        if not missing:
+            seen.cases.append(item)
+        elif present:
+            seen.incomplete.append(item | {"present": ",".join(present)})
     return seen
 
 
