@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from monai.bundle import ConfigParser
 
 from tests.conftest import BUNDLES, REAL, ROOT, run, succeed
 from tools import check as module
@@ -255,6 +256,26 @@ def test_a_training_leaves_out_what_cannot_be_used_and_strict_stops_it(data, tmp
     assert f"left out, {BAD}: '" in printed and "5 of 6 cases used; see '" in printed
     record = json.loads((tmp_path / "models" / "patients.json").read_text())
     assert BAD not in record["train"] + record["validate"] + record["test"]
+
+
+@pytest.mark.parametrize("change", ["a little moved", "a fourth axis of length 1"])
+def test_what_the_check_lets_pass_is_read(change, data):
+    for name in ("T2", "label"):
+        path = files_of(data)[name]
+        image = nib.load(path)
+        if change == "a little moved":
+            image = nib.Nifti1Image(np.array(image.dataobj), image.affine + np.eye(4, k=3) * 0.05)
+        else:
+            image = nib.Nifti1Image(np.array(image.dataobj)[..., None], image.affine)
+        nib.save(image, path)
+    assert checked(data)[0] == 0
+    parser = ConfigParser()
+    parser.read_config([str(ROOT / f"bundles/common/{name}.yaml") for name in ("brats", "train")])
+    parser.update({"cohort": "brats2021", "dataset_dir": str(data), "output_dir": str(data.parent / "out")})
+    case = next(case for case in parser.get_parsed_content("found")[0] if case["case"] == BAD)
+    item = parser.get_parsed_content("validate::preprocessing")(case)
+    assert item["image"].shape[0] == 4 and item["label"].shape[0] == 3
+    assert item["image"].shape[1:] == item["label"].shape[1:]
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real patients of ../shared/data are not on this machine")
