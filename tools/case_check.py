@@ -184,7 +184,7 @@ def overlaps(finding: Finding, brains: Mapping[str, NDArray[np.bool_]]) -> None:
 
 def _size_and_time(path: str) -> tuple[int, int]:
     try:
-        state = Path(path).stat()
+        states = [each.stat() for each in (Path(path), *sorted(Path(path).glob("*")))]  # a folder's files with it
     except OSError:
         return (0, 0)
-    return state.st_size, state.st_mtime_ns
+    return sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tools.dicom import series_cases
 from tools.errors import InputError
 
 ENDINGS = (".nii.gz", ".nii")
@@ -84,14 +85,17 @@ def find_scans(
     cohort: Mapping[str, Any],
     modalities: Sequence[str],
     cohorts: Mapping[str, Mapping[str, Any]],
+    series: Mapping[str, Sequence[str]],
     modality_dropout: float,
 ) -> tuple[list[dict], list[str]]:
-    """The same for segmenting: no labels, and a network that was trained to do without a modality takes such cases too.
+    """The same for segmenting: no labels, DICOM as well, and cases that lack a modality if the network knows such.
 
     Args:
+        series: names of the folders of DICOM series by modality, see `tools.dicom.series_cases`.
         modality_dropout: with which the network was trained; at 0 it takes complete cases alone.
     """
-    seen = survey(dataset_dir, cohort, modalities, cohorts)
+    dicom = series_cases(dataset_dir, series, modalities) if Path(dataset_dir).is_dir() else []
+    seen = _survey_of_series(dicom, modalities) if dicom else survey(dataset_dir, cohort, modalities, cohorts)
     partial = {case["case"]: case["present"].split(",") for case in seen.incomplete}
     if modality_dropout:
         seen.left_out = [sentence for sentence in seen.left_out if sentence.split(":")[0] not in partial]
@@ -106,6 +110,15 @@ def find_scans(
     if not seen.cases:
         raise InputError(seen.left_out[0])
     return scans_only(seen.cases), seen.left_out
+
+
+def _survey_of_series(cases: Sequence[dict], modalities: Sequence[str]) -> Survey:
+    seen = Survey([case for case in cases if "present" not in case])
+    seen.incomplete = [case for case in cases if "present" in case]
+    for case in seen.incomplete:
+        lacks = ", ".join(name for name in modalities if name not in case["present"].split(","))
+        seen.left_out.append(f"{case['case']}: left out, it has no series of {lacks}; add it.")
+    return seen
 
 
 def _warn(sentences: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from tools.dicom import read_series
 from tools.errors import InputError
 
 AGAIN = "download it again"
@@ -57,23 +58,25 @@ class Scan:
 
 
 def read_scan(path: str) -> Scan:
-    """Read a file to its last byte, so that its checksum is compared too.
+    """Read a file to its last byte, so that its checksum is compared too, or a folder with a DICOM series.
 
     Raises:
         InputError: it is not there, not whole, no NIfTI file, or its values or its grid can be no scan's.
     """
-    image = _image(path)
-    data = _values(path, image)
+    notes = []
+    if Path(path).is_dir():
+        data, affine = read_series(path)
+    else:
+        image = _image(path)
+        data, affine = _values(path, image), np.asarray(image.affine, float)
+        if not (image.header["sform_code"] or image.header["qform_code"]):
+            notes.append(f"'{path}' does not say how it lies (sform and qform codes are 0): left and right are a guess")
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
-    affine = np.asarray(image.affine, float)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:  # mm3
         raise InputError(f"'{path}' says no size or place of its voxels (its affine is singular); export it again")
     if data.ndim not in (3, 4) or min(data.shape[:3]) < 8:
         raise InputError(f"'{path}' has the shape {data.shape}, not that of a volume; export the whole series")
-    notes = []
-    if not (image.header["sform_code"] or image.header["qform_code"]):
-        notes.append(f"'{path}' does not say how it lies (sform and qform codes are 0): left and right are a guess")
     return Scan(path, data, affine, notes)
 
 
