@@ -13,7 +13,7 @@ DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --data
 CODE = custom_components tools tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check train evaluate infer table test smoke lint show clean
+.PHONY: help setup demo data check train evaluate infer table test smoke lint show clean
 
 help: ## print the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ evaluate: setup ## score BUNDLE on the patients of DATA that training never saw
 
 infer: setup ## segment the scans in DATA
 	$(RUN) inferring $(LAYERS)
+
+data: setup ## download COHORT=msd to DATA (default: data); the others need a registration
+	$(PY) -m tools.download --cohort $(COHORT) --output $(or $(DATA),data)
 
 check: setup ## check every case of COHORT in DATA; exit status 0 good, 1 notes, 2 unusable cases
 	$(PY) -m tools.check --cohort $(COHORT) --dataset_dir $(DATA) --output bundles/$(BUNDLE)/eval $(ARGS)

@@ -16,9 +16,10 @@ from tests.conftest import BUNDLES, REAL, ROOT, run, succeed
 from tools import check as module
 from tools.case_check import CaseCheck
 from tools.check import check
-from tools.cohort import find_cases, survey
+from tools.cohort import find_cases
 from tools.errors import InputError
 from tools.faults import KINDS, plant
+from tools.survey import survey
 from tools.synthetic import make_patients
 from tools.usable import examine, usable
 

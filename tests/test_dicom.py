@@ -4,9 +4,10 @@ import itk
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from tests.conftest import BUNDLES, run, succeed
-from tests.test_run import COHORTS, FOUR
+from tests.test_run import COHORTS, FOUR, parser_of
 from tools.cohort import find_cases
 from tools.dicom import read_series, series_cases
 from tools.errors import InputError
@@ -52,6 +53,15 @@ def test_a_series_has_the_voxels_and_the_place_of_the_scan_it_was_made_of(scans)
     assert np.array_equal(data, scan.data) and np.allclose(affine, scan.affine)
 
 
+def test_the_network_sees_the_same_in_dicom_and_nifti(scans, patients, tmp_path):
+    folder, _ = scans
+    seen = []
+    for data in (folder, patients("brats2021")):
+        parser = parser_of("brats2021", data, "brats", "inference", ckpt_dir=str(tmp_path))
+        seen.append(parser.get_parsed_content("preprocessing")(parser.get_parsed_content("scans")[0][0])["image"])
+    assert torch.equal(*seen) and torch.allclose(seen[0].affine, seen[1].affine)
+
+
 def test_cases_of_series_are_found_and_what_they_lack_is_known(scans):
     folder, cases = scans
     first, second = series_cases(str(folder), NAMES, FOUR)
@@ -72,17 +82,16 @@ def test_two_series_in_a_folder_missing_slices_and_unregistered_series_are_told(
         read_series(str(case / "T2"))
 
 
-def test_dicom_is_segmented_as_the_same_scans_in_nifti_are(scans, patients, tmp_path):
+def test_dicom_is_segmented_on_its_own_grid_and_what_cannot_be_is_told(scans, patients, tmp_path):
     folder, cases = scans
     third = folder / "unregistered"
     for name, path in zip(FOUR, cases[2]["image"], strict=True):
         write_series(path, third / name, 50 + len(name), slice(0, 30) if name == "T1ce" else slice(None))
     succeed("training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), epochs=1)
-    succeed("inferring", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"))
-    of_files = nib.load(tmp_path / "results" / "segmentations" / f"{cases[0]['case']}.nii.gz")
-    done = run("inferring", BUNDLES[0], tmp_path, "brats2021", folder, output_dir=tmp_path / "dicom_results")
-    of_series = nib.load(tmp_path / "dicom_results" / "segmentations" / f"{cases[0]['case']}.nii.gz")
-    assert np.array_equal(of_files.dataobj, of_series.dataobj) and np.allclose(of_files.affine, of_series.affine)
+    done = run("inferring", BUNDLES[0], tmp_path, "brats2021", folder)
+    made = nib.load(tmp_path / "results" / "segmentations" / f"{cases[0]['case']}.nii.gz")
+    scan = nib.load(cases[0]["image"][0])
+    assert np.allclose(made.affine, scan.affine) and made.shape == scan.shape and made.get_data_dtype() == np.uint8
     assert done.returncode == 1 and "1 of 3 cases segmented" in done.stdout
     assert f"{cases[1]['case']}: left out, it has no series of T2; add it." in done.stdout
     assert "has the shape (40, 40, 30)" in done.stdout and "(40, 40, 40)" in done.stdout

@@ -15,9 +15,9 @@ import yaml
 
 from tools.case_check import CaseCheck
 from tools.check_report import Report
-from tools.cohort import survey
 from tools.errors import InputError, one_of
 from tools.label_check import contradiction
+from tools.survey import survey
 from tools.usable import examine
 
 BRATS = Path(__file__).parents[1] / "bundles" / "common" / "brats.yaml"

@@ -111,9 +111,11 @@ def contradiction(
 
 
 def stated_values(dataset_dir: str) -> tuple[str, dict[str, int]] | None:
-    """The dataset.json of a folder and what it says each class is stored as, if it does."""
+    """The dataset.json of a folder, or a datalist, and what it says each class is stored as, if it does."""
     root = Path(dataset_dir)
-    for path in [root / "dataset.json", *sorted(root.glob("*/dataset.json"))]:
+    for path in (
+        [root] if dataset_dir.endswith(".json") else [root / "dataset.json", *sorted(root.glob("*/dataset.json"))]
+    ):
         try:
             labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
             pairs = [(name, key) if str(key).isdigit() else (key, name) for key, name in labels.items()]

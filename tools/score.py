@@ -22,10 +22,10 @@ import yaml
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from tools.cohort import ENDINGS
 from tools.errors import InputError, one_of
 from tools.metrics import CHALLENGES, PERFECT, Row, case_scores
 from tools.scan import file_fault
+from tools.survey import ENDINGS
 
 BRATS = Path(__file__).parents[1] / "bundles" / "common" / "brats.yaml"
 SHOWN = {  # metric: heading and decimals
