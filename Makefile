@@ -51,7 +51,7 @@ infer: setup ## segment the scans in DATA
 data: setup ## download COHORT=msd to DATA (default: data); the others need a registration
 	$(PY) -m tools.download --cohort $(COHORT) --output $(or $(DATA),data)
 
-check: setup ## check every case of COHORT in DATA; exit status 0 good, 1 notes, 2 unusable cases
+check: setup ## say of every case of COHORT in DATA whether it can be used
 	$(PY) -m tools.check --cohort $(COHORT) --dataset_dir $(DATA) --output bundles/$(BUNDLE)/eval $(ARGS)
 
 table: setup ## parameters and FLOPs of the four networks
