@@ -14,6 +14,7 @@ import torch
 import yaml
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
+from scipy import ndimage
 
 from tests.conftest import BUNDLES, CONVENTIONS, REAL, ROOT, arguments, run, succeed
 from tools.cohort import find_cases
@@ -113,6 +114,24 @@ def test_a_label_on_a_native_grid_comes_back_from_the_training_grid(convention, 
     for value in COHORTS[convention]["label_values"][1:]:
         dice = 2 * ((truth == value) & (back == value)).sum() / ((truth == value).sum() + (back == value).sum())
         assert dice == 1 if spacing == 1 else dice > 0.8, (value, dice)
+
+
+def test_what_the_network_says_is_interpolated_to_the_place_of_each_native_voxel(tmp_path):
+    """Each voxel of the training grid says how many mm it lies to the left, front and top; each native one must agree."""
+    make_patients(tmp_path, cases=1, size=48, convention="brats2024_met", spacing=(0.7, 0.86, 1.5))
+    parser = parser_of("brats2024_met", tmp_path, "brats", "inference", output_dir=str(tmp_path / "out"))
+    parser["restore"] = parser["restore"][1:2]
+    item = parser.get_parsed_content("preprocessing")(parser.get_parsed_content("scans")[0][0])
+    shape, affine = item["image"].shape[1:], item["image"].affine
+    voxels = torch.cat([torch.stack(torch.meshgrid(*map(torch.arange, shape), indexing="ij")), torch.ones(1, *shape)])
+    places = torch.einsum("ij,jxyz->ixyz", affine, voxels.to(affine.dtype))[:3]
+    item["pred"] = MetaTensor(places.float() + 200, meta=item["image"].meta)  # 0 is left for what was cropped away
+    back = parser.get_parsed_content("postprocessing")(item)["pred"].numpy()
+    scan = nib.load(next(tmp_path.glob("*/*-t1n.nii.gz")))
+    expected = np.stack(np.meshgrid(*map(np.arange, scan.shape), indexing="ij"), axis=-1)
+    expected = np.moveaxis(nib.affines.apply_affine(scan.affine, expected), -1, 0) + 200
+    inside = ndimage.binary_erosion((back > 1).all(axis=0), iterations=2)
+    assert inside.mean() > 0.2 and np.abs(back - expected)[:, inside].max() < 0.02
 
 
 def test_a_network_trained_with_modality_dropout_segments_a_case_that_lacks_one(patients, tmp_path):
