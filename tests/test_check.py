@@ -68,7 +68,7 @@ NOTES = {
     "label_outside": "lies outside the brain; look at it",
     "label_empty": "marks no tumour; see that it is meant so",
     "twin": "is a second T1ce beside .*; remove one",
-    "duplicate": "its T1 is that of BraTS2021_0000[3X] too; keep one of them",
+    "duplicate": "its T1, T1ce, T2, FLAIR are also those of BraTS2021_0000X; keep one of them",
 }
 
 

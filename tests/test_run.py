@@ -117,7 +117,7 @@ def test_a_label_on_a_native_grid_comes_back_from_the_training_grid(convention, 
 
 
 def test_what_the_network_says_is_interpolated_to_the_place_of_each_native_voxel(tmp_path):
-    """Each voxel of the training grid says how many mm it lies to the left, front and top; each native one must agree."""
+    """Each voxel of the training grid says where it lies in mm; each native one must agree."""
     make_patients(tmp_path, cases=1, size=48, convention="brats2024_met", spacing=(0.7, 0.86, 1.5))
     parser = parser_of("brats2024_met", tmp_path, "brats", "inference", output_dir=str(tmp_path / "out"))
     parser["restore"] = parser["restore"][1:2]

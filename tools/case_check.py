@@ -113,7 +113,7 @@ class CaseCheck:
             except InputError as error:
                 finding.faults.append(str(error))
                 continue
-            finding.notes += file.notes
+            finding.notes += [] if first else file.notes  # the others lie as the first, or it is told
             first = first or file.emptied()
             if told := apart(first, file):
                 finding.faults.append(told)

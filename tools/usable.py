@@ -33,16 +33,19 @@ def examine(cases: Sequence[Mapping[str, Any]], check: CaseCheck, workers: int |
 
 def tell_duplicates(findings: Sequence[Finding]) -> None:
     """Note in each finding which other cases hold the same voxels."""
-    holders: dict[str, list[tuple[Finding, str]]] = defaultdict(list)
+    holders = defaultdict(set)
     for finding in findings:
-        finding.across = []
+        for digest in finding.facts.get("digests", {}).values():
+            holders[digest].add(finding.case)
+    for finding in findings:
+        shared = defaultdict(list)  # modalities by the cases that hold them too
         for modality, digest in finding.facts.get("digests", {}).items():
-            holders[digest].append((finding, modality))
-    for same in holders.values():
-        for finding, modality in same:
-            others = sorted({other.case for other, _ in same} - {finding.case})
-            if others:
-                finding.across.append(f"its {modality} is that of {', '.join(others[:3])} too; keep one of them")
+            shared[tuple(sorted(holders[digest] - {finding.case}))].append(modality)
+        finding.across = [
+            f"its {', '.join(modalities)} are also those of {', '.join(others[:3])}; keep one of them"
+            for others, modalities in shared.items()
+            if others
+        ]
 
 
 def usable(
