@@ -20,7 +20,7 @@ DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --data
 CODE = custom_components tools tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train evaluate infer table test smoke lint show compare ablation benchmark clean
+.PHONY: help setup demo data check train evaluate infer table test smoke lint show compare ablation benchmark clean
 
 help: ## print the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -54,6 +54,12 @@ evaluate: setup ## score BUNDLE on the patients of DATA that training never saw
 
 infer: setup ## segment the scans in DATA
 	$(RUN) inferring $(LAYERS)
+
+data: setup ## download COHORT=msd to DATA (default: data); the others need a registration
+	$(PY) -m tools.download --cohort $(COHORT) --output $(or $(DATA),data)
+
+check: setup ## say of every case of COHORT in DATA whether it can be used
+	$(PY) -m tools.check --cohort $(COHORT) --dataset_dir $(DATA) --output bundles/$(BUNDLE)/eval $(ARGS)
 
 table: setup ## parameters and FLOPs of the four networks
 	@$(PY) -m tools.networks

@@ -4,17 +4,9 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tools.cohort import (
-    channel_indices,
-    find_cases,
-    never_seen,
-    patients,
-    scans_only,
-    split,
-    that_selected,
-    with_reference,
-)
+from tools.cohort import find_cases, never_seen, patients, scans_only, split, that_selected, with_reference
 from tools.errors import InputError
+from tools.survey import channel_indices
 
 COHORTS = yaml.safe_load((ROOT / "bundles/common/brats.yaml").read_text())["cohorts"]
 FOUR = ["T1", "T1ce", "T2", "FLAIR"]

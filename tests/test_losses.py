@@ -130,7 +130,7 @@ def named(name, kind):
     parser = ConfigParser()
     parser.read_config([str(ROOT / f"bundles/common/{layer}.yaml") for layer in ("brats", "train", "losses")])
     weights = [1.0, 2.0, 3.0, 4.0][: 3 if kind == "regions" else 4]
-    parser.update({"output": f"@outputs::{kind}", "channel_weights": weights, "parts": {"train": []}})
+    parser.update({"output": f"@outputs::{kind}", "channel_weights": weights, "usable": {"train": []}})
     return parser.get_parsed_content(f"losses::{name}")
 
 

@@ -18,7 +18,7 @@ from tools import synthetic
 from tools.cohort import find_cases
 from tools.errors import InputError
 from tools.phantom import NOT_ENHANCING, SCATTERED, SIGNAL, TISSUES, make_patient, scan
-from tools.synthetic import make_patients
+from tools.synthetic import AXES, make_patients, with_cavity
 
 COHORTS = yaml.safe_load(synthetic.BRATS.read_text(encoding="utf-8"))["cohorts"]
 MODALITIES = ["T1", "T1ce", "T2", "FLAIR"]
@@ -48,7 +48,7 @@ def in_world(path: str, cohort: Mapping[str, Any], name: str) -> nib.Nifti1Image
     data = np.asanyarray(image.dataobj)
     if name == "label":
         position = np.full(256, -1)
-        position[cohort["label_values"]] = range(4)
+        position[cohort["label_values"]] = range(len(cohort["label_values"]))
         data = position[data]
     elif data.ndim == 4:
         data = data[..., cohort["channels"].index(name)]
@@ -90,6 +90,7 @@ def test_every_convention_holds_the_same_patient_in_world_space(written, convent
     cohort = COHORTS[convention]
     (case, *_), _ = find_cases(str(written(convention)), cohort, MODALITIES)
     images, label = make_patient(0, 0, SHAPE)
+    label = with_cavity(label) if "RC" in cohort.get("regions", ()) else label
     affine = np.eye(4)
     affine[0, 3] = 1 - SHAPE[0]
     paths = [case["image"]] * 4 if isinstance(case["image"], str) else case["image"]
@@ -98,7 +99,7 @@ def test_every_convention_holds_the_same_patient_in_world_space(written, convent
     ):
         image = in_world(path, cohort, name)
         assert np.array_equal(image.affine, affine) and np.array_equal(image.dataobj, made), name
-    assert "".join(nib.aff2axcodes(nib.load(paths[0]).affine)) == ("RAS" if "channels" in cohort else "LPS")
+    assert "".join(nib.aff2axcodes(nib.load(paths[0]).affine)) == AXES.get(convention, "LPS")
 
 
 def test_2021_and_2023_differ_in_the_value_of_enhancing_tumour_alone(written):
@@ -245,6 +246,28 @@ def test_the_number_of_lesions_can_be_asked_for():
     assert ndimage.label((label == NECROTIC) | (label == ENHANCING), TOUCHING)[1] == 4
 
 
+def test_a_cavity_takes_half_of_the_necrosis_and_nothing_else():
+    label = patient(0)[1]
+    after = with_cavity(label)
+    assert 0.4 < (after == 4).sum() / (label == NECROTIC).sum() < 0.7
+    assert np.array_equal(np.where(after == 4, NECROTIC, after), label)
+
+
+@pytest.mark.parametrize("convention", ["brats2024_met", "msd"])
+def test_another_grid_shows_the_same_head_in_world_space(tmp_path, convention):
+    cohort, spacing = COHORTS[convention], (0.8, 0.9, 2.5)
+    make_patients(tmp_path, cases=1, size=SHAPE, convention=convention, spacing=spacing)
+    (case, *_), _ = find_cases(str(tmp_path), cohort, MODALITIES)
+    _, label = make_patient(0, 0, SHAPE)
+    stored = in_world(case["label"], cohort, "label")
+    assert np.allclose(nib.affines.voxel_sizes(stored.affine), spacing)
+    volume, made = (np.asanyarray(stored.dataobj) > 0).sum() * np.prod(spacing), (label > 0).sum()
+    assert volume == pytest.approx(made, rel=0.06)
+    centre = nib.affines.apply_affine(stored.affine, ndimage.center_of_mass(np.asanyarray(stored.dataobj) > 0))
+    expected = np.array(ndimage.center_of_mass(label > 0)) + [1 - SHAPE[0], 0, 0]
+    assert np.allclose(centre, expected, atol=0.5)
+
+
 # Arguments
 @pytest.mark.parametrize(
     ("wrong", "told"),
@@ -256,6 +279,10 @@ def test_the_number_of_lesions_can_be_asked_for():
         ({"size": 40.5}, "size is 40.5"),
         ({"seed": -1}, "seed is -1"),
         ({"lesions": 0}, "lesions is 0"),
+        ({"spacing": (1, 0, 1)}, "spacing is"),
+        ({"missing": "T3"}, "missing must be one of T1, T1ce, T2, FLAIR; it is 'T3'"),
+        ({"corrupt": "rust"}, "corrupt must be one of absent, .*; it is 'rust'"),
+        ({"corrupt": "half", "convention": "msd"}, "one file a modality"),
         ({"convention": "brats1999"}, "convention must be one of brats2018, .*; it is 'brats1999'"),
     ],
 )

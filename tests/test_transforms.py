@@ -4,7 +4,14 @@ import torch
 
 from tools.inferers import MirrorInferer
 from tools.precision import MixedPrecision
-from tools.transforms import ChannelsToRegionsd, SelectChannelsd, ToLabelMapd, ToRegionsd
+from tools.transforms import (
+    ChannelsToRegionsd,
+    PlaceChannelsd,
+    RandDropChannelsd,
+    SelectChannelsd,
+    ToLabelMapd,
+    ToRegionsd,
+)
 
 CLASSES = ["background", "necrotic", "oedema", "enhancing"]
 REGIONS = {"TC": ["necrotic", "enhancing"], "WT": ["necrotic", "oedema", "enhancing"], "ET": ["enhancing"]}
@@ -51,6 +58,39 @@ def test_channels_are_selected_in_the_order_asked_for():
     assert out[:, 0, 0, 0].tolist() == [1, 2, 3, 0]
     with pytest.raises(ValueError, match="channel 4 is asked for, but there are 4"):
         SelectChannelsd("image", [0, 4])({"image": image})
+
+
+def test_a_modality_that_a_case_lacks_becomes_a_channel_of_zeros_in_its_place():
+    image = torch.arange(1.0, 3).reshape(2, 1, 1, 1).expand(2, 4, 3, 2)
+    place = PlaceChannelsd("image", ["T1", "T1ce", "T2", "FLAIR"])
+    out = place({"image": image, "present": "T1ce,FLAIR"})["image"]
+    assert out[:, 0, 0, 0].tolist() == [0, 1, 0, 2] and out.shape == (4, 4, 3, 2)
+    assert place({"image": image})["image"] is image
+
+
+@pytest.mark.parametrize("prob", [0.0, 0.3, 1.0])
+def test_each_channel_is_dropped_as_often_as_asked_for_but_never_all(prob):
+    drop = RandDropChannelsd("image", prob)
+    drop.set_random_state(0)
+    image = torch.rand(4, 3, 2, 2) + 1
+    kept = torch.stack([(drop({"image": image})["image"] == image).flatten(1).all(1) for _ in range(2000)])
+    expected = 1 - (prob - prob**4 / 4)  # where all four would go, one of them stays
+    assert kept.any(dim=1).all() and kept.float().mean() == pytest.approx(expected, abs=0.02)
+    assert kept.float().mean(dim=0).tolist() == pytest.approx([expected] * 4, abs=0.04)
+    assert (image > 1).all()  # the cached image is left as it is
+
+
+def test_a_probability_out_of_its_range_is_told():
+    with pytest.raises(ValueError, match="modality_dropout is 1.5"):
+        RandDropChannelsd("image", 1.5)
+
+
+def test_a_cavity_is_a_region_beside_the_tumour():
+    classes, regions = [*CLASSES, "cavity"], {**REGIONS, "RC": ["cavity"]}
+    label = torch.randint(0, 5, (1, 6, 5, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    made = ToRegionsd("label", regions, classes)({"label": label})["label"]
+    assert torch.equal(made[3:] > 0, label == 4) and not (made[:3] * made[3:]).any()
+    assert torch.equal(ToLabelMapd("x", regions, classes, [0, 1, 2, 3, 4])({"x": made})["x"], label)
 
 
 def test_mirroring_averages_the_logits_of_all_eight_flips():

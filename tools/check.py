@@ -1,53 +1,67 @@
-"""Say in one sentence what is wrong with a case that could not be read."""
+"""Check every case of a data set before it is used, and say of each whether it is good.
+
+python -m tools.check --cohort brats2021 --dataset_dir DIR
+
+Exit status: 0 all cases are good, 1 some are usable with a note, 2 some cannot be used or the check could not run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
-import numpy as np
+import fire
+import yaml
 
-from tools.errors import input_error_in
+from tools.case_check import CaseCheck
+from tools.check_report import Report
+from tools.errors import InputError, one_of
+from tools.label_check import contradiction
+from tools.survey import survey
+from tools.usable import examine
+
+BRATS = Path(__file__).parents[1] / "bundles" / "common" / "brats.yaml"
 
 
-def file_fault(path: str) -> str | None:
-    """What is wrong with a NIfTI file and how to mend it, or None; the file is read whole."""
-    if not Path(path).is_file():
-        return f"'{path}' is not there; restore it"
-    with open(path, "rb") as file:
-        start = file.read(64)
-    if not start:
-        return f"'{path}' is empty; download it again"
-    if start.startswith(b"version https://git-lfs"):
-        return f"'{path}' is a Git LFS pointer, not the scan; fetch it with 'git lfs pull'"
-    if start.lstrip()[:1] == b"<":
-        return f"'{path}' is a web page, not a scan; download it again, logged in"
+def check(cohort: str, dataset_dir: str, output: str = "check", workers: int | None = None) -> int:
+    """Check every case of a data set, print a table and write check.json and check.csv.
+
+    Args:
+        cohort: the data set's name, as in bundles/common/brats.yaml.
+        dataset_dir: the folder as downloaded.
+        output: folder for check.json and check.csv.
+        workers: threads; default: one a core.
+
+    Returns:
+        0 if all cases are good, 1 if some are usable with a note, 2 if some cannot be used.
+
+    Raises:
+        InputError: nothing can be checked, or the labels contradict the name of the data set.
+    """
+    brats = yaml.safe_load(BRATS.read_text(encoding="utf-8"))
+    convention, cohorts, modalities = one_of(brats["cohorts"], cohort, "cohort"), brats["cohorts"], brats["modalities"]
+    classes = convention.get("classes", brats["usual"]["classes"])
+    seen = survey(str(dataset_dir), convention, modalities, cohorts)
+    findings = examine(seen.cases, CaseCheck(cohort, cohorts, classes, modalities), workers)
+    for finding in findings:
+        finding.across += seen.doubts.get(finding.case, [])
+    report = Report(findings, seen.left_out, convention.get("regions", brats["usual"]["regions"]), seen.strays)
+    report.write(str(output))
+    print(f"{report.table()}\n\n{len(findings) + len(seen.left_out):,} cases, written to '{output}'.")
+    contrary = contradiction(findings, str(dataset_dir), cohort, cohorts, classes)
+    if contrary:
+        raise InputError(contrary)
+    return 2 if report.counts["unusable"] else 1 if report.counts["note"] else 0
+
+
+def main() -> None:
     try:
-        data = np.asanyarray(nib.load(path).dataobj)  # type: ignore[attr-defined]
-    except Exception as error:
-        return f"'{path}' is cut short, damaged or no NIfTI file ({type(error).__name__}); download it again"
-    if not np.isfinite(data).all():
-        return f"'{path}' holds values that are not finite; export it again"
-    return None
+        status = fire.Fire(check, name="tools.check", serialize=lambda _: None)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    sys.exit(status)
 
 
-def fault(case: Mapping[str, Any], error: BaseException) -> str:
-    """Why a case failed, in one sentence that names the case, the file and the mend."""
-    told = input_error_in(error)
-    if told is not None:
-        return f"{case['case']}: {told}"
-    image = case["image"]
-    paths = [image] if isinstance(image, str) else list(image)
-    paths += [case[key] for key in ("label", "reference") if key in case]
-    for path in paths:
-        found = file_fault(path)
-        if found:
-            return f"{case['case']}: {found}."
-    grids = {str(nib.load(path).shape) for path in paths}  # type: ignore[attr-defined]
-    if len(grids) > 1 and not isinstance(image, str):
-        return f"{case['case']}: its files differ in shape ({', '.join(sorted(grids))}); register them to one grid."
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{case['case']}: '{paths[0]}' could not be used ({type(error).__name__}: {error}); check its files."
+if __name__ == "__main__":
+    main()

@@ -20,7 +20,8 @@ from torch import nn
 from tools.errors import InputError
 from tools.files import whole
 
-BEST, LAST, BEFORE, PATIENTS = "model.pt", "last.pt", "before-last.pt", "patients.json"
+BEST, LAST, BEFORE = "model.pt", "last.pt", "before-last.pt"
+PATIENTS, SETTINGS = "patients.json", "settings.json"
 logger = logging.getLogger("bundle")
 
 
@@ -57,6 +58,12 @@ def fill(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Path) ->
     network.load_state_dict(weights)
 
 
+def settings_of(folder: str) -> dict[str, Any]:
+    """The settings that the network in a folder was trained with, as far as they are recorded there."""
+    path = Path(folder, SETTINGS)
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
 class LoadWeights:
     """Handler that fills the network from `model.pt` before an evaluator starts."""
 
@@ -80,7 +87,7 @@ class Checkpoints:
         folder: where `model.pt` and `last.pt` lie.
         state: what resuming needs, by name: objects with `state_dict` and `load_state_dict`, `network` among them.
         validator: evaluator whose key metric says which network is best.
-        settings: what must be the same for a resumed training to be the same training.
+        settings: what must be the same for a resumed training to be the same training; kept beside `model.pt`.
         patients: the patients of each part of the data, kept beside `model.pt` so that no test uses the others.
         resume: whether to go on from `last.pt` where there is one; if not, older files are moved aside.
     """
@@ -141,7 +148,8 @@ class Checkpoints:
             logger.info(f"going on from '{path}' at epoch {engine.state.epoch + 1}.")
 
     def move_aside(self) -> None:
-        old = [self.folder / name for name in (BEST, LAST, BEFORE, PATIENTS) if (self.folder / name).is_file()]
+        names = (BEST, LAST, BEFORE, PATIENTS, SETTINGS)
+        old = [self.folder / name for name in names if (self.folder / name).is_file()]
         if old:
             number = 1
             while (aside := self.folder / f"before-{number}").exists():
@@ -154,6 +162,7 @@ class Checkpoints:
     def save(self, engine: Engine) -> None:
         if self.validator.state.best_metric_epoch == engine.state.epoch:
             save_whole(self.patients, self.folder / PATIENTS)
+            save_whole(self.settings, self.folder / SETTINGS)
             save_whole(self.state["network"].state_dict(), self.folder / BEST)
         self.save_last(engine)
         if self.stopped_by:

@@ -1,123 +1,96 @@
-"""Find the cases of a data set by its naming convention, and split them by patient.
-
-A convention is an entry of `cohorts` in `bundles/common/brats.yaml`. A case is a dict with the keys `case`, `patient`,
-`image` (one path a modality, in the order asked for, or the path of one 4-D file) and, where there is one, `label`.
-"""
+"""The cases of a data set, and their split by patient."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tools.dicom import series_cases
 from tools.errors import InputError
+from tools.survey import Survey, survey
 
-ENDINGS = (".nii.gz", ".nii")
 FOLDS = 5
 logger = logging.getLogger("bundle")
 
 
-def channel_indices(cohort: Mapping[str, Any], modalities: Sequence[str]) -> list[int]:
-    """Where each modality stands among the channels of a case as it is read from disk."""
-    known = cohort.get("channels") or [name for name in cohort["files"] if name != "label"]
-    unknown = [name for name in modalities if name not in known]
-    if unknown or not modalities:
-        raise InputError(f"modalities {list(modalities)} must be one or more of {list(known)}.")
-    return [known.index(name) for name in modalities] if "channels" in cohort else list(range(len(modalities)))
-
-
-def find_cases(dataset_dir: str, cohort: Mapping[str, Any], modalities: Sequence[str]) -> tuple[list[dict], list[str]]:
+def find_cases(
+    dataset_dir: str,
+    cohort: Mapping[str, Any],
+    modalities: Sequence[str],
+    cohorts: Mapping[str, Mapping[str, Any]] | None = None,
+) -> tuple[list[dict], list[str]]:
     """All cases below a folder, sorted by id.
 
     Returns:
         The cases whose modalities are all there (with or without a label), and one sentence for each case left out.
 
     Raises:
-        InputError: the folder is missing or holds no case of this convention.
+        InputError: the folder is missing or holds no case of this convention; where it holds cases of another of
+            `cohorts`, that one is named.
     """
-    channel_indices(cohort, modalities)
-    if not dataset_dir or not Path(dataset_dir).is_dir():
-        raise InputError(f"dataset_dir '{dataset_dir}' is not a folder; name the folder that holds the cases.")
-    found, notes = (_by_folder if "folders" in cohort else _by_suffix)(Path(dataset_dir), cohort, modalities)
-    if not found:
-        wanted = cohort.get("folders") or cohort["files"]
-        hint = notes[0] if notes else "check dataset_dir and cohort."
-        raise InputError(f"No case with {dict(wanted)} and .nii or .nii.gz below '{dataset_dir}'; {hint}")
-    for case in found:
-        match = re.fullmatch(cohort["patient"], case["case"])
-        case["patient"] = match[1] if match else case["case"]
-    for note in notes:
-        logger.warning(note)
-    return sorted(found, key=lambda case: case["case"]), notes
+    seen = survey(dataset_dir, cohort, modalities, cohorts)
+    _warn(seen.sentences())
+    if not seen.cases:
+        raise InputError(seen.left_out[0])
+    return seen.cases, seen.left_out
 
 
-def _nifti_files(root: Path) -> list[tuple[Path, str]]:
-    """Every NIfTI file below `root` with its name less the ending; macOS's `._*` litter is passed over."""
-    files = []
-    for folder, folders, names in os.walk(root):
-        folders.sort()
-        for name in sorted(names):
-            ending = next((e for e in ENDINGS if name.endswith(e)), None)
-            if ending and not name.startswith("."):
-                files.append((Path(folder, name), name[: -len(ending)]))
-    return files
+def find_scans(
+    dataset_dir: str,
+    cohort: Mapping[str, Any],
+    modalities: Sequence[str],
+    cohorts: Mapping[str, Mapping[str, Any]],
+    series: Mapping[str, Sequence[str]],
+    modality_dropout: float,
+) -> tuple[list[dict], list[str]]:
+    """The same for segmenting: no labels, DICOM as well, and cases that lack a modality if the network knows such.
+
+    Args:
+        series: names of the folders of DICOM series by modality, see `tools.dicom.series_cases`.
+        modality_dropout: with which the network was trained; at 0 it takes complete cases alone.
+    """
+    dicom = series_cases(dataset_dir, series, modalities) if Path(dataset_dir).is_dir() else []
+    seen = _survey_of_series(dicom, modalities) if dicom else survey(dataset_dir, cohort, modalities, cohorts)
+    partial = {case["case"]: case["present"].split(",") for case in seen.incomplete}
+    if modality_dropout:
+        seen.left_out = [sentence for sentence in seen.left_out if sentence.split(":")[0] not in partial]
+        seen.cases = sorted(seen.cases + seen.incomplete, key=lambda case: case["case"])
+        for case, present in partial.items():
+            lacks = ", ".join(name for name in modalities if name not in present)
+            logger.warning(f"{case}: has no {lacks}; the network was trained to do without, but not as well.")
+    else:
+        reason = " The network was trained on complete cases alone (modality_dropout 0)."
+        seen.left_out = [text + reason * (text.split(":")[0] in partial) for text in seen.left_out]
+    _warn(seen.sentences())
+    if not seen.cases:
+        raise InputError(seen.left_out[0])
+    return scans_only(seen.cases), seen.left_out
 
 
-def _by_suffix(root: Path, cohort: Mapping[str, Any], modalities: Sequence[str]) -> tuple[list[dict], list[str]]:
-    suffixes = {
-        suffix: name
-        for name, given in cohort["files"].items()
-        for suffix in ([given] if isinstance(given, str) else given)
-    }
-    cases: dict[str, dict[str, Path]] = {}
-    notes = []
-    for path, stem in _nifti_files(root):
-        suffix = next((s for s in suffixes if stem.endswith(s)), None)
-        if suffix is None:
-            continue
-        case, name = stem[: -len(suffix)] or path.parent.name, suffixes[suffix]
-        files = cases.setdefault(case, {})
-        if name in files:
-            logger.warning(f"{case}: '{path}' is a second {name} beside '{files[name]}', which is used; remove one.")
-        else:
-            files[name] = path
-    found = []
-    for case, files in cases.items():
-        missing = [name for name in modalities if name not in files]
-        if missing:
-            endings = ", ".join(f"{case}{cohort['files'][name]}.nii.gz" for name in missing)
-            notes.append(f"{case}: left out, {endings} is not there; add it or name fewer modalities.")
-            continue
-        item: dict[str, Any] = {"case": case, "image": [str(files[name]) for name in modalities]}
-        if "label" in files:
-            item["label"] = str(files["label"])
-        found.append(item)
-    return found, notes
+def _survey_of_series(cases: Sequence[dict], modalities: Sequence[str]) -> Survey:
+    seen = Survey([case for case in cases if "present" not in case])
+    seen.incomplete = [case for case in cases if "present" in case]
+    for case in seen.incomplete:
+        lacks = ", ".join(name for name in modalities if name not in case["present"].split(","))
+        seen.left_out.append(f"{case['case']}: left out, it has no series of {lacks}; add it.")
+    return seen
 
 
-def _by_folder(root: Path, cohort: Mapping[str, Any], modalities: Sequence[str]) -> tuple[list[dict], list[str]]:
-    names = cohort["folders"]
-    files = _nifti_files(root)
-    labels = {stem: str(path) for path, stem in files if path.parent.name == names["label"]}
-    found: list[dict[str, Any]] = [
-        {"case": stem, "image": str(path)} for path, stem in files if path.parent.name in names["image"]
-    ]
-    for item in found:
-        if item["case"] in labels:
-            item["label"] = labels[item["case"]]
-    return found, []
+def _warn(sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        logger.warning(sentence)
 
 
 def split(cases: Sequence[Mapping[str, Any]], fold: int, test_share: float, seed: int) -> dict[str, list]:
     """Part the labelled cases by patient into `train`, `validate` and `test`.
 
-    The order of the patients is that of a hash of seed and patient, so it hangs on no file order and no machine. The
-    first `test_share` of them are for testing alone; of the rest, every fifth (from number `fold`) validates.
+    A datalist with a fold for each case of its training part is followed as it stands. Else the order of the patients
+    is that of a hash of seed and patient, so it hangs on no file order and no machine. The first `test_share` of them
+    are for testing alone; of the rest, every fifth (from number `fold`) validates.
 
     Raises:
         InputError: `fold` is not 0..4, `test_share` is not within 0..1, no case has a label, or a part that is needed
@@ -130,6 +103,9 @@ def split(cases: Sequence[Mapping[str, Any]], fold: int, test_share: float, seed
     labelled = [case for case in cases if "label" in case]
     if not labelled:
         raise InputError("None of the cases has a label file; training and evaluating need one a case.")
+    folds = {case.get("fold", "training") for case in labelled}
+    if folds != {"training"} and "training" not in folds:
+        return _as_listed(labelled, fold)
     patients = sorted(
         {case["patient"] for case in labelled}, key=lambda p: hashlib.sha256(f"{seed}/{p}".encode()).hexdigest()
     )
@@ -140,6 +116,20 @@ def split(cases: Sequence[Mapping[str, Any]], fold: int, test_share: float, seed
     parts: dict[str, list] = {"train": [], "validate": [], "test": []}
     for case in labelled:
         parts[part[case["patient"]]].append(case)
+    return parts
+
+
+def _as_listed(cases: Sequence[Mapping[str, Any]], fold: int) -> dict[str, list]:
+    """The split that a datalist asks for."""
+    part_of = {fold: "validate", "validation": "validate", "testing": "test", "test": "test"}
+    parts: dict[str, list] = {"train": [], "validate": [], "test": []}
+    for case in cases:
+        parts[part_of.get(case["fold"], "train")].append(case)
+    seen: dict[str, str] = {}
+    for part, own in patients(parts).items():
+        for patient in own:
+            if seen.setdefault(patient, part) != part:
+                raise InputError(f"{patient} stands in the {seen[patient]} and the {part} part; mend the datalist.")
     return parts
 
 

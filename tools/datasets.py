@@ -14,14 +14,23 @@ from monai.data.utils import worker_init_fn
 from monai.transforms import Compose, Transform
 from torch.utils.data import IterableDataset, RandomSampler
 
-from tools.check import fault
-from tools.errors import InputError
+from tools.case_check import CaseCheck
+from tools.errors import InputError, input_error_in
+from tools.usable import examine, refuse
 
 logger = logging.getLogger("bundle")
 
 
+def fault(case: Mapping, error: BaseException) -> str:
+    """Why a case that passed its check failed after all, in one sentence."""
+    told = input_error_in(error)
+    while told is None and error.__cause__ is not None:
+        error = error.__cause__
+    return f"{case['case']}: {told or f'could not be used ({type(error).__name__}: {error}); check its files.'}"
+
+
 class Told(Transform):
-    """Run the transforms that read a case; a failure becomes one sentence that names case, file and mend."""
+    """Run the transforms that read a case; a failure becomes one sentence that names the case."""
 
     def __init__(self, transforms: Sequence[Any]) -> None:
         self.transforms = Compose(list(transforms))
@@ -86,26 +95,44 @@ def workers_for(device: torch.device) -> int:
 
 
 class ReadableCases(IterableDataset):
-    """Cases one by one; one that cannot be read is named, left out and listed by `finish`.
+    """Cases one by one; one that cannot be used is named, left out and listed by `finish`.
 
     Args:
         cases: what to read.
         transform: the transforms that read a case.
+        check: finds what is wrong with a case, just before it is read.
         left_out: sentences on cases that were left out before.
+        strict: check all cases at once and stop if any cannot be used.
     """
 
-    def __init__(self, cases: Sequence[Mapping], transform: Any, left_out: Sequence[str] = ()) -> None:
-        self.cases, self.transform, self.left_out = list(cases), transform, list(left_out)
+    def __init__(
+        self,
+        cases: Sequence[Mapping],
+        transform: Any,
+        check: CaseCheck,
+        left_out: Sequence[str] = (),
+        strict: bool = False,
+    ) -> None:
+        self.cases, self.transform, self.check, self.left_out = list(cases), transform, check, list(left_out)
+        self.total = len(self.cases) + len(self.left_out)
+        if strict:
+            refuse([*left_out, *(finding.sentence for finding in examine(cases, check) if finding.faults)])
 
     def __iter__(self) -> Iterator[Any]:
         for case in self.cases:
             try:
-                item = self.transform(case)
+                finding = self.check(case)
+                item = None if finding.faults else self.transform(case)
+                told = finding.sentence
             except Exception as error:
-                self.left_out.append(fault(case, error))
-                logger.error(self.left_out[-1])
-                continue
-            yield item
+                item, told = None, fault(case, error)
+            if item is None:
+                self.left_out.append(told)
+                logger.error(told)
+            else:
+                if finding.notes:
+                    logger.warning(told)
+                yield item
 
     def finish(self, what: str, where: str) -> None:
         """Say how many cases were done and name the others; exit with status 1 if there are any.
@@ -114,11 +141,7 @@ class ReadableCases(IterableDataset):
             what: what was done with a case, as `segmented`.
             where: the folder of the results.
         """
-        total = len(self.cases) + sum(sentence.split(":")[0] not in self.names() for sentence in self.left_out)
-        logger.info(f"{total - len(self.left_out)} of {total} cases {what}; see '{where}'.")
+        logger.info(f"{self.total - len(self.left_out):,} of {self.total:,} cases {what}; see '{where}'.")
         if self.left_out:
             logger.error("left out:\n  " + "\n  ".join(self.left_out))
             raise SystemExit(1)
-
-    def names(self) -> set[str]:
-        return {case["case"] for case in self.cases}

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from tools.challenges import CHALLENGES, case_scores
-from tools.check import file_fault
-from tools.cohort import ENDINGS
 from tools.errors import InputError, one_of
 from tools.files import whole
 from tools.metrics import PERFECT, Row
+from tools.scan import file_fault
+from tools.survey import ENDINGS
 
 BRATS = Path(__file__).parents[1] / "bundles" / "common" / "brats.yaml"
 SHOWN = {  # metric: heading and decimals
@@ -208,8 +208,8 @@ def score(
         _score_files,
         label_values=convention["label_values"],
         challenge=challenge,
-        classes=convention.get("classes", brats["classes"]),
-        regions=convention.get("regions", brats["regions"]),
+        classes=convention.get("classes", brats["usual"]["classes"]),
+        regions=convention.get("regions", brats["usual"]["regions"]),
     )
     files = [(case, path, predictions.get(case)) for case, path in references.items()]
     with ProcessPoolExecutor(min(workers or os.cpu_count() or 1, len(files))) as pool:

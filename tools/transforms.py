@@ -8,8 +8,10 @@ from operator import or_
 
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform
+from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import convert_to_tensor
+
+from tools.errors import InputError
 
 
 class SelectChannelsd(MapTransform):
@@ -32,6 +34,54 @@ class SelectChannelsd(MapTransform):
                 raise ValueError(f"channel {max(self.indices)} is asked for, but there are {image.shape[0]}.")
             if self.indices != list(range(image.shape[0])):
                 out[key] = image[self.indices]
+        return out
+
+
+class PlaceChannelsd(MapTransform):
+    """Give a case that lacks modalities all its channels, those of zeros; a case without the key `present` is complete.
+
+    Args:
+        keys: (C, *S) with the channels that `present` names, a text as `T1,FLAIR`.
+        channels: names of all channels, in order.
+    """
+
+    def __init__(self, keys: KeysCollection, channels: Sequence[str], allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.channels = list(channels)
+
+    def __call__(self, data: Mapping) -> dict:
+        out = dict(data)
+        for key in self.key_iterator(out) if "present" in out else ():
+            image = out[key]
+            places = [self.channels.index(name) for name in out["present"].split(",")]
+            filled = image[:1].repeat(len(self.channels), *[1] * (image.ndim - 1)) * 0  # keeps the metadata
+            filled[places] = image
+            out[key] = filled
+        return out
+
+
+class RandDropChannelsd(RandomizableTransform, MapTransform):
+    """Zero each channel of (C, *S) with a probability, but never all of them (ModDrop; Neverova et al., 2016).
+
+    Args:
+        keys: what to drop channels of.
+        prob: of each channel, 0..1.
+    """
+
+    def __init__(self, keys: KeysCollection, prob: float, allow_missing_keys: bool = False) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        RandomizableTransform.__init__(self, prob=1.0)
+        if not 0 <= prob <= 1:
+            raise InputError(f"modality_dropout is {prob}; it must lie within 0 and 1.")
+        self.share = prob
+
+    def __call__(self, data: Mapping) -> dict:
+        out = dict(data)
+        for key in self.key_iterator(out) if self.share else ():
+            image = out[key]
+            kept = self.R.uniform(size=len(image)) >= self.share
+            kept[self.R.randint(len(image))] |= not kept.any()
+            out[key] = image * torch.as_tensor(kept, device=image.device).reshape(-1, *[1] * (image.ndim - 1))
         return out
 
 

@@ -28,16 +28,17 @@ class SaveLabelMapd(MapTransform):
 
     def __call__(self, data: Mapping) -> Mapping:
         for key in self.key_iterator(data):
-            source = Path(data["image"].meta["filename_or_obj"])
-            self.write(np.asarray(data[key].cpu())[0], source, self.folder / f"{data['case']}.nii.gz")
+            meta = data["image"].meta
+            source, affine = Path(meta["filename_or_obj"]), np.asarray(meta["original_affine"])
+            self.write(np.asarray(data[key].cpu())[0], source, affine, self.folder / f"{data['case']}.nii.gz")
         return data
 
     @staticmethod
-    def write(label: np.ndarray, source: Path, target: Path) -> None:
-        """Write one label map (*S) beside the header of `source`."""
+    def write(label: np.ndarray, source: Path, affine: np.ndarray, target: Path) -> None:
+        """Write one label map (*S) with the header of `source`, or by its affine alone if that is a DICOM series."""
         if target.exists() and target.samefile(source):
             raise InputError(f"'{target}' is an input; name another output_dir.")
-        scan = nib.load(source)
+        scan = nib.Nifti1Image(label, affine) if source.is_dir() else nib.load(source)  # type: ignore[attr-defined]
         image = nib.Nifti1Image(label.astype(np.uint8), scan.affine, scan.header, dtype=np.uint8)  # type: ignore[attr-defined]
         image.header["cal_max"] = image.header["cal_min"] = 0  # the display range was the scan's
         image.header.set_slope_inter(1, 0)

@@ -1,0 +1,78 @@
+"""Seconds and peak memory to check a data set, beside reading each of its files once with nibabel in one process.
+
+python -m benchmarks.check COHORT DIR      by default eight synthetic patients of 160³ in the names of brats2021
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.machine import machine, told
+
+SIDES = {"nibabel": "nibabel, each file once", "one": "check, 1 thread", "all": "check, all cores"}
+
+
+def side(name: str, cohort: str, folder: str) -> None:
+    """One measurement, in a process of its own: prints seconds, and MB before and at the peak."""
+    import nibabel as nib
+    import yaml
+
+    from tools.case_check import CaseCheck
+    from tools.check import BRATS
+    from tools.survey import survey
+    from tools.usable import examine
+
+    brats = yaml.safe_load(BRATS.read_text(encoding="utf-8"))
+    cases = survey(folder, brats["cohorts"][cohort], brats["modalities"]).cases
+    before, began = peak(), time.perf_counter()
+    if name == "nibabel":
+        for case in cases:
+            for path in [*case["image"], case["label"]] if isinstance(case["image"], list) else case.values():
+                np.asanyarray(nib.load(path).dataobj)  # type: ignore[attr-defined]
+    else:
+        check = CaseCheck(cohort, brats["cohorts"], brats["usual"]["classes"], brats["modalities"])
+        examine(cases, check, 1 if name == "one" else None)
+    print(time.perf_counter() - began, before, peak())
+
+
+def peak() -> float:
+    """MB of memory of this process at its peak so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main(cohort: str, folder: str, rounds: int = 5) -> None:
+    print(machine("numpy", "nibabel", "scipy"))
+    measured: dict[str, list[list[float]]] = {name: [] for name in SIDES}
+    for _ in range(rounds):
+        for name in SIDES:
+            command = [sys.executable, "-m", "benchmarks.check", "--side", name, cohort, folder]
+            done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
+            measured[name].append([float(value) for value in done.stdout.split()])
+    print("| what | seconds | ratio | peak memory, MB | of it beyond the libraries, MB |\n|" + " --- |" * 5)
+    base = np.median([row[0] for row in measured["nibabel"]])
+    for name, what in SIDES.items():
+        seconds, before, most = zip(*measured[name], strict=True)
+        beyond = np.median(np.subtract(most, before))
+        ratio = np.median(seconds) / base
+        print(f"| {what} | {told(list(seconds))} | {ratio:.1f} | {np.median(most):.0f} | {beyond:.0f} |")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--side"]:
+        side(*sys.argv[2:5])
+    elif sys.argv[1:]:
+        main(sys.argv[1], sys.argv[2])
+    else:
+        from tools.synthetic import make_patients
+
+        with tempfile.TemporaryDirectory() as folder:
+            make_patients(Path(folder), cases=8, size=160)
+            main("brats2021", folder)

@@ -1,0 +1,78 @@
+"""Write a data set as a Decathlon datalist.json with the folds of this project, which MONAI's other tools read.
+
+python -m tools.datalist --cohort brats2021 --dataset_dir DIR --output datalist.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import fire
+import yaml
+
+from tools.check import BRATS
+from tools.cohort import FOLDS, find_cases, patients, split
+from tools.errors import InputError, one_of
+from tools.files import whole
+
+
+def datalist(
+    cohort: str, dataset_dir: str, output: str = "datalist.json", test_share: float = 0.2, seed: int = 0
+) -> str:
+    """Write datalist.json: `training` with the fold in which a case validates, `testing` with the test share.
+
+    Args:
+        cohort: the data set's name, as in bundles/common/brats.yaml.
+        dataset_dir: the folder as downloaded.
+        output: the file to write; paths in it start at its folder.
+        test_share: share of the patients that are for testing alone, as in training.
+        seed: decides the split, as in training.
+    """
+    brats = yaml.safe_load(BRATS.read_text(encoding="utf-8"))
+    convention, modalities = one_of(brats["cohorts"], cohort, "cohort"), brats["modalities"]
+    cases, _ = find_cases(str(dataset_dir), convention, modalities, brats["cohorts"])
+    fold_of: dict[str, int] = {}
+    for fold in range(FOLDS):
+        parts = split(cases, fold, test_share, seed)
+        fold_of |= dict.fromkeys(patients(parts)["validate"], fold)
+    root = Path(str(output)).resolve().parent
+
+    def entry(case: Mapping[str, Any]) -> dict[str, Any]:
+        image, label = case["image"], case.get("label")
+        files = [os.path.relpath(path, root) for path in ([image] if isinstance(image, str) else image)]
+        told = {"case": case["case"], "image": files[0] if isinstance(image, str) else files}
+        told |= {"label": os.path.relpath(label, root)} if label else {}
+        return told | ({"fold": fold_of[case["patient"]]} if label and case["patient"] in fold_of else {})
+
+    entries = [entry(case) for case in cases]
+    classes = convention.get("classes", brats["usual"]["classes"])
+    names = dict(zip(map(str, convention["label_values"]), classes, strict=True))
+    listed = {
+        "name": cohort,
+        "modality": dict(enumerate(convention.get("channels", modalities))),
+        "labels": dict(sorted(names.items())),
+        "training": [told for told in entries if "fold" in told],
+        "testing": [told for told in entries if "fold" not in told],
+    }
+    with whole(Path(output)) as part:
+        part.write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
+    return (
+        f"{len(listed['training']):,} cases in {FOLDS} folds and {len(listed['testing']):,} for testing in '{output}'."
+    )
+
+
+def main() -> None:
+    try:
+        fire.Fire(datalist, name="tools.datalist")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
