@@ -3,6 +3,10 @@ BUNDLE ?= neuroseg3d
 COHORT ?= brats2021
 DATA ?=
 ARGS ?=
+DEVICES ?= 1
+WEIGHTS ?=
+URL ?=
+SCHEMA ?=
 DEMO ?= demo
 PYTHON ?= python3.11
 PY = .venv/bin/python
@@ -10,10 +14,16 @@ RUN = $(PY) -m monai.bundle run
 LAYERS = --args_file bundles/$(BUNDLE)/args.yaml --cohort $(COHORT) --dataset_dir $(DATA) $(ARGS)
 DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --dataset_dir $(DEMO)/$(1) \
 	--patch_size "[64, 64, 64]" --ckpt_dir $(DEMO)/models --output_dir $(DEMO)/results
+# several devices: torchrun, and one more layer over those that args.yaml lists
+SEVERAL = $(filter-out 1,$(DEVICES))
+LAUNCH = $(if $(SEVERAL),$(PY) -m torch.distributed.run --standalone --nproc_per_node=$(DEVICES) -m monai.bundle run,$(RUN))
+ALSO = $(if $(SEVERAL),--config_file "[$$(sed -n "s/^  - \(.*\)/'\1',/p" bundles/$(BUNDLE)/args.yaml | tr -d '\n')'bundles/common/multi_gpu_$(1).yaml']")
+# BUNDLE as the user gave it, else all
+GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
 CODE = custom_components tools tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train evaluate infer table test smoke lint show clean
+.PHONY: help setup demo train evaluate infer table test smoke lint show release verify clean
 
 help: ## print the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -39,11 +49,11 @@ demo: setup ## make synthetic patients, train NeuroSeg3D, score it, segment new 
 	@echo "curves            $(DEMO)/results/training.csv, $(DEMO)/results/tensorboard"
 	@echo "real data next    make train BUNDLE=neuroseg3d COHORT=brats2021 DATA=the/folder/as/downloaded"
 
-train: setup ## train BUNDLE on COHORT in DATA (ARGS="--epochs 50 ...")
-	$(RUN) training $(LAYERS)
+train: setup ## train BUNDLE on COHORT in DATA (ARGS="--epochs 50 ...", DEVICES=2)
+	$(LAUNCH) training $(LAYERS) $(call ALSO,train)
 
 evaluate: setup ## score BUNDLE on the patients of DATA that training never saw
-	$(RUN) evaluating $(LAYERS)
+	$(LAUNCH) evaluating $(LAYERS) $(call ALSO,evaluate)
 
 infer: setup ## segment the scans in DATA
 	$(RUN) inferring $(LAYERS)
@@ -64,6 +74,12 @@ lint: setup ## ruff and mypy
 
 show: setup ## print the merged config of BUNDLE
 	@$(PY) -m tools.show bundles/$(BUNDLE)/args.yaml
+
+release: setup ## pack all bundles, or BUNDLE, in the model zoo format into dist/ (WEIGHTS=model.pt, URL=if it stays out)
+	@$(PY) -m tools.release $(GIVEN) --weights "$(WEIGHTS)" --url "$(URL)"
+
+verify: setup ## check the zips of dist/ as the model zoo does (SCHEMA=a copy of the metadata schema, to stay offline)
+	@$(PY) -m tools.verify $(GIVEN) --schema "$(SCHEMA)"
 
 clean: ## remove .venv and the demo
 	rm -rf .venv $(DEMO)

@@ -18,6 +18,17 @@ REAL = ROOT.parent / "shared" / "data"  # real patients, where a machine has the
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores
 
 
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not (config.getoption("--slow") or "slow" in config.option.markexpr):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="slow: give --slow to run it"))
+
+
 @pytest.fixture(scope="session")
 def patients(tmp_path_factory):
     """Folder of six patients of 40 voxels an edge, by convention; made once a test run."""
