@@ -7,6 +7,7 @@ DEVICES ?= 1
 WEIGHTS ?=
 URL ?=
 SCHEMA ?=
+FORMAT ?= torchscript
 DEMO ?= demo
 PYTHON ?= python3.11
 PY = .venv/bin/python
@@ -23,7 +24,7 @@ GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
 CODE = custom_components tools tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train evaluate infer table test smoke lint show release verify clean
+.PHONY: help setup demo train evaluate infer table test smoke lint show release verify export clean
 
 help: ## print the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -80,6 +81,9 @@ release: setup ## pack all bundles, or BUNDLE, in the model zoo format into dist
 
 verify: setup ## check the zips of dist/ as the model zoo does (SCHEMA=a copy of the metadata schema, to stay offline)
 	@$(PY) -m tools.verify $(GIVEN) --schema "$(SCHEMA)"
+
+export: setup ## write the trained BUNDLE to one file in dist/ and compare it with PyTorch (FORMAT=torchscript or onnx)
+	@$(PY) -m tools.export $(BUNDLE) --format $(FORMAT) --weights "$(WEIGHTS)"
 
 clean: ## remove .venv and the demo
 	rm -rf .venv $(DEMO)
