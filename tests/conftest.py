@@ -45,6 +45,16 @@ def patients(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def twelve(tmp_path_factory):
+    """Twelve patients: two validate and two test, so that each of two processes has one."""
+    from tools.synthetic import make_patients
+
+    folder = tmp_path_factory.mktemp("twelve")
+    make_patients(folder, cases=12, size=40)
+    return folder
+
+
 def arguments(run_id: str, bundle: str, folder: Path, cohort: str, data: Path, **settings: Any) -> list[str]:
     """The command line of a tiny run: 32-voxel patches, two epochs of two steps."""
     tiny = {

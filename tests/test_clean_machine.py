@@ -1,11 +1,9 @@
 """A release in an empty folder, run by processes that see nothing of this repository."""
 
 import json
-import os
 import subprocess
 import sys
 import venv
-import zipfile
 
 import nibabel as nib
 import numpy as np
@@ -14,39 +12,18 @@ import pytest
 import torch
 
 from tests.conftest import BUNDLES, ROOT, succeed
+from tests.home import Home
 from tools import release
 from tools.show import merged
-from tools.verify import TINY, TRAINING
+from tools.verify import TRAINING
 
 SEVERAL = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle"]
-
-
-class Home:
-    """An unpacked release and an interpreter."""
-
-    def __init__(self, bundle, python, scratch, data):
-        zipfile.ZipFile(release.pack(bundle, str(scratch))).extractall(scratch / "home")
-        self.folder, self.python, self.data = scratch / "home" / bundle, python, data
-
-    def python_runs(self, *command, cwd=None):
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-        done = subprocess.run(
-            [self.python, *map(str, command)], cwd=cwd or self.folder, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
-        return done.stdout
-
-    def run(self, run_id, *files, launch=("-m", "monai.bundle"), cwd=None, **settings):
-        paths = [str(self.folder / f"configs/{name}.json") for name in files]
-        settings = TINY | {"dataset_dir": self.data, "bundle_root": self.folder} | settings
-        flags = [part for key, value in settings.items() for part in (f"--{key}", value)]
-        return self.python_runs(*launch, "run", *run_id, "--config_file", paths, *flags, cwd=cwd)
 
 
 def live(home, tmp_path):
     """What a user does with a release: each command succeeds and leaves what it promises."""
     where = home.python_runs("-c", "import tools.cohort, custom_components as c; print(tools.__file__, c.__file__)")
-    assert where.count(str(home.folder)) == 2
+    assert where.count(str(home.folder)) == 2  # not this repository's
 
     home.run(["training"], "train", tracking="mlflow", **TRAINING)
     assert (home.folder / "eval" / "mlruns.db").is_file()
@@ -59,16 +36,6 @@ def live(home, tmp_path):
     home.run(["training"], "train", "multi_gpu_train", launch=SEVERAL, ckpt_dir=tmp_path / "two", **TRAINING)
     weights = torch.load(tmp_path / "two" / "model.pt", weights_only=True)
     assert weights.keys() == torch.load(home.folder / "models" / "model.pt", weights_only=True).keys()
-
-
-@pytest.fixture(scope="session")
-def twelve(tmp_path_factory):
-    """Twelve patients: two validate and two test, so that two processes each have one."""
-    from tools.synthetic import make_patients
-
-    folder = tmp_path_factory.mktemp("twelve")
-    make_patients(folder, cases=12, size=40)
-    return folder
 
 
 def test_a_release_lives_without_the_repository(twelve, tmp_path):

@@ -8,7 +8,7 @@ from operator import or_
 
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform
+from monai.transforms import MapTransform, Spacingd
 from monai.utils import convert_to_tensor
 
 
@@ -33,6 +33,16 @@ class SelectChannelsd(MapTransform):
             if self.indices != list(range(image.shape[0])):
                 out[key] = image[self.indices]
         return out
+
+
+class ResampleSpacingd(Spacingd):
+    """MONAI's Spacingd, shown its own keys alone: it takes whatever is called `image_...` for metadata, and fails on the
+    `image_path` that MONAI Label adds.
+    """
+
+    def __call__(self, data: Mapping, lazy: bool | None = None) -> dict:
+        own = {key: data[key] for key in self.key_iterator(dict(data))}
+        return dict(data) | super().__call__(own, lazy)
 
 
 class ToRegionsd(MapTransform):
