@@ -106,7 +106,7 @@ def test_a_client_makes_the_map_that_the_bundle_makes(script, variable, what, sc
     home.python_runs(*"-m monai.bundle run --config_file configs/inference.json --dataset_dir".split(), twelve)
     home.python = python
     expected = home.folder / "eval" / "segmentations" / f"{case}.nii.gz"
-    printed = home.python_runs(CLIENTS / script, home.folder, path, expected)
+    printed = home.python_runs(CLIENTS / script, home.folder, path, expected, cwd=tmp_path)
     assert "the same map" in printed or "'enhancing tumour': 4" in printed
 
 

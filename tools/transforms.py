@@ -36,8 +36,9 @@ class SelectChannelsd(MapTransform):
 
 
 class ResampleSpacingd(Spacingd):
-    """MONAI's Spacingd, shown its own keys alone: it takes whatever is called `image_...` for metadata, and fails on the
-    `image_path` that MONAI Label adds.
+    """MONAI's Spacingd, shown its own keys alone.
+
+    It takes whatever is called `image_...` for metadata, and fails on the `image_path` that MONAI Label adds.
     """
 
     def __call__(self, data: Mapping, lazy: bool | None = None) -> dict:
