@@ -6,6 +6,11 @@ ARGS ?=
 RECIPE ?=
 OVER ?= attention
 OUT ?= comparisons
+DEVICES ?= 1
+WEIGHTS ?=
+URL ?=
+SCHEMA ?=
+FORMAT ?= torchscript
 DEMO ?= demo
 PYTHON ?= python3.11
 PY = .venv/bin/python
@@ -18,9 +23,16 @@ LAYERS = --args_file $(ARGS_FILE) $(if $(ITS_COHORT),,--cohort $(COHORT)) --data
 DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --dataset_dir $(DEMO)/$(1) \
 	--patch_size "[64, 64, 64]" --ckpt_dir $(DEMO)/models --output_dir $(DEMO)/results
 CODE = custom_components tools tests benchmarks
+# several devices: torchrun, and one more layer over those that args.yaml lists
+SEVERAL = $(filter-out 1,$(DEVICES))
+LAUNCH = $(if $(SEVERAL),$(PY) -m torch.distributed.run --standalone --nproc_per_node=$(DEVICES) -m monai.bundle run,$(RUN))
+ALSO = $(if $(SEVERAL),--config_file "[$$(sed -n "s/^  - \(.*\)/'\1',/p" bundles/$(BUNDLE)/args.yaml | tr -d '\n')'bundles/common/multi_gpu_$(1).yaml']")
+# BUNDLE as the user gave it, else all
+GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data check train evaluate infer table test smoke lint show compare ablation benchmark clean
+.PHONY: help setup demo data check train evaluate infer table compare ablation release verify export test smoke lint show \
+	benchmark clean
 
 help: ## print the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -46,11 +58,11 @@ demo: setup ## make synthetic patients, train NeuroSeg3D, score it, segment new 
 	@echo "curves            $(DEMO)/results/training.csv, $(DEMO)/results/tensorboard"
 	@echo "real data next    make train BUNDLE=neuroseg3d COHORT=brats2021 DATA=the/folder/as/downloaded"
 
-train: setup ## train BUNDLE on COHORT in DATA (ARGS="--epochs 50 ...", RECIPE=a name in bundles/common/recipes)
-	$(RUN) training $(LAYERS)
+train: setup ## train BUNDLE on COHORT in DATA (ARGS="--epochs 50 ...", RECIPE=a name in bundles/common/recipes, DEVICES=2)
+	$(LAUNCH) training $(LAYERS) $(call ALSO,train)
 
 evaluate: setup ## score BUNDLE on the patients of DATA that training never saw
-	$(RUN) evaluating $(LAYERS)
+	$(LAUNCH) evaluating $(LAYERS) $(call ALSO,evaluate)
 
 infer: setup ## segment the scans in DATA
 	$(RUN) inferring $(LAYERS)
@@ -93,6 +105,14 @@ benchmark: .venv/benchmark/ready ## measure speed beside peers (benchmarks/READM
 	$(PY) -c "import site; print(site.getsitepackages()[0])" > $$(echo .venv/benchmark/lib/python3.*/site-packages)/beside.pth
 	.venv/benchmark/bin/pip install --quiet --requirement benchmarks/requirements.txt
 	touch $@
+release: setup ## pack all bundles, or BUNDLE, in the model zoo format into dist/ (WEIGHTS=model.pt, URL=if it stays out)
+	@$(PY) -m tools.release $(GIVEN) --weights "$(WEIGHTS)" --url "$(URL)"
+
+verify: setup ## check the zips of dist/ as the model zoo does (SCHEMA=a copy of the metadata schema, to stay offline)
+	@$(PY) -m tools.verify $(GIVEN) --schema "$(SCHEMA)"
+
+export: setup ## write the trained BUNDLE to one file in dist/ and compare it with PyTorch (FORMAT=torchscript or onnx)
+	@$(PY) -m tools.export $(BUNDLE) --format $(FORMAT) --weights "$(WEIGHTS)"
 
 clean: ## remove .venv and the demo
 	rm -rf .venv $(DEMO)

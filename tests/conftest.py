@@ -18,6 +18,17 @@ REAL = ROOT.parent / "shared" / "data"  # real patients, where a machine has the
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores
 
 
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not (config.getoption("--slow") or "slow" in config.option.markexpr):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="slow: give --slow to run it"))
+
+
 @pytest.fixture(scope="session")
 def patients(tmp_path_factory):
     """Folder of six patients of 40 voxels an edge, by convention; made once a test run."""
@@ -31,6 +42,16 @@ def patients(tmp_path_factory):
             make_patients(folders[convention], cases=6, size=40, convention=convention)
         return folders[convention]
 
+    return folder
+
+
+@pytest.fixture(scope="session")
+def twelve(tmp_path_factory):
+    """Twelve patients: two validate and two test, so that each of two processes has one."""
+    from tools.synthetic import make_patients
+
+    folder = tmp_path_factory.mktemp("twelve")
+    make_patients(folder, cases=12, size=40)
     return folder
 
 

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import signal
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import nn
 
 from tools.errors import InputError
 from tools.files import whole
+from tools.parallel import gather, rank
 
 BEST, LAST, BEFORE = "model.pt", "last.pt", "before-last.pt"
 PATIENTS, SETTINGS = "patients.json", "settings.json"
@@ -103,7 +105,8 @@ class Checkpoints:
     ) -> None:
         self.folder, self.state, self.validator = Path(folder), dict(state), validator
         self.settings, self.patients, self.resume = json.loads(json.dumps(settings)), patients, resume
-        self.stopped_by: int | None = None
+        self.stopped_by = 0
+        self.previous: dict[int, Any] = {}
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
@@ -112,11 +115,14 @@ class Checkpoints:
         engine.add_event_handler(Events.COMPLETED, self.release_signals)
 
     def start(self, engine: Engine) -> None:
-        if not self.resume:
+        if engine.state.iteration:
+            pass  # a client that trains round after round hands in the weights to go on from
+        elif not self.resume:
             self.move_aside()
         elif (self.folder / LAST).is_file() or (self.folder / BEFORE).is_file():
             self.load(engine)
-        self.previous = {number: signal.signal(number, self.note_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        if threading.current_thread() is threading.main_thread():  # a client's thread gets no signals
+            self.previous = {n: signal.signal(n, self.note_signal) for n in (signal.SIGINT, signal.SIGTERM)}
 
     def load(self, engine: Any) -> None:
         path = self.folder / LAST
@@ -141,7 +147,7 @@ class Checkpoints:
         engine.state.iteration = saved["iteration"]
         engine.state.epoch = saved["iteration"] // engine.state.epoch_length
         self.validator.state.best_metric, self.validator.state.best_metric_epoch = saved["best"]
-        torch.manual_seed(saved["iteration"])  # else the crops of the first epochs would come again
+        torch.manual_seed(saved["iteration"] + rank())  # else the crops of the first epochs would come again
         if engine.state.epoch >= engine.state.max_epochs:
             logger.info(f"'{path}' has all {engine.state.max_epochs} epochs; name more by --epochs to train on.")
         else:
@@ -150,7 +156,7 @@ class Checkpoints:
     def move_aside(self) -> None:
         names = (BEST, LAST, BEFORE, PATIENTS, SETTINGS)
         old = [self.folder / name for name in names if (self.folder / name).is_file()]
-        if old:
+        if old and not rank():
             number = 1
             while (aside := self.folder / f"before-{number}").exists():
                 number += 1
@@ -160,18 +166,20 @@ class Checkpoints:
             logger.info(f"moved the checkpoints of an earlier training to '{aside}'.")
 
     def save(self, engine: Engine) -> None:
-        if self.validator.state.best_metric_epoch == engine.state.epoch:
+        if self.validator.state.best_metric_epoch == engine.state.epoch and not rank():
             save_whole(self.patients, self.folder / PATIENTS)
             save_whole(self.settings, self.folder / SETTINGS)
             save_whole(self.state["network"].state_dict(), self.folder / BEST)
         self.save_last(engine)
-        if self.stopped_by:
+        if self.asked_to_stop():
             self.leave(engine)
 
     def save_last(self, engine: Engine) -> None:
         content = {name: value.state_dict() for name, value in self.state.items()}
         best = [float(self.validator.state.best_metric), self.validator.state.best_metric_epoch]
         content |= {"iteration": engine.state.iteration, "best": best, "settings": self.settings}
+        if rank():
+            return
         if (self.folder / LAST).is_file():
             os.replace(self.folder / LAST, self.folder / BEFORE)
         save_whole(content, self.folder / LAST)
@@ -184,14 +192,20 @@ class Checkpoints:
         logger.info("stopping after this step; once more to stop at once.")
 
     def stop_if_asked(self, engine: Any) -> None:
-        if self.stopped_by and engine.state.iteration % engine.state.epoch_length:  # else `save` is next, and it leaves
+        if engine.state.iteration % engine.state.epoch_length and self.asked_to_stop():  # at an epoch's end `save` asks
             self.save_last(engine)
             self.leave(engine)
+
+    def asked_to_stop(self) -> bool:
+        """Whether any process got a signal: all leave after the same step."""
+        self.stopped_by = max(gather([self.stopped_by]))
+        return self.stopped_by > 0
 
     def leave(self, engine: Engine) -> None:
         self.release_signals()
         logger.info(f"stopped at step {engine.state.iteration}; the same command goes on from there.")
-        raise SystemExit(128 + (self.stopped_by or 0))
+        gather([])  # torchrun ends all when one leaves: the checkpoint must be written by now
+        raise SystemExit(128 + self.stopped_by)
 
     def release_signals(self, engine: Engine | None = None) -> None:
         for number, handler in self.previous.items():

@@ -16,6 +16,7 @@ from torch.utils.data import IterableDataset, RandomSampler
 
 from tools.case_check import CaseCheck
 from tools.errors import InputError, input_error_in
+from tools.parallel import gather
 from tools.usable import examine, refuse
 
 logger = logging.getLogger("bundle")
@@ -88,10 +89,11 @@ def start_worker(number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def workers_for(device: torch.device) -> int:
+def workers_for(device: torch.device | str) -> int:
     """Loader processes: half the cores of a CPU that trains too, most of those beside a GPU, at most 12."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores - 2 if device.type == "cuda" and cores > 2 else max(cores // 2, 1), 12)
+    cores //= int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's: processes on this machine
+    return min(cores - 2 if torch.device(device).type == "cuda" and cores > 2 else max(cores // 2, 1), 12)
 
 
 class ReadableCases(IterableDataset):
@@ -114,7 +116,6 @@ class ReadableCases(IterableDataset):
         strict: bool = False,
     ) -> None:
         self.cases, self.transform, self.check, self.left_out = list(cases), transform, check, list(left_out)
-        self.total = len(self.cases) + len(self.left_out)
         if strict:
             refuse([*left_out, *(finding.sentence for finding in examine(cases, check) if finding.faults)])
 
@@ -141,7 +142,10 @@ class ReadableCases(IterableDataset):
             what: what was done with a case, as `segmented`.
             where: the folder of the results.
         """
-        logger.info(f"{self.total - len(self.left_out):,} of {self.total:,} cases {what}; see '{where}'.")
-        if self.left_out:
-            logger.error("left out:\n  " + "\n  ".join(self.left_out))
+        names = set(gather([case["case"] for case in self.cases]))
+        left_out = list(dict.fromkeys(gather(self.left_out)))
+        total = len(names) + sum(sentence.split(":")[0] not in names for sentence in left_out)
+        logger.info(f"{total - len(left_out):,} of {total:,} cases {what}; see '{where}'.")
+        if left_out:
+            logger.error("left out:\n  " + "\n  ".join(left_out))
             raise SystemExit(1)

@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from tools.files import whole
+from tools.parallel import gather, rank
 
 logger = logging.getLogger("bundle")
 
@@ -120,7 +121,7 @@ class TrainingLog:
         self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=done + 1)
 
     def start_epoch(self, engine: Engine) -> None:
-        if self.board is None:  # not when the engine starts: the checkpoint may not be loaded yet
+        if self.board is None and not rank():  # not when the engine starts: the checkpoint may not be loaded yet
             self.open(engine.state.epoch - 1)
         self.losses: list[float] = []
         self.began = time.monotonic()
@@ -129,11 +130,14 @@ class TrainingLog:
         self.losses.append(float(engine.state.output[0]["loss"]))
 
     def write(self, engine: Engine) -> None:
+        losses = gather(self.losses)
+        if rank():
+            return
         assert self.board is not None  # an epoch that ends has started
         epoch = engine.state.epoch
         row: dict[str, Any] = {"epoch": epoch, "seconds": round(time.monotonic() - self.began, 1)}
         row["learning_rate"] = self.optimizer.param_groups[0]["lr"]
-        row["loss"] = sum(self.losses) / max(len(self.losses), 1)
+        row["loss"] = sum(losses) / max(len(losses), 1)
         row |= {f"train_{name}": value for name, value in engine.state.metrics.items()}
         validated = self.validator.state.epoch == epoch
         row |= {f"validate_{n}": value if validated else "" for n, value in self.validator.state.metrics.items()}
@@ -178,7 +182,8 @@ class Progress:
 
     def start(self, engine: Any) -> None:
         total = self.total or engine.state.max_epochs * engine.state.epoch_length
-        self.bar = tqdm(total=total, initial=engine.state.iteration, unit=self.unit, disable=None, dynamic_ncols=True)
+        silent = True if rank() else None
+        self.bar = tqdm(total=total, initial=engine.state.iteration, unit=self.unit, disable=silent, dynamic_ncols=True)
 
     def step(self, engine: Any) -> None:
         output = engine.state.output[0]

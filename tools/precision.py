@@ -13,8 +13,9 @@ from tools.errors import InputError, one_of
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def best_precision(device: torch.device) -> str:
+def best_precision(device: torch.device | str) -> str:
     """The fastest precision that is safe on a device: bfloat16 where the hardware has it, else float16 on CUDA."""
+    device = torch.device(device)
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     if device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
@@ -34,8 +35,9 @@ class MixedPrecision(Inferer):
         precision: `float32`, `bfloat16` or `float16`.
     """
 
-    def __init__(self, inferer: Inferer, device: torch.device, precision: str) -> None:
+    def __init__(self, inferer: Inferer, device: torch.device | str, precision: str) -> None:
         super().__init__()
+        device = torch.device(device)
         if precision == "float16" and device.type == "cpu":
             raise InputError("precision float16 needs a GPU; on a CPU take bfloat16 or float32.")
         self.inferer, self.device = inferer, device

@@ -10,6 +10,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 
 from tools.errors import InputError
+from tools.parallel import gather, rank
 from tools.score import score_case, table, to_classes, write_scores
 
 logger = logging.getLogger("bundle")
@@ -58,7 +59,10 @@ class ScoreCases:
             self.lesions += lesions
 
     def write(self, engine: Engine) -> None:
-        if not self.rows:
+        rows, lesions = (sorted(gather(part), key=lambda row: row["case"]) for part in (self.rows, self.lesions))
+        if not rows:
             raise InputError("No case could be scored; the lines above say why.")
-        summary = write_scores(self.rows, self.lesions, self.folder, challenge=self.challenge)
+        if rank():
+            return
+        summary = write_scores(rows, lesions, self.folder, challenge=self.challenge)
         logger.info(f"mean ± sd, rules of {self.challenge}:\n{table(summary)}")

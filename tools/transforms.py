@@ -8,7 +8,7 @@ from operator import or_
 
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, RandomizableTransform
+from monai.transforms import MapTransform, RandomizableTransform, Spacingd
 from monai.utils import convert_to_tensor
 
 from tools.errors import InputError
@@ -83,6 +83,17 @@ class RandDropChannelsd(RandomizableTransform, MapTransform):
             kept[self.R.randint(len(image))] |= not kept.any()
             out[key] = image * torch.as_tensor(kept, device=image.device).reshape(-1, *[1] * (image.ndim - 1))
         return out
+
+
+class ResampleSpacingd(Spacingd):
+    """MONAI's Spacingd, shown its own keys alone.
+
+    It takes whatever is called `image_...` for metadata, and fails on the `image_path` that MONAI Label adds.
+    """
+
+    def __call__(self, data: Mapping, lazy: bool | None = None) -> dict:
+        own = {key: data[key] for key in self.key_iterator(dict(data))}
+        return dict(data) | super().__call__(own, lazy)
 
 
 class ToRegionsd(MapTransform):

@@ -15,6 +15,7 @@ from tools.case_check import CaseCheck, Finding
 from tools.check_report import Report
 from tools.errors import InputError
 from tools.label_check import contradiction
+from tools.parallel import rank
 
 logger = logging.getLogger("bundle")
 
@@ -74,7 +75,8 @@ def usable(
         InputError: the labels contradict the cohort, or `strict` and a case cannot be used.
     """
     findings = examine([case for part in parts.values() for case in part], check)
-    Report(findings, left_out, regions).write(output_dir)
+    if not rank():
+        Report(findings, left_out, regions).write(output_dir)
     contrary = contradiction(findings, dataset_dir, check.cohort, check.cohorts, check.classes)
     if contrary:
         raise InputError(contrary)

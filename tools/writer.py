@@ -17,6 +17,8 @@ from tools.files import whole
 class SaveLabelMapd(MapTransform):
     """Write (1, *S) label maps as `<folder>/<case>.nii.gz`, uint8, with the affine and header of the case's first scan.
 
+    Data without the key `case` is a scan that a client handed in; it takes the map from memory, and nothing is written.
+
     Args:
         keys: label maps on the grid of the scan that `image` was read from.
         folder: where to write.
@@ -27,7 +29,7 @@ class SaveLabelMapd(MapTransform):
         self.folder = Path(folder)
 
     def __call__(self, data: Mapping) -> Mapping:
-        for key in self.key_iterator(data):
+        for key in self.key_iterator(data) if "case" in data else ():
             meta = data["image"].meta
             source, affine = Path(meta["filename_or_obj"]), np.asarray(meta["original_affine"])
             self.write(np.asarray(data[key].cpu())[0], source, affine, self.folder / f"{data['case']}.nii.gz")

@@ -1,0 +1,32 @@
+"""A release in an empty folder, and an interpreter that sees nothing of this repository."""
+
+import os
+import subprocess
+import zipfile
+
+from tools import release
+from tools.verify import TINY
+
+
+class Home:
+    """An unpacked release, an interpreter, and patients to work on."""
+
+    def __init__(self, bundle, python, scratch, data, weights=""):
+        zipfile.ZipFile(release.pack(bundle, str(scratch), str(weights))).extractall(scratch / "home")
+        self.folder, self.python, self.data = scratch / "home" / bundle, python, data
+
+    def python_runs(self, *command, cwd=None):
+        """What a command of the interpreter prints; it must succeed."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+        done = subprocess.run(
+            [self.python, *map(str, command)], cwd=cwd or self.folder, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+        return done.stdout + done.stderr
+
+    def run(self, run_id, *files, launch=("-m", "monai.bundle"), cwd=None, **settings):
+        """Run the release's configs, on the command line."""
+        paths = [str(self.folder / f"configs/{name}.json") for name in files]
+        settings = TINY | {"dataset_dir": self.data, "bundle_root": self.folder} | settings
+        flags = [part for key, value in settings.items() for part in (f"--{key}", value)]
+        return self.python_runs(*launch, "run", *run_id, "--config_file", paths, *flags, cwd=cwd)

@@ -1,0 +1,169 @@
+"""What a release holds, and that the zoo's checks of it pass and can fail."""
+
+import json
+import re
+import zipfile
+
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigParser
+
+from tests.conftest import BUNDLES, ROOT
+from tests.test_configs import leaves
+from tools import release, verify
+from tools.errors import InputError
+
+SCHEMA = ROOT.parent / "shared" / "schema" / "meta_schema_20240725.json"  # where a machine has it
+WORKFLOWS = ("train", "evaluate", "inference")
+bundles = pytest.mark.parametrize("bundle", BUNDLES)
+
+
+@pytest.fixture(scope="module")
+def contents():
+    """The files of each release, without weights."""
+    return {bundle: release.content(bundle) for bundle in BUNDLES}
+
+
+def test_the_same_files_give_the_same_bytes(tmp_path):
+    first, second = (release.pack(BUNDLES[0], str(tmp_path / name)).read_bytes() for name in "ab")
+    assert first == second
+
+
+@bundles
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_each_workflow_is_complete_alone(bundle, name, contents):
+    config = json.loads(contents[bundle][f"configs/{name}.json"])
+    parser = ConfigParser(config)
+    for path, value in leaves(config):
+        if isinstance(value, str) and value[:1] in "@$":
+            for reference in re.findall(r"@([\w:]+)", value):
+                assert reference in parser, f"{path} names {reference}"
+        assert not (isinstance(value, str) and ("bundles/" in value or value.startswith("%"))), f"{path}: {value}"
+    assert config["bundle_root"] == "." and config["run"] == config[release.WORKFLOWS[name]]
+
+
+@bundles
+def test_a_workflow_holds_no_value_that_nothing_uses(bundle, contents):
+    files = {name: json.loads(contents[bundle][f"configs/{name}.json"]) for name in WORKFLOWS}
+    assert "train" in files["train"] and "validate" in files["train"]
+    assert not files["inference"].keys() & {"train", "validate", "evaluate", "optimizer", "loss", "parts"}
+    assert not files["evaluate"].keys() & {"train", "optimizer", "loss", "augment"}
+
+
+@bundles
+def test_a_release_holds_every_module_that_it_imports_and_no_other(bundle, contents):
+    files = contents[bundle]
+    text = b"\n".join(files[name] for name in files if name.endswith((".json", ".py"))).decode()
+    named = set(re.findall(r"^from tools\.(\w+) import|\"tools\.(\w+)\.", text, flags=re.MULTILINE))
+    held = {name[6:-3] for name in files if name.startswith("tools/") and name != "tools/__init__.py"}
+    assert held == {first or second for first, second in named}
+    assert not held & {"release", "verify", "show", "synthetic", "phantom"}
+
+
+def test_all_releases_hold_the_same_modules_so_one_process_may_load_them_together(contents):
+    code = [{name: text for name, text in contents[bundle].items() if name.endswith(".py")} for bundle in BUNDLES]
+    assert code.count(code[0]) == len(code)
+
+
+@bundles
+def test_a_recipe_lies_over_each_workflow_whatever_that_has_of_it(bundle, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("train::trainer::amp: true\nnetwork_def::network::filters: [8, 16, 32, 64, 128]\nepochs: 3\n")
+    with_train = release.configs(bundle)["train"]
+    recipe = release.recipe(with_train, path)
+    assert recipe["train"]["trainer"]["amp"] is True and recipe["epochs"] == 3
+    assert recipe["network_def"]["network"].keys() == with_train["network_def"]["network"].keys()
+    assert with_train["train"]["trainer"]["amp"] is not True
+    inference = ConfigParser(release.configs(bundle)["inference"])
+    inference.update(recipe)
+    assert inference.get_parsed_content("network_def").network.filters == [8, 16, 32, 64, 128]
+
+
+@bundles
+def test_a_model_card_has_the_zoo_sections_in_order_and_says_whether_there_are_weights(bundle, contents):
+    text = contents[bundle]["docs/README.md"].decode()
+    headings = [name for name in release.sections(text) if name in release.SECTIONS]
+    assert headings == [name for name in release.SECTIONS if name in headings]
+    assert {"Data", "Input", "Output", "Performance", "MONAI Bundle Commands", "References"} <= set(headings)
+    assert "No weights are shipped" in text and "{weights}" not in text
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.save({"a": torch.ones(3)}, tmp_path / "model.pt")
+    (tmp_path / "patients.json").write_text('{"train": ["x"]}')
+    return tmp_path / "model.pt"
+
+
+def test_weights_are_shipped_with_the_patients_that_they_have_seen(weights):
+    files = release.content(BUNDLES[0], str(weights))
+    assert files["models/model.pt"] == weights.read_bytes()
+    assert json.loads(files["models/patients.json"]) == {"train": ["x"]}
+    assert "`models/model.pt`" in files["docs/README.md"].decode()
+
+
+def test_weights_behind_a_url_stay_out_and_their_hash_goes_in(weights, tmp_path, monkeypatch):
+    url = weights.as_uri()
+    archive = release.pack(BUNDLES[0], str(tmp_path), str(weights), url)
+    zipfile.ZipFile(archive).extractall(tmp_path)
+    folder = tmp_path / BUNDLES[0]
+    assert not (folder / "models" / "model.pt").exists()
+    entry = yaml.safe_load((folder / "large_files.yml").read_text())["large_files"][0]
+    from monai.apps.utils import check_hash
+
+    assert entry["url"] == url and entry["path"] == "models/model.pt"
+    assert check_hash(str(weights), entry["hash_val"], entry["hash_type"])
+
+
+def test_large_weights_are_refused_without_a_url(weights, monkeypatch):
+    monkeypatch.setattr(release, "LARGE", 10)
+    with pytest.raises(InputError, match="over 25: upload it and give its address by URL="):
+        release.content(BUNDLES[0], str(weights))
+
+
+def test_wrong_names_are_told_in_one_sentence(tmp_path):
+    with pytest.raises(InputError, match="BUNDLE must be all or one of .*unet3d; it is 'unet4d'"):
+        release.release("unet4d", str(tmp_path))
+    with pytest.raises(InputError, match="nowhere.pt' is not there"):
+        release.release(BUNDLES[0], str(tmp_path), weights="nowhere.pt")
+    with pytest.raises(InputError, match="is not there; make it by make release"):
+        verify.verify(BUNDLES[0], str(tmp_path))
+
+
+def test_every_check_of_the_zoo_passes(tmp_path):
+    found = verify.check(release.pack("neuroseg3d", str(tmp_path)), SCHEMA if SCHEMA.is_file() else None)
+    unchecked = set() if SCHEMA.is_file() else {"metadata_schema"}  # it is fetched, where there is a network
+    assert {name for name, fault in found.items() if fault} <= unchecked and len(found) == 15, found
+
+
+def broken(archive, target, name, change):
+    """A copy of a release with one file changed, or taken out."""
+    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(target, "w") as copy:
+        for entry in source.namelist():
+            text = source.read(entry).decode()
+            text = change(text) if entry.endswith(name) else text
+            if text is not None:
+                copy.writestr(entry, text)
+    return target
+
+
+FAULTS = {
+    "required_files": ("LICENSE", lambda text: None),
+    "version_in_changelog": ("metadata.json", lambda text: text.replace('"version": "0.1.0"', '"version": "0.9.0"')),
+    "json_style": ("train.json", lambda text: json.dumps(json.loads(text), indent=2)),
+    "whitespace": ("docs/README.md", lambda text: text + "\n\n"),
+    "python_style": ("losses.py", lambda text: text + "import os\n"),
+    "train_properties_and_run": ("train.json", lambda text: text.replace('"max_epochs"', '"epochs_at_most"')),
+    "network_in_and_out": ("metadata.json", lambda text: text.replace('"num_channels": 3', '"num_channels": 2')),
+}
+
+
+@pytest.mark.parametrize("check", FAULTS)
+def test_a_check_fails_where_the_release_is_wrong(check, tmp_path):
+    archive = release.pack(BUNDLES[0], str(tmp_path))
+    (tmp_path / "wrong").mkdir()
+    wrong = broken(archive, tmp_path / "wrong" / archive.name, *FAULTS[check])
+    with pytest.raises(Exception) as error:
+        getattr(verify.Release(wrong, tmp_path, None), check)()
+    assert str(error.value)

@@ -1,0 +1,218 @@
+"""Pack a bundle in the model zoo format: `python -m tools.release [BUNDLE]` writes `dist/<name>_v<version>.zip`.
+
+A release is flat JSON with its own copy of the modules that its configs name; it needs nothing of this repository.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import copy
+import hashlib
+import json
+import re
+import sys
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import fire
+import yaml
+from monai.bundle import ConfigParser
+from monai.bundle.properties import InferProperties, TrainProperties
+from monai.bundle.reference_resolver import ReferenceResolver
+from monai.bundle.utils import merge_kv
+from monai.utils import BundlePropertyConfig
+
+from tools.errors import InputError
+from tools.show import merged
+
+ROOT = Path(__file__).parents[1]
+COMMON = ROOT / "bundles" / "common"
+WORKFLOWS = {"train": "training", "evaluate": "evaluating", "inference": "inferring"}  # file: run id
+LOOKED_UP = {
+    "train": TrainProperties,
+    "evaluate": {},
+    "inference": InferProperties,
+}  # evaluate.json lies over train.json
+SECTIONS = [  # of a model card, in the zoo's order
+    *["Model Overview", "Data", "Training configuration", "Memory Consumption", "Input", "Output", "Performance"],
+    *["MONAI Bundle Commands", "References", "License"],
+]
+LARGE = 25 * 2**20  # bytes; the zoo wants larger files behind a URL
+WEIGHTS = {
+    "shipped": "Trained weights are in `models/model.pt`.",
+    "linked": "Trained weights are fetched by `python -m monai.bundle download_large_files`, from this folder.",
+    "none": "No weights are shipped: train first. The figures above are of a training by the commands beside them.",
+}
+
+
+def bundles() -> list[str]:
+    """The names of all bundles."""
+    return sorted(path.parent.name for path in ROOT.glob("bundles/*/args.yaml"))
+
+
+def reached(config: Mapping[str, Any], roots: Iterable[str]) -> dict[str, Any]:
+    """The part of a config that the roots refer to, however far; in the config's order."""
+    kept: set[str] = set()
+    queue = [root for root in roots if root in config]
+    while queue:
+        key = queue.pop()
+        if key not in kept:
+            kept.add(key)
+            named = (name.split("::")[0] for name in ReferenceResolver.find_refs_in_config(config[key], key))
+            queue += [name for name in named if name in config]
+    return {key: value for key, value in config.items() if key in kept}
+
+
+def workflow(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The config of one workflow, complete alone, with the run id `run` that zoo tools call."""
+    looked_up = [prop[BundlePropertyConfig.ID].split("::")[0] for prop in LOOKED_UP[name].values()]
+    run_id = WORKFLOWS[name]
+    always = ["imports", "bundle_root", "dataset_dir", "device", "network_def", "initialize"]
+    return reached(config, [*always, *looked_up, run_id]) | {"run": config[run_id]}
+
+
+def configs(bundle: str) -> dict[str, dict[str, Any]]:
+    """All config files of a release, by name: the workflows, the overlays of common/ and the recipes."""
+    with contextlib.chdir(ROOT):
+        config = merged(f"bundles/{bundle}/args.yaml").get()
+    config = {**config, "bundle_root": "."}
+    # `run` puts the folder on the path only after `initialize`, and only as it is spelt
+    config["imports"] = [*config["imports"], "$import os", "$import sys"]
+    config["initialize"] = ["$sys.path.insert(0, os.path.abspath(@bundle_root))", *config["initialize"]]
+    files = {name: workflow(config, name) for name in WORKFLOWS}
+    for name in ("multi_gpu_train", "multi_gpu_evaluate", "inference_trt"):
+        files[name] = yaml.safe_load((COMMON / f"{name}.yaml").read_text(encoding="utf-8"))
+    return files | {path.stem: recipe(config, path) for path in sorted(COMMON.glob("recipes/*.yaml"))}
+
+
+def recipe(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """A recipe with every value that it touches whole, so that it lies over each workflow, whatever that has of it."""
+    parser = ConfigParser(copy.deepcopy(dict(config)))
+    overlay = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for key, value in overlay.items():
+        merge_kv(parser, key, value)
+    return {key: parser[key] for key in dict.fromkeys(re.split("::|#", key.lstrip("+"))[0] for key in overlay)}
+
+
+def metadata(bundle: str) -> dict[str, Any]:
+    """What the four have in common and what this one says of itself, which goes first."""
+    own, common = (json.loads(p.read_text(encoding="utf-8")) for p in (own_metadata(bundle), COMMON / "metadata.json"))
+    return {"schema": common["schema"]} | own | {key: value for key, value in common.items() if key not in own}
+
+
+def own_metadata(bundle: str) -> Path:
+    """The file with a variant's name, version and results."""
+    path = ROOT / "bundles" / bundle / "configs" / "metadata.json"
+    if not path.is_file():
+        raise InputError(f"BUNDLE must be all or one of {', '.join(bundles())}; it is '{bundle}'.")
+    return path
+
+
+def modules(text: str) -> list[Path]:
+    """The modules of tools/ that a text names, and those that they import."""
+    found: set[Path] = set()
+    queue = set(re.findall(r"\btools\.(\w+)", text))
+    while queue:
+        path = ROOT / "tools" / f"{queue.pop()}.py"
+        if path in found:
+            continue
+        found.add(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tools."):
+                queue.add(str(node.module).split(".")[1])
+    return sorted([ROOT / "tools" / "__init__.py", *found])
+
+
+def sections(text: str) -> dict[str, str]:
+    """The sections of a model card, by heading."""
+    parts = re.split(r"^(#+ .*)$", text, flags=re.MULTILINE)[1:]
+    return {head.lstrip("# "): head + body for head, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def card(bundle: str, weights: str) -> str:
+    """The model card: the variant's own sections and the common ones, in the zoo's order."""
+    own = sections((ROOT / "bundles" / bundle / "docs" / "README.md").read_text(encoding="utf-8"))
+    found = sections((COMMON / "card.md").read_text(encoding="utf-8").replace("{weights}", WEIGHTS[weights])) | own
+    unknown = [name for name in found if name not in SECTIONS]
+    if unknown:
+        raise InputError(f"bundles/{bundle}/docs/README.md: '{unknown[0]}' is not one of {', '.join(SECTIONS)}.")
+    return "\n".join(found[name].strip() + "\n" for name in SECTIONS if name in found)
+
+
+def trained(bundle: str, weights: str, url: str) -> dict[str, bytes]:
+    """The files that bring the weights: `model.pt`, or its URL and hash; and the patients that it has seen."""
+    path = Path(weights) if weights else ROOT / "bundles" / bundle / "models" / "model.pt"
+    if not path.is_file():
+        if weights or url:
+            raise InputError(f"'{path}' is not there; train first or name the checkpoint by WEIGHTS=.")
+        return {}
+    content = path.read_bytes()
+    if not url and len(content) > LARGE:
+        size = len(content) / 2**20
+        raise InputError(f"'{path}' has {size:.0f} MB, over 25: upload it and give its address by URL=.")
+    entry = {"path": "models/model.pt", "url": url}
+    entry |= {"hash_val": hashlib.sha256(content).hexdigest(), "hash_type": "sha256"}
+    large_files = yaml.safe_dump({"large_files": [entry]}, sort_keys=False).encode()
+    files = {"large_files.yml": large_files} if url else {"models/model.pt": content}
+    record = path.with_name("patients.json")  # whom it must not be tested on
+    return files | ({"models/patients.json": record.read_bytes()} if record.is_file() else {})
+
+
+def content(bundle: str, weights: str = "", url: str = "") -> dict[str, bytes]:
+    """All files of a release, by their path below the bundle's folder."""
+    texts = {"metadata": metadata(bundle)} | configs(bundle)
+    files = {f"configs/{name}.json": json.dumps(text, indent=4).encode() + b"\n" for name, text in texts.items()}
+    network = trained(bundle, weights, url)
+    copied = {"LICENSE": ROOT / "LICENSE", "configs/logging.conf": COMMON / "logging.conf"}
+    copied["docs/data_license.txt"] = COMMON / "data_license.txt"
+    sources = [*ROOT.glob("custom_components/*.py"), *modules(b"\n".join(files.values()).decode())]
+    copied |= {path.relative_to(ROOT).as_posix(): path for path in sources}
+    files |= {name: path.read_bytes() for name, path in copied.items()} | network
+    state = "linked" if url else "shipped" if network else "none"
+    return files | {"docs/README.md": card(bundle, state).encode()}
+
+
+def pack(bundle: str, output: str = "dist", weights: str = "", url: str = "") -> Path:
+    """Write the zip of one bundle: the same files give the same bytes, on any day."""
+    files = content(bundle, weights, url)
+    target = Path(output) / f"{bundle}_v{metadata(bundle)['version']}.zip"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    with zipfile.ZipFile(part, "w") as archive:
+        for name in sorted(files):
+            entry = zipfile.ZipInfo(f"{bundle}/{name}")  # dated 1980
+            entry.create_system, entry.external_attr, entry.compress_type = 3, 0o644 << 16, zipfile.ZIP_DEFLATED
+            archive.writestr(entry, files[name], compresslevel=9)
+    part.replace(target)
+    return target
+
+
+def release(bundle: str = "all", output: str = "dist", weights: str = "", url: str = "") -> None:
+    """Pack one bundle, or all.
+
+    Args:
+        bundle: a folder of bundles/, or all.
+        output: folder for the zips.
+        weights: the checkpoint to ship; default: the bundle's own `models/model.pt`, if it is there.
+        url: where the weights will be uploaded, if they are not to lie in the zip.
+    """
+    if bundle == "all" and (weights or url):
+        raise InputError("Weights belong to one bundle; name it by BUNDLE=.")
+    for name in bundles() if bundle == "all" else [bundle]:
+        path = pack(name, output, weights, url)
+        print(f"{path}  {path.stat().st_size / 1e6:.1f} MB  sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
+
+
+def main() -> None:
+    try:
+        fire.Fire(release, name="tools.release")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
