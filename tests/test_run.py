@@ -67,7 +67,7 @@ def test_a_bundle_trains_scores_and_segments(bundle, convention, patients, tmp_p
 def parser_of(cohort, data, *layers, **settings):
     parser = ConfigParser()
     parser.read_config([str(ROOT / f"bundles/common/{name}.yaml") for name in layers])
-    parser.update({"cohort": cohort, "dataset_dir": str(data), **settings})
+    parser.update({"cohort": cohort, "dataset_dir": str(data), "output_dir": f"{data}-results", **settings})
     return parser
 
 
