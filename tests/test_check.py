@@ -209,6 +209,19 @@ def test_a_dataset_json_of_another_order_stops_with_its_values(tmp_path):
     (data / "dataset.json").write_text(json.dumps({"labels": labels}))
     with pytest.raises(InputError, match=r"says that 1 is necrotic.* label.* so, msd has \[0, 2, 1, 3\]"):
         checked(data, "msd")
+    (data / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "NCR": 1, "ED": 2, "ET": 3}}))  # nnU-Net
+    with pytest.raises(InputError, match="says that 1 is necrotic, 2 is oedema, 3 is enhancing, unlike msd"):
+        checked(data, "msd")
+
+
+def test_a_case_that_breaks_the_check_itself_is_told_and_left_out(data, monkeypatch):
+    def broken(path):
+        raise MemoryError("no room") if BAD in path else InputError("x")
+
+    monkeypatch.setattr("tools.case_check.read_scan", broken)
+    _, told = checked(data)
+    bad = next(case for case in told["cases"] if case["case"] == BAD)
+    assert bad["faults"] == ["it could not be checked (MemoryError: no room); look at its files"]
 
 
 def test_files_named_as_another_cohort_are_told_with_its_name(patients):
@@ -227,8 +240,7 @@ def test_what_did_not_change_is_not_read_again(data, monkeypatch):
     monkeypatch.setattr("tools.case_check.read_scan", lambda path: read.append(path))
     assert all(finding.status == "good" for finding in examine(cases, checks)) and read == []
     plant("empty", files_of(data))
-    with pytest.raises(AttributeError):
-        examine(cases, checks)
+    assert [finding.case for finding in examine(cases, checks) if finding.faults] == [BAD]
     assert read and all(BAD in path for path in read)
 
 

@@ -80,7 +80,7 @@ def test_an_after_treatment_is_fitted_on_validation_cases_and_taken_by_evaluatin
 def parser_of(cohort, data, *layers, **settings):
     parser = ConfigParser()
     parser.read_config([str(ROOT / f"bundles/common/{name}.yaml") for name in layers])
-    parser.update({"cohort": cohort, "dataset_dir": str(data), **settings})
+    parser.update({"cohort": cohort, "dataset_dir": str(data), "output_dir": f"{data}-results", **settings})
     return parser
 
 

@@ -17,10 +17,7 @@ from tools import label_check, scan
 from tools.errors import InputError
 from tools.scan import Scan, apart, read_scan
 
-OVERLAP = (
-    0.5,
-    0.9,
-)  # Dice of two modalities' brains: less than the first is another patient or grid, the second doubtful
+OVERLAP = (0.5, 0.9)  # Dice of the brains in two modalities: below the first they are unregistered, the second doubtful
 
 
 @dataclass
@@ -105,6 +102,14 @@ class CaseCheck:
         if stamp in self.known:
             return self.known[stamp]
         finding = Finding(case["case"], case["patient"], labelled="label" in paths, stamp=stamp)
+        try:
+            self.look_at_files(finding, paths)
+        except Exception as error:  # no case may end a run
+            finding.faults.append(f"it could not be checked ({type(error).__name__}: {error}); look at its files")
+        return finding
+
+    def look_at_files(self, finding: Finding, paths: Mapping[str, str]) -> None:
+        """Add to a finding what its files show."""
         brains: dict[str, NDArray[np.bool_]] = {}
         first: Scan | None = None
         for name, path in paths.items():  # one file in memory at a time
@@ -120,13 +125,12 @@ class CaseCheck:
             if name == "label":
                 label_check.look(finding, file, brains, self.cohort, self.cohorts, self.classes)
             else:
-                self.look(finding, file, name, brains)
+                self.look_at_image(finding, file, name, brains)
         if first:
             spacing = first.spacing.round(4).tolist()
             finding.facts |= {"shape": list(first.shape), "spacing": spacing, "orientation": first.orientation}
         if not finding.faults:
             overlaps(finding, brains)
-        return finding
 
     def paths(self, case: Mapping[str, Any]) -> dict[str, str]:
         """The files of a case by modality; a 4-D one is called `image`."""
@@ -139,7 +143,7 @@ class CaseCheck:
         state = [(path, *_size_and_time(path)) for path in paths]
         return hashlib.blake2b(f"{self.rules}{state}".encode(), digest_size=12).hexdigest()
 
-    def look(self, finding: Finding, file: Scan, name: str, brains: dict[str, NDArray[np.bool_]]) -> None:
+    def look_at_image(self, finding: Finding, file: Scan, name: str, brains: dict[str, NDArray[np.bool_]]) -> None:
         """Note the faults of an image, the hash of each volume, and in `brains` where it is not 0."""
         channels = self.convention.get("channels")
         if file.data.shape[3:] != ((len(channels),) if channels else ()):

@@ -22,12 +22,12 @@ OUTSIDE = (
     0.01,
 )  # share of a tumour outside the brain: more than the first is another patient's, the second doubtful
 MISNAMED = 0.25  # of the labels with values of another convention: it is the data set then, not the case
-NAMED = {
-    "cavity": ("cavity", "resection"),
-    "oedema": ("edema", "oedema", "snfh", "flair"),
-    "necrotic": ("necro", "non"),
+NAMED = {  # how a dataset.json calls the classes: the first that fits; up to four letters are a whole name
+    "cavity": ("cavity", "resection", "rc"),
+    "oedema": ("edema", "oedema", "flair", "snfh", "ed"),
+    "necrotic": ("necro", "non-enh", "nonenh", "netc", "ncr", "net"),
+    "enhancing": ("enhanc", "et"),
 }
-NAMED |= {"enhancing": ("enhanc",)}  # the last: "non-enhancing" is necrotic
 Cohorts = Mapping[str, Mapping[str, Any]]
 
 
@@ -128,7 +128,7 @@ def stated_values(dataset_dir: str) -> tuple[str, dict[str, int]] | None:
 
 
 def _class_named(text: str) -> str:
-    return next((name for name, parts in NAMED.items() if any(part in text for part in parts)), "")
+    return next((n for n, parts in NAMED.items() if any(p == text or len(p) > 4 and p in text for p in parts)), "")
 
 
 def _fitting(values: Sequence[float], cohort: str, cohorts: Cohorts, ordered: bool) -> list[str]:

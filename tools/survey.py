@@ -60,7 +60,12 @@ def survey(
     modalities: Sequence[str],
     cohorts: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Survey:
-    """The same, with all that was seen on the way."""
+    """All cases below a folder or in a datalist, sorted by id, and what was seen on the way.
+
+    Raises:
+        InputError: there is no such folder, or no case of this convention in it; where there are cases of another of
+            `cohorts`, that one is named.
+    """
     channel_indices(cohort, modalities)
     if not dataset_dir or not (Path(dataset_dir).is_dir() or dataset_dir.endswith(".json")):
         raise InputError(f"dataset_dir '{dataset_dir}' is not a folder; name the folder that holds the cases.")
@@ -173,9 +178,8 @@ def _by_list(path: Path, cohort: Mapping[str, Any], modalities: Sequence[str]) -
             case = {"case": entry.get("case", _case_of(first.name, cohort)), "fold": entry.get("fold", part)}
             given = [image] if isinstance(image, str) else [image[index] for index in order if index < len(image)]
             files = [str(path.parent / file) for file in given]
-            absent = [
-                file for file in [*files, *([str(path.parent / label)] if label else [])] if not Path(file).is_file()
-            ]
+            wanted = [*files, str(path.parent / label)] if label else files
+            absent = [file for file in wanted if not Path(file).is_file()]
             if absent or (isinstance(image, str) != ("channels" in cohort)) or len(files) not in (1, len(modalities)):
                 why = f"'{absent[0]}' is not there" if absent else f"its image is {image}, not as in this cohort"
                 seen.left_out.append(f"{case['case']}: left out, {why}; mend '{path}'.")
