@@ -72,6 +72,14 @@ def test_every_reference_names_an_id_that_exists(bundle):
     assert dangling == []
 
 
+@pytest.mark.parametrize("name", ["multi_gpu_train", "multi_gpu_evaluate", "inference_trt"])
+def test_an_overlay_changes_only_ids_that_exist(name):
+    parser = merged(args_file(BUNDLES[0]))
+    overlay = yaml.safe_load((ROOT / f"bundles/common/{name}.yaml").read_text())
+    unknown = [key for key in overlay if key.lstrip("+") not in parser and key != "finalize"]
+    assert overlay and unknown == []
+
+
 @bundles
 def test_every_target_can_be_imported(bundle):
     targets = [value for path, value in leaves(merged(args_file(bundle)).get()) if path.endswith("_target_")]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from tests.conftest import BUNDLES, ROOT
+from tests.conftest import BUNDLES, REAL, ROOT
 from tools import export
 from tools.errors import InputError
 from tools.show import merged
@@ -37,11 +37,11 @@ def weights(tmp_path_factory):
     return path
 
 
-def label_map(bundle, weights, network, data, folder):
+def label_map(bundle, network, data, folder, patch=32):
     """The map of the first patient, through the bundle's own reading, windows and after-treatment."""
     parser = merged(f"bundles/{bundle}/args.yaml")
     settings = {"cohort": COHORT, "dataset_dir": str(data), "output_dir": str(folder), "precision": "float32"}
-    parser.update(settings | {"patch_size": [32, 32, 32]})
+    parser.update(settings | {"patch_size": [patch] * 3})
     item = parser.get_parsed_content("preprocessing")(parser.get_parsed_content("scans")[0])
     with torch.no_grad():
         item["pred"] = parser.get_parsed_content("inferer")(item["image"][None], network)[0]
@@ -64,8 +64,8 @@ def test_torchscript_gives_the_same_map_and_carries_the_configs(bundle, weights,
     assert json.loads(extra["inference.json"])["run"] and json.loads(extra["metadata.json"])["version"]
     export.write_bundle(bundle, checkpoint, tmp_path / "bundle")
     data = patients(COHORT)
-    ours = label_map(bundle, checkpoint, export.network_of(tmp_path / "bundle"), data, tmp_path / "a")
-    theirs = label_map(bundle, checkpoint, export.read_torchscript(path), data, tmp_path / "b")
+    ours = label_map(bundle, export.network_of(tmp_path / "bundle"), data, tmp_path / "a")
+    theirs = label_map(bundle, export.read_torchscript(path), data, tmp_path / "b")
     assert set(np.unique(ours)) == {0, 1, 2, 4} and np.mean(ours == theirs) >= 0.999
 
 
@@ -84,8 +84,21 @@ def test_onnx_gives_the_same_map_for_any_patch(bundle, weights, patients, tmp_pa
     with torch.no_grad():
         assert export.apart(network(image), onnx(image)) < 1e-4
     ours, theirs = (
-        label_map(bundle, checkpoint, n, patients(COHORT), tmp_path / name) for n, name in ((network, "a"), (onnx, "b"))
+        label_map(bundle, n, patients(COHORT), tmp_path / name) for n, name in ((network, "a"), (onnx, "b"))
     )
+    assert set(np.unique(ours)) == {0, 1, 2, 4} and np.mean(ours == theirs) >= 0.999
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real patients of ../shared/data are not on this machine")
+def test_onnx_segments_a_real_scan_as_pytorch_does(weights, tmp_path):
+    pytest.importorskip("onnxruntime")
+    checkpoint = weights("neuroseg3d")
+    onnx = export.read_onnx(exported("neuroseg3d", "onnx", checkpoint, tmp_path))
+    export.write_bundle("neuroseg3d", checkpoint, tmp_path / "bundle")
+    networks = {"a": export.network_of(tmp_path / "bundle"), "b": onnx}
+    data = REAL / "BraTS2021"
+    ours, theirs = (label_map("neuroseg3d", n, data, tmp_path / a, 96) for a, n in networks.items())
     assert set(np.unique(ours)) == {0, 1, 2, 4} and np.mean(ours == theirs) >= 0.999
 
 
