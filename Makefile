@@ -4,6 +4,7 @@ COHORT ?= brats2021
 DATA ?=
 ARGS ?=
 DEMO ?= demo
+RESULTS ?= bundles/$(BUNDLE)/eval
 PYTHON ?= python3.11
 PY = .venv/bin/python
 RUN = $(PY) -m monai.bundle run
@@ -13,7 +14,7 @@ DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --data
 CODE = custom_components tools tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train evaluate infer table test smoke lint show clean
+.PHONY: help setup demo train evaluate infer report watch table test smoke lint show clean
 
 help: ## print the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -32,11 +33,13 @@ demo: setup ## make synthetic patients, train NeuroSeg3D, score it, segment new 
 	$(RUN) training $(call DEMO_LAYERS,patients) --epochs 10 --iterations_per_epoch 100 --resume False
 	$(RUN) evaluating $(call DEMO_LAYERS,patients)
 	$(RUN) inferring $(call DEMO_LAYERS,new)
+	$(RUN) reporting $(call DEMO_LAYERS,patients)
 	@echo
 	@echo "best checkpoint   $(DEMO)/models/model.pt"
 	@echo "scores            $(DEMO)/results/scores"
 	@echo "label maps        $(DEMO)/results/segmentations"
 	@echo "curves            $(DEMO)/results/training.csv, $(DEMO)/results/tensorboard"
+	@echo "report            $(DEMO)/results/report/report.html"
 	@echo "real data next    make train BUNDLE=neuroseg3d COHORT=brats2021 DATA=the/folder/as/downloaded"
 
 train: setup ## train BUNDLE on COHORT in DATA (ARGS="--epochs 50 ...")
@@ -47,6 +50,12 @@ evaluate: setup ## score BUNDLE on the patients of DATA that training never saw
 
 infer: setup ## segment the scans in DATA
 	$(RUN) inferring $(LAYERS)
+
+report: setup ## a page of curves, scores and pictures of what lies in BUNDLE's results
+	$(RUN) reporting $(LAYERS)
+
+watch: setup ## follow the training of BUNDLE in a browser: curves, and a picture an epoch (RESULTS=folder)
+	.venv/bin/tensorboard --logdir $(RESULTS)/tensorboard --reload_interval 10
 
 table: setup ## parameters and FLOPs of the four networks
 	@$(PY) -m tools.networks
