@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.test_pictures import BRATS
 from tests.test_report import predict, report, whole  # noqa: F401 (a fixture)
 from tools.pictures import COLOURS, rgb
 

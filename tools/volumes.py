@@ -124,10 +124,10 @@ def _compact(case: str, images: dict, masks: dict, affine: NDArray[np.float64]) 
     grid[:3, 3] = affine[:3, :3] @ start + affine[:3, 3]
     grid[:3, :3] = affine[:3, :3] * steps
     cut = {kind: {region: mask[box] for region, mask in regions.items()} for kind, regions in masks.items()}
-    return Volumes(case, {name: _bytes(array[box]) for name, array in images.items()}, cut, grid)
+    return Volumes(case, {name: to_bytes(array[box]) for name, array in images.items()}, cut, grid)
 
 
-def _bytes(array: NDArray[np.float32]) -> NDArray[np.uint8]:
+def to_bytes(array: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Intensities of the head, less the extreme percent, from 8 to 255; 0 where there is none."""
     head = array > 0
     if not head.any():
