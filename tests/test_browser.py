@@ -121,8 +121,8 @@ def test_a_link_or_a_point_of_a_chart_opens_its_case(whole, visit):  # noqa: F81
     point.click()
     page.locator(f"details[data-case='{case}'][open] .modalities .tile").first.wait_for()
     other = next(c for c in page.eval_on_selector_all("details.case", "d => d.map(x => x.dataset.case)") if c != case)
+    page.goto("about:blank")
     page.goto((whole / "report" / "report.html").as_uri() + f"#case/{quote(other)}")
-    page.reload()
     page.locator(f"details[data-case='{other}'][open] .modalities .tile").first.wait_for()
 
 

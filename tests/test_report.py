@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import BUNDLES, run, succeed
 from tests.test_pictures import task
 from tools.cohort import find_cases
 from tools.errors import InputError
@@ -170,20 +169,3 @@ def test_a_folder_without_a_run_is_told_in_one_sentence(patients, tmp_path):
 def test_the_settings_of_a_command_line_are_told_and_its_folders_are_not():
     command = "run evaluating --args_file a.yaml --fold 3 --dataset_dir d --mirror=True --patch_size [32, 32, 32]"
     assert settings_of(command.split()) == ["fold=3", "mirror=True", "patch_size=[32, 32, 32]"]
-
-
-def test_a_run_leaves_its_record_and_ends_with_a_report_when_asked(patients, tmp_path):
-    data = patients("brats2021")
-    succeed("training", BUNDLES[0], tmp_path, "brats2021", data, epochs=1)
-    succeed("evaluating", BUNDLES[0], tmp_path, "brats2021", data, report=True)
-    text = (tmp_path / "results" / "report" / "report.html").read_text()
-    for name in ("training", "evaluating"):
-        record = json.loads((tmp_path / "results" / "runs" / f"{name}.json").read_text())
-        assert record["state"] == "finished" and record["seconds"] > 0 and record["peak_memory_gb"]
-        assert f"{name}: {record['started']}" in text and "<code>patch_size=[32, 32, 32]</code>" in text
-    assert text.count('<details class="case"') == 1 and BUNDLES[0] in text
-    shutil.rmtree(tmp_path / "results" / "report")
-    (tmp_path / "results" / "segmentations").rename(tmp_path / "moved")
-    assert "0 cases drawn" in succeed("reporting", BUNDLES[0], tmp_path, "brats2021", data)
-    done = run("reporting", BUNDLES[0], tmp_path, "brats2021", data, output_dir=tmp_path / "nowhere")
-    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith("error: ")

@@ -1,6 +1,8 @@
-"""What can be watched of a training: TensorBoard, MLflow, and the record of a run."""
+"""What a run leaves to look at: TensorBoard, MLflow, its record, and a report when asked."""
 
 import io
+import json
+import re
 
 import numpy as np
 import pytest
@@ -43,3 +45,17 @@ def test_mlflow_keeps_the_settings_the_metrics_and_the_files(trained):
     kept = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(runs["run_id"][0])}
     assert {"model.pt", "patients.json", "training.csv"} <= kept
     assert any(name.startswith("config") for name in kept)
+
+
+def test_a_run_leaves_its_record_and_ends_with_a_report_when_asked(trained, patients):
+    data, results = patients("brats2021"), trained / "results"
+    succeed("evaluating", BUNDLES[0], trained, "brats2021", data, report=True)
+    text = (results / "report" / "report.html").read_text()
+    for name in ("training", "evaluating"):
+        record = json.loads((results / "runs" / f"{name}.json").read_text())
+        assert record["state"] == "finished" and record["seconds"] > 0 and record["peak_memory_gb"]
+        assert f"{name}: {record['started']}" in text and "<code>patch_size=[32, 32, 32]</code>" in text
+    (case,) = re.findall(r'data-case="([^"]+)"', text)  # the one that training never saw
+    assert text.count(f"<title>{case}</title>") == 3 * 3 and f"{BUNDLES[0]} on brats2021" in text
+    (results / "segmentations").rename(trained / "elsewhere")
+    assert "0 cases drawn" in succeed("reporting", BUNDLES[0], trained, "brats2021", data)

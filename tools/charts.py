@@ -105,7 +105,7 @@ def curves(log: pd.DataFrame, regions: Iterable[str]) -> list[Draw]:
 def _points(axes: Axes, x: Any, y: Any, cases: Iterable[str], colour: str, label: str, marker: str = "o") -> None:
     thin: Any = {"edgecolors": "#333", "linewidths": 0.7} if marker != "x" else {"linewidths": 1.6}
     drawn = axes.scatter(x, y, s=34, c=colour, marker=marker, label=label, zorder=3, **thin)
-    drawn.set_urls([address(case) for case in cases] + [""])  # one address alone would be drawn without a link
+    drawn.set_urls([address(case) for case in cases])
 
 
 def distribution(axes: Axes, scores: pd.DataFrame, metric: str, title: str) -> None:

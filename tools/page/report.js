@@ -59,7 +59,7 @@ function showSlices(root, content) {
       view.style.backgroundImage = [...over, `url(${image})`].join(",");
       place(view, content, +slider.value);
     }
-    number.textContent = +slider.value + 1 + " of " + content.shape[2] + ", foot to head";
+    number.textContent = "slice " + (+slider.value + 1) + " of " + content.shape[2];
   }
   slider.oninput = layer.onchange = draw;
   draw();
