@@ -14,6 +14,7 @@ from tools.pictures import COLOURS, rgb
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
 SOFTWARE = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]  # WebGL without a GPU
 WIDTHS = (1400, 390)
+CASES = ("details.case", "all => all.map(one => one.dataset.case)")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def visit(browser):
 
     def open_page(folder, width=1400):
         page = browser.new_page(viewport={"width": width, "height": 900})
-        page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
+        page.on("console", lambda m: (m.type == "error" or "Too many" in m.text) and complaints.append(m.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url[:200]}"))
         page.on(
@@ -83,7 +84,7 @@ def set_slice(details, index):
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_case_opens_and_its_slices_follow_the_slider(width, whole, visit):  # noqa: F811
     page = visit(whole / "report", width)
-    cases = page.eval_on_selector_all("details.case", "all => all.map(one => one.dataset.case)")
+    cases = page.eval_on_selector_all(*CASES)
     assert len(cases) == 6
     for case in cases:
         details = open_case(page, case)
@@ -120,7 +121,7 @@ def test_a_link_or_a_point_of_a_chart_opens_its_case(whole, visit):  # noqa: F81
     assert not page.locator(f"details[data-case='{case}']").get_attribute("open")
     point.click()
     page.locator(f"details[data-case='{case}'][open] .modalities .tile").first.wait_for()
-    other = next(c for c in page.eval_on_selector_all("details.case", "d => d.map(x => x.dataset.case)") if c != case)
+    other = next(c for c in page.eval_on_selector_all(*CASES) if c != case)
     page.goto("about:blank")
     page.goto((whole / "report" / "report.html").as_uri() + f"#case/{quote(other)}")
     page.locator(f"details[data-case='{other}'][open] .modalities .tile").first.wait_for()
@@ -152,7 +153,7 @@ def test_the_viewer_puts_the_same_side_on_the_left_as_the_pictures(whole, visit)
     """In the axial pane of the viewer and in the slices, the tumour of a case lies on the same side."""
     page = visit(whole / "report")
     sides = []
-    for case in page.eval_on_selector_all("details.case", "d => d.map(x => x.dataset.case)")[:3]:
+    for case in page.eval_on_selector_all(*CASES)[:3]:
         details = open_case(page, case)
         details.locator("select.layer").select_option("reference")
         details.locator("button.open").click()
@@ -170,6 +171,16 @@ def test_the_viewer_puts_the_same_side_on_the_left_as_the_pictures(whole, visit)
         details.locator("summary").click()
     sides = np.array(sides).reshape(-1, 2)
     assert np.allclose(sides[:, 0], sides[:, 1], atol=0.2) and np.abs(sides[:, 0] - 0.5).max() > 0.15
+
+
+def test_one_viewer_is_open_at_a_time_for_browsers_keep_few(whole, visit):  # noqa: F811
+    page = visit(whole / "report")
+    first, second = (open_case(page, case) for case in page.eval_on_selector_all(*CASES)[:2])
+    for details, other in ((first, second), (second, first), (first, second)):
+        details.locator("button.open").click()
+        details.locator("[data-ready]").wait_for(state="attached", timeout=30_000)
+        assert other.locator("button.open").is_visible() and not other.locator(".solid canvas").is_visible()
+        assert (pixels(details.locator(".slices canvas")).max(axis=-1) > 40).mean() > 0.05
 
 
 def test_the_reports_of_scans_without_labels_and_without_cases_open_too(patients, tmp_path, visit):

@@ -103,10 +103,23 @@ async function labels(content, kind) {
   return image;
 }
 
+let closeViewer = () => {};
+
+// one viewer at a time: a browser keeps 16 WebGL contexts at most, and a viewer has two
 async function showViewer(root, content) {
+  closeViewer();
+  const viewer = root.querySelector(".viewer");
+  const pristine = viewer.cloneNode(true);
   const [scan, map] = [".scan", ".map"].map((name) => root.querySelector(name));
   for (const element of root.querySelectorAll(".viewer [hidden]")) element.hidden = false;
   root.querySelector(".open").hidden = true;
+  const engines = [];
+  closeViewer = () => {
+    for (const engine of engines) engine.gl.getExtension("WEBGL_lose_context").loseContext();
+    viewer.replaceWith(pristine);
+    root.querySelector(".open").hidden = false;
+    delete root.dataset.ready;
+  };
   if (!window.niivue) await load("cases/niivue.js");
   for (const name of Object.keys(content.images)) scan.add(new Option(name));
   scan.value = "T1ce" in content.images ? "T1ce" : scan.options[0].value;
@@ -117,6 +130,7 @@ async function showViewer(root, content) {
   const solid = new niivue.Niivue({ ...options, show3Dcrosshair: false, isOrientCube: true });
   await slices.attachToCanvas(root.querySelector(".slices canvas"));
   await solid.attachToCanvas(root.querySelector(".solid canvas"));
+  engines.push(slices, solid);
   slices.setSliceType(slices.sliceTypeMultiplanar);
   solid.setSliceType(solid.sliceTypeRender);
   async function add(kind, name, colour, opacity) {
