@@ -31,9 +31,8 @@ demo: setup ## make synthetic patients, train NeuroSeg3D, score it, segment new 
 	$(PY) -m tools.synthetic --output $(DEMO)/patients --cases 16 --size 96
 	$(PY) -m tools.synthetic --output $(DEMO)/new --cases 2 --size 96 --seed 1
 	$(RUN) training $(call DEMO_LAYERS,patients) --epochs 10 --iterations_per_epoch 100 --resume False
-	$(RUN) evaluating $(call DEMO_LAYERS,patients)
+	$(RUN) evaluating $(call DEMO_LAYERS,patients) --report True
 	$(RUN) inferring $(call DEMO_LAYERS,new)
-	$(RUN) reporting $(call DEMO_LAYERS,patients)
 	@echo
 	@echo "best checkpoint   $(DEMO)/models/model.pt"
 	@echo "scores            $(DEMO)/results/scores"
