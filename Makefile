@@ -12,6 +12,7 @@ URL ?=
 SCHEMA ?=
 FORMAT ?= torchscript
 DEMO ?= demo
+RESULTS ?= bundles/$(BUNDLE)/eval
 PYTHON ?= python3.11
 PY = .venv/bin/python
 RUN = $(PY) -m monai.bundle run
@@ -31,8 +32,8 @@ ALSO = $(if $(SEVERAL),--config_file "[$$(sed -n "s/^  - \(.*\)/'\1',/p" bundles
 GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data check train evaluate infer table compare ablation release verify export test smoke lint show \
-	benchmark clean
+.PHONY: help setup demo data check train evaluate infer report watch table compare ablation release verify export test \
+	smoke lint show benchmark clean
 
 help: ## print the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -49,13 +50,14 @@ demo: setup ## make synthetic patients, train NeuroSeg3D, score it, segment new 
 	$(PY) -m tools.synthetic --output $(DEMO)/patients --cases 16 --size 96
 	$(PY) -m tools.synthetic --output $(DEMO)/new --cases 2 --size 96 --seed 1
 	$(RUN) training $(call DEMO_LAYERS,patients) --epochs 10 --iterations_per_epoch 100 --resume False
-	$(RUN) evaluating $(call DEMO_LAYERS,patients)
+	$(RUN) evaluating $(call DEMO_LAYERS,patients) --report True
 	$(RUN) inferring $(call DEMO_LAYERS,new)
 	@echo
 	@echo "best checkpoint   $(DEMO)/models/model.pt"
 	@echo "scores            $(DEMO)/results/scores"
 	@echo "label maps        $(DEMO)/results/segmentations"
 	@echo "curves            $(DEMO)/results/training.csv, $(DEMO)/results/tensorboard"
+	@echo "report            $(DEMO)/results/report/report.html"
 	@echo "real data next    make train BUNDLE=neuroseg3d COHORT=brats2021 DATA=the/folder/as/downloaded"
 
 train: setup ## train BUNDLE on COHORT in DATA (ARGS="--epochs 50 ...", RECIPE=a name in bundles/common/recipes, DEVICES=2)
@@ -72,6 +74,12 @@ data: setup ## download COHORT=msd to DATA (default: data); the others need a re
 
 check: setup ## say of every case of COHORT in DATA whether it can be used
 	$(PY) -m tools.check --cohort $(COHORT) --dataset_dir $(DATA) --output bundles/$(BUNDLE)/eval $(ARGS)
+
+report: setup ## a page of curves, scores and pictures of what lies in BUNDLE's results
+	$(RUN) reporting $(LAYERS)
+
+watch: setup ## follow the training of BUNDLE in a browser: curves, and a picture at every validation (RESULTS=folder)
+	.venv/bin/tensorboard --logdir $(RESULTS)/tensorboard --reload_interval 10
 
 table: setup ## parameters and FLOPs of the four networks
 	@$(PY) -m tools.networks

@@ -169,7 +169,7 @@ class Progress:
     Args:
         unit: what one step is called.
         total: number of steps; without it, epochs times their length.
-        validator: evaluator whose key metric is shown.
+        validator: evaluator whose last Dice is shown.
     """
 
     def __init__(self, unit: str = "step", total: int | None = None, validator: Engine | None = None) -> None:
@@ -189,8 +189,8 @@ class Progress:
         output = engine.state.output[0]
         if "loss" in output:
             shown = {"loss": f"{float(output['loss']):.3f}"}
-            if self.validator is not None and self.validator.state.best_metric_epoch > 0:
-                shown["best dice"] = f"{float(self.validator.state.best_metric):.3f}"
+            if self.validator is not None and "dice" in self.validator.state.metrics:
+                shown["dice"] = f"{self.validator.state.metrics['dice']:.3f}"
             self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
 

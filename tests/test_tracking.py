@@ -1,0 +1,61 @@
+"""What a run leaves to look at: TensorBoard, MLflow, its record, and a report when asked."""
+
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.conftest import BUNDLES, succeed
+from tools.pictures import COLOURS, rgb
+
+
+@pytest.fixture(scope="module")
+def trained(patients, tmp_path_factory):
+    """The folder of a training of two epochs that MLflow tracked."""
+    folder = tmp_path_factory.mktemp("tracked")
+    tracking = {"tracking": "bundles/common/mlflow.yaml", "epochs": 2}
+    succeed("training", BUNDLES[0], folder, "brats2021", patients("brats2021"), **tracking)
+    return folder
+
+
+def test_tensorboard_shows_the_curves_and_one_picture_an_epoch(trained):
+    board = EventAccumulator(str(trained / "results" / "tensorboard"))
+    board.Reload()
+    assert {"loss", "learning_rate", "dice_WT/train", "dice_WT/validate"} <= set(board.Tags()["scalars"])
+    pictures = board.Images("first validation patient")
+    assert [picture.step for picture in pictures] == [1, 2]
+    shown = np.asarray(Image.open(io.BytesIO(pictures[0].encoded_image_string)).convert("RGB"))
+    assert (shown == rgb(COLOURS["WT"])).all(axis=-1).any()  # the reference, whatever an untrained network says
+
+
+def test_mlflow_keeps_the_settings_the_metrics_and_the_files(trained):
+    mlflow = pytest.importorskip("mlflow")
+    mlflow.set_tracking_uri(f"sqlite:///{trained}/results/mlruns.db")
+    runs = mlflow.search_runs(search_all_experiments=True)
+    assert len(runs) == 1 and runs["status"][0] == "FINISHED"
+    assert {"params.fold", "params.cohort", "params.learning_rate", "params.patch_size"} <= set(runs)
+    assert runs["params.patch_size"][0] == "[32, 32, 32]"
+    assert np.isfinite(runs["metrics.dice_WT"][0]) and np.isfinite(runs["metrics.train_loss"][0])
+    history = mlflow.MlflowClient().get_metric_history(runs["run_id"][0], "iou_WT")
+    assert {entry.step for entry in history} == {1, 2}
+    kept = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(runs["run_id"][0])}
+    assert {"model.pt", "patients.json", "training.csv"} <= kept
+    assert any(name.startswith("config") for name in kept)
+
+
+def test_a_run_leaves_its_record_and_ends_with_a_report_when_asked(trained, patients):
+    data, results = patients("brats2021"), trained / "results"
+    succeed("evaluating", BUNDLES[0], trained, "brats2021", data, report=True)
+    text = (results / "report" / "report.html").read_text()
+    for name in ("training", "evaluating"):
+        record = json.loads((results / "runs" / f"{name}.json").read_text())
+        assert record["state"] == "finished" and record["seconds"] > 0 and record["peak_memory_gb"]
+        assert f"{name}: {record['started']}" in text and "<code>patch_size=[32, 32, 32]</code>" in text
+    (case,) = re.findall(r'data-case="([^"]+)"', text)  # the one that training never saw
+    assert text.count(f"<title>{case}</title>") == 3 * 3 and f"{BUNDLES[0]} on brats2021" in text
+    (results / "segmentations").rename(trained / "elsewhere")
+    assert "0 cases drawn" in succeed("reporting", BUNDLES[0], trained, "brats2021", data)
