@@ -32,7 +32,7 @@ BLINDNESS = {
 
 
 def task(cohort="brats2021", modalities=("T1", "FLAIR")):
-    return Task(BRATS["cohorts"][cohort], modalities, BRATS["classes"], BRATS["regions"])
+    return Task(BRATS["cohorts"][cohort], modalities, BRATS["usual"]["classes"], BRATS["usual"]["regions"])
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from tools.files import whole
+from tools.parallel import rank
 
 try:
     import resource
@@ -69,6 +70,8 @@ class RunRecord:
         self.write(engine, "not finished")
 
     def write(self, engine: Engine, state: str) -> None:
+        if rank():
+            return
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.machine()
         content: dict[str, Any] = {
             "run": self.path.stem,

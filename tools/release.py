@@ -26,6 +26,7 @@ from monai.bundle.utils import merge_kv
 from monai.utils import BundlePropertyConfig
 
 from tools.errors import InputError
+from tools.files import whole
 from tools.show import merged
 
 ROOT = Path(__file__).parents[1]
@@ -77,7 +78,7 @@ def workflow(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 def configs(bundle: str) -> dict[str, dict[str, Any]]:
     """All config files of a release, by name: the workflows, the overlays of common/ and the recipes."""
     with contextlib.chdir(ROOT):
-        config = merged(f"bundles/{bundle}/args.yaml").get()
+        config = merged(f"bundles/{bundle}/args.yaml", without=["report"]).get()  # it needs libraries of its own
     config = {**config, "bundle_root": "."}
     # `run` puts the folder on the path only after `initialize`, and only as it is spelt
     config["imports"] = [*config["imports"], "$import os", "$import sys"]
@@ -179,14 +180,11 @@ def pack(bundle: str, output: str = "dist", weights: str = "", url: str = "") ->
     """Write the zip of one bundle: the same files give the same bytes, on any day."""
     files = content(bundle, weights, url)
     target = Path(output) / f"{bundle}_v{metadata(bundle)['version']}.zip"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
-    with zipfile.ZipFile(part, "w") as archive:
+    with whole(target) as part, zipfile.ZipFile(part, "w") as archive:
         for name in sorted(files):
             entry = zipfile.ZipInfo(f"{bundle}/{name}")  # dated 1980
             entry.create_system, entry.external_attr, entry.compress_type = 3, 0o644 << 16, zipfile.ZIP_DEFLATED
             archive.writestr(entry, files[name], compresslevel=9)
-    part.replace(target)
     return target
 
 

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import fire
 import yaml
 from monai.bundle import ConfigParser
 from monai.bundle.scripts import update_kwargs
 
 
-def merged(args_file: str, recipe: str = "") -> ConfigParser:
-    """The merged, unresolved config of a bundle, with the settings of its args file and of a recipe's file over it."""
+def merged(args_file: str, recipe: str = "", without: Sequence[str] = ()) -> ConfigParser:
+    """The merged, unresolved config of a bundle, with the settings of its args file and of a recipe's file over it.
+
+    Args:
+        args_file: lists the layers.
+        recipe: path of a recipe.
+        without: names of layers to leave out, as `report`.
+    """
     args = update_kwargs(args_file, **(ConfigParser.load_config_file(recipe) if recipe else {}))
+    layers = [path for path in args["config_file"] if Path(path).stem not in without]
     parser = ConfigParser()
-    parser.read_config(args["config_file"])
+    parser.read_config(layers)
     for key, value in args.items():
         if key not in ("config_file", "meta_file", "logging_file"):
             parser[key] = value
     return parser
 
 
-def main(args_file: str, key: str = "") -> None:
+def main(args_file: str, key: str = "", recipe: str = "") -> None:
     """Print the merged config, or one part of it, as YAML."""
-    print(yaml.safe_dump(merged(args_file)[key], sort_keys=False, allow_unicode=True, width=120))
+    print(yaml.safe_dump(merged(args_file, recipe)[key], sort_keys=False, allow_unicode=True, width=120))
 
 
 if __name__ == "__main__":

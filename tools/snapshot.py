@@ -9,6 +9,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 from torch.utils.tensorboard import SummaryWriter
 
+from tools.parallel import rank
 from tools.pictures import outlined
 from tools.volumes import Volumes, to_bytes
 
@@ -31,7 +32,7 @@ class Snapshot:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.show)
 
     def show(self, engine: Any) -> None:
-        if engine.state.iteration != 1:
+        if engine.state.iteration != 1 or rank():
             return
         item = {key: np.asarray(engine.state.output[0][key].float().cpu()) for key in ("image", *KINDS)}
         masks = {kind: dict(zip(self.regions, item[key] > 0, strict=True)) for key, kind in KINDS.items()}

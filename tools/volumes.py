@@ -13,9 +13,9 @@ import numpy as np
 from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 
-from tools.cohort import channel_indices
 from tools.errors import InputError
 from tools.score import read_classes
+from tools.survey import channel_indices
 
 Mask = NDArray[np.bool_]
 LARGEST = 256  # voxels an edge of what is drawn; a finer grid is thinned out
