@@ -122,7 +122,9 @@ def modules(text: str) -> list[Path]:
             continue
         found.add(path)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tools."):
+            if isinstance(node, ast.ImportFrom) and node.module == "tools":
+                queue |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tools."):
                 queue.add(str(node.module).split(".")[1])
     return sorted([ROOT / "tools" / "__init__.py", *found])
 
