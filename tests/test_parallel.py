@@ -49,7 +49,12 @@ def test_every_case_is_in_exactly_one_share(cases, number, monkeypatch):
 def test_two_processes_learn_as_one_of_the_same_total_batch(patients, tmp_path):
     """Whole volumes, all four patients in each step, and a loss that is a mean over patients: the steps must agree."""
     data = patients("brats2021")
-    settings = {"patch_size": [48, 48, 48], "augment": [], "losses::dice_bce::dice_weight": 0, "iterations_per_epoch": 3}
+    settings = {
+        "patch_size": [48, 48, 48],
+        "augment": [],
+        "losses::dice_bce::dice_weight": 0,
+        "iterations_per_epoch": 3,
+    }
     succeed("training", BUNDLES[0], tmp_path / "one", "brats2021", data, test_share=0, batch_size=4, **settings)
     settings |= {"batch_size": 2}
     finish(start("training", "multi_gpu_train", BUNDLES[0], tmp_path / "two", "brats2021", data, **settings))

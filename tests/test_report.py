@@ -37,7 +37,7 @@ def report(data, folder, cohort="brats2021"):
     write_report(
         bundle="resunet",
         cohort=cohort,
-        found=find_cases(str(data), task(cohort).convention, FOUR),
+        find=lambda: find_cases(str(data), task(cohort).convention, FOUR),
         task=task(cohort, FOUR),
         output_dir=str(folder),
         ckpt_dir=str(folder),

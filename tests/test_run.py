@@ -112,6 +112,7 @@ def test_a_label_on_a_native_grid_comes_back_from_the_training_grid(convention, 
     make_patients(tmp_path / "data", cases=1, size=56, convention=convention, spacing=spacing)
     parser = parser_of(convention, tmp_path / "data", "brats", "train", "inference", output_dir=str(tmp_path / "out"))
     case = parser.get_parsed_content("found")[0][0]
+    parser["preprocessing::transforms"] = "$@read_label + @read"
     item = parser.get_parsed_content("preprocessing")(case)
     assert np.allclose(item["image"].pixdim, 1) and item["image"].shape[1:] == item["label"].shape[1:]
     classes, regions = parser.get_parsed_content("classes"), parser.get_parsed_content("regions")

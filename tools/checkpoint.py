@@ -105,7 +105,7 @@ class Checkpoints:
     ) -> None:
         self.folder, self.state, self.validator = Path(folder), dict(state), validator
         self.settings, self.patients, self.resume = json.loads(json.dumps(settings)), patients, resume
-        self.stopped_by = 0
+        self.stopped_by = self.leaving_by = 0
         self.previous: dict[int, Any] = {}
 
     def attach(self, engine: Engine) -> None:
@@ -198,14 +198,16 @@ class Checkpoints:
 
     def asked_to_stop(self) -> bool:
         """Whether any process got a signal: all leave after the same step."""
-        self.stopped_by = max(gather([self.stopped_by]))
-        return self.stopped_by > 0
+        self.leaving_by = max(
+            gather([self.stopped_by])
+        )  # apart, or this process's own first signal would count as its second
+        return self.leaving_by > 0
 
     def leave(self, engine: Engine) -> None:
         self.release_signals()
         logger.info(f"stopped at step {engine.state.iteration}; the same command goes on from there.")
         gather([])  # torchrun ends all when one leaves: the checkpoint must be written by now
-        raise SystemExit(128 + self.stopped_by)
+        raise SystemExit(128 + self.leaving_by)
 
     def release_signals(self, engine: Engine | None = None) -> None:
         for number, handler in self.previous.items():

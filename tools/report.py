@@ -60,7 +60,7 @@ def draw_cases(cases: Sequence[Mapping[str, Any]], predictions: Sequence[str], t
 def write_report(
     bundle: str,
     cohort: str,
-    found: tuple[list[dict], list[str]],
+    find: Callable[[], tuple[list[dict], list[str]]],
     task: Task,
     output_dir: str,
     ckpt_dir: str,
@@ -73,7 +73,7 @@ def write_report(
     Args:
         bundle: its name.
         cohort: the name of the data set.
-        found: its cases and a sentence on each that was left out, as `tools.cohort.find_cases` gives them.
+        find: gives its cases and a sentence on each that was left out, as `tools.cohort.find_cases` does.
         task: what its files mean.
         output_dir: where training.csv and the records of the runs lie.
         ckpt_dir: where patients.json lies.
@@ -85,6 +85,7 @@ def write_report(
         InputError: there is neither a training nor a label map to report on.
     """
     results, target = Results.read(Path(output_dir), Path(ckpt_dir), Path(scores)), Path(folder)
+    found = find()
     cases = [case for case in found[0] if Path(segmentations, f"{case['case']}.nii.gz").is_file()]
     if results.log.empty and not cases:
         raise InputError(f"'{output_dir}' holds neither training.csv nor label maps; train or infer first.")
