@@ -28,8 +28,7 @@ def test_the_notebook_is_kept_without_outputs_and_stands_as_a_page_too():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
     page = (ROOT / "docs" / "demo.md").read_text()
-    told = [
-        cell.source if cell.cell_type == "markdown" else f"```python\n{cell.source}\n```" for cell in notebook.cells
-    ]
+    fence = {"markdown": "{}", "code": "```python\n{}\n```"}
+    told = [fence[cell.cell_type].format(cell.source) for cell in notebook.cells]
     assert page == "\n\n".join(told) + "\n"
     assert re.match("# From synthetic patients to a report", page)

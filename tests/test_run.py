@@ -279,6 +279,6 @@ def test_mlflow_tracks_a_training(patients, tmp_path):
     succeed("training", BUNDLES[0], tmp_path, "brats2021", data, tracking="mlflow", tracking_uri=uri, epochs=1)
     import mlflow
 
-    mlflow.set_tracking_uri(uri)
-    tracked = mlflow.search_runs(search_all_experiments=True)
-    assert len(tracked) == 1 and np.isfinite(tracked["metrics.dice_WT"]).all()
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    (tracked,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert np.isfinite(tracked.data.metrics["dice_WT"])
