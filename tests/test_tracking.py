@@ -34,15 +34,15 @@ def test_tensorboard_shows_the_curves_and_one_picture_an_epoch(trained):
 
 def test_mlflow_keeps_the_settings_the_metrics_and_the_files(trained):
     mlflow = pytest.importorskip("mlflow")
-    mlflow.set_tracking_uri(f"sqlite:///{trained}/results/mlruns.db")
-    runs = mlflow.search_runs(search_all_experiments=True)
-    assert len(runs) == 1 and runs["status"][0] == "FINISHED"
-    assert {"params.fold", "params.cohort", "params.learning_rate", "params.patch_size"} <= set(runs)
-    assert runs["params.patch_size"][0] == "[32, 32, 32]"
-    assert np.isfinite(runs["metrics.dice_WT"][0]) and np.isfinite(runs["metrics.train_loss"][0])
-    history = mlflow.MlflowClient().get_metric_history(runs["run_id"][0], "iou_WT")
-    assert {entry.step for entry in history} == {1, 2}
-    kept = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(runs["run_id"][0])}
+    client = mlflow.MlflowClient(
+        f"sqlite:///{trained}/results/mlruns.db"
+    )  # set_tracking_uri would reach other tests' runs
+    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert run.info.status == "FINISHED" and {"fold", "cohort", "learning_rate"} <= set(run.data.params)
+    assert run.data.params["patch_size"] == "[32, 32, 32]"
+    assert np.isfinite(run.data.metrics["dice_WT"]) and np.isfinite(run.data.metrics["train_loss"])
+    assert {entry.step for entry in client.get_metric_history(run.info.run_id, "iou_WT")} == {1, 2}
+    kept = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     assert {"model.pt", "patients.json", "training.csv"} <= kept
     assert any(name.startswith("config") for name in kept)
 
