@@ -146,7 +146,7 @@ def card(bundle: str, weights: str) -> str:
 
 
 def trained(bundle: str, weights: str, url: str) -> dict[str, bytes]:
-    """The files that bring the weights: `model.pt`, or its URL and hash; and the patients that it has seen."""
+    """The files that bring the weights: `model.pt`, or its URL and hash; and what is recorded beside it."""
     path = Path(weights) if weights else ROOT / "bundles" / bundle / "models" / "model.pt"
     if not path.is_file():
         if weights or url:
@@ -160,8 +160,13 @@ def trained(bundle: str, weights: str, url: str) -> dict[str, bytes]:
     entry |= {"hash_val": hashlib.sha256(content).hexdigest(), "hash_type": "sha256"}
     large_files = yaml.safe_dump({"large_files": [entry]}, sort_keys=False).encode()
     files = {"large_files.yml": large_files} if url else {"models/model.pt": content}
-    record = path.with_name("patients.json")  # whom it must not be tested on
-    return files | ({"models/patients.json": record.read_bytes()} if record.is_file() else {})
+    beside = (
+        "patients.json",
+        "settings.json",
+        "after_treatment.json",
+    )  # whom it must not be tested on, how it was made
+    records = {f"models/{name}": path.with_name(name) for name in beside}
+    return files | {name: record.read_bytes() for name, record in records.items() if record.is_file()}
 
 
 def content(bundle: str, weights: str = "", url: str = "") -> dict[str, bytes]:
