@@ -160,11 +160,7 @@ def trained(bundle: str, weights: str, url: str) -> dict[str, bytes]:
     entry |= {"hash_val": hashlib.sha256(content).hexdigest(), "hash_type": "sha256"}
     large_files = yaml.safe_dump({"large_files": [entry]}, sort_keys=False).encode()
     files = {"large_files.yml": large_files} if url else {"models/model.pt": content}
-    beside = (
-        "patients.json",
-        "settings.json",
-        "after_treatment.json",
-    )  # whom it must not be tested on, how it was made
+    beside = ("patients.json", "settings.json", "after_treatment.json")  # whom not to test on, how it was made
     records = {f"models/{name}": path.with_name(name) for name in beside}
     return files | {name: record.read_bytes() for name, record in records.items() if record.is_file()}
 
