@@ -1,6 +1,7 @@
 """Two runs are told apart by the cases they share."""
 
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -80,7 +81,7 @@ def test_runs_that_cannot_be_compared_are_told(tmp_path, runs, capsys, monkeypat
         with pytest.raises(InputError, match=told):
             compare(runs[0], other, metric)
     (tmp_path / "notes.csv").write_text("a,case\n1,2\n")
-    monkeypatch.setattr(module.sys, "argv", ["compare", runs[0], str(tmp_path / "notes.csv"), "--metric=dice"])
+    monkeypatch.setattr(sys, "argv", ["compare", runs[0], str(tmp_path / "notes.csv"), "--metric=dice"])
     with pytest.raises(SystemExit) as stopped:
         module.main()
     assert stopped.value.code == 2 and "is no scores.csv" in capsys.readouterr().err

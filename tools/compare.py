@@ -6,16 +6,14 @@ A run is a folder that tools.score or `evaluating` has written scores.csv to, or
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-import fire
 import numpy as np
 import pandas as pd
 from scipy.stats import wilcoxon
 
-from tools.errors import InputError
+from tools.errors import InputError, command_line
 from tools.score import mean_interval
 
 METRICS = ("dice", "hd95", "lesion_dice")
@@ -80,11 +78,7 @@ def compare(run_a: str, run_b: str, metric: str | None = None, worst: int = 10) 
 
 
 def main() -> None:
-    try:
-        fire.Fire(compare, name="tools.compare")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command_line(compare, "tools.compare")
 
 
 if __name__ == "__main__":

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import fire
 import yaml
 
 from tools.check import BRATS
 from tools.cohort import FOLDS, find_cases, patients, split
-from tools.errors import InputError, one_of
+from tools.errors import command_line, one_of
 from tools.files import whole
 
 
@@ -67,11 +65,7 @@ def datalist(
 
 
 def main() -> None:
-    try:
-        fire.Fire(datalist, name="tools.datalist")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command_line(datalist, "tools.datalist")
 
 
 if __name__ == "__main__":

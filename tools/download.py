@@ -7,11 +7,10 @@ import shutil
 import sys
 from pathlib import Path
 
-import fire
 from monai.apps import DecathlonDataset, download_and_extract
 from monai.apps.utils import HashCheckError
 
-from tools.errors import InputError
+from tools.errors import InputError, command_line
 
 TASK = "Task01_BrainTumour"
 
@@ -59,11 +58,7 @@ def download(
 
 
 def main() -> None:
-    try:
-        fire.Fire(download, name="tools.download")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command_line(download, "tools.download")
 
 
 if __name__ == "__main__":

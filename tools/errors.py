@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+import fire
+
 
 class InputError(ValueError):
     """A case, file or setting is wrong; the message names it and the mend."""
@@ -17,6 +19,15 @@ def one_of(options: Mapping[str, Any], name: str, setting: str) -> Any:
     if name not in options:
         raise InputError(f"{setting} must be one of {', '.join(options)}; it is '{name}'.")
     return options[name]
+
+
+def command_line(component: Any, name: str) -> None:
+    """Run a function, or several by name, as a command; an InputError becomes one line and the exit status 2."""
+    try:
+        fire.Fire(component, name=name)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def check_patch_size(patch_size: Sequence[int], multiple: int) -> None:

@@ -7,19 +7,17 @@ written is read again and compared with PyTorch on a random patch.
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fire
 import torch
 from monai.bundle import ConfigParser, ckpt_export, onnx_export
 
 from tools.checkpoint import fill, read_checkpoint
-from tools.errors import InputError, one_of
+from tools.errors import InputError, command_line, one_of
 from tools.release import ROOT, content, metadata
 
 Network = Callable[[torch.Tensor], torch.Tensor]
@@ -124,11 +122,7 @@ def export(bundle: str, format: str = "torchscript", output: str = "dist", weigh
 
 
 def main() -> None:
-    try:
-        fire.Fire(export, name="tools.export")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command_line(export, "tools.export")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,11 @@ import copy
 import hashlib
 import json
 import re
-import sys
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import fire
 import yaml
 from monai.bundle import ConfigParser
 from monai.bundle.properties import InferProperties, TrainProperties
@@ -25,7 +23,7 @@ from monai.bundle.reference_resolver import ReferenceResolver
 from monai.bundle.utils import merge_kv
 from monai.utils import BundlePropertyConfig
 
-from tools.errors import InputError
+from tools.errors import InputError, command_line
 from tools.files import whole
 from tools.show import merged
 
@@ -208,11 +206,7 @@ def release(bundle: str = "all", output: str = "dist", weights: str = "", url: s
 
 
 def main() -> None:
-    try:
-        fire.Fire(release, name="tools.release")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command_line(release, "tools.release")
 
 
 if __name__ == "__main__":

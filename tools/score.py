@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -15,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import fire
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -24,7 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from tools.challenges import CHALLENGES, case_scores
-from tools.errors import InputError, one_of
+from tools.errors import InputError, command_line, one_of
 from tools.files import whole
 from tools.metrics import PERFECT, Row
 from tools.scan import file_fault
@@ -224,11 +222,7 @@ def score(
 
 
 def main() -> None:
-    try:
-        fire.Fire(score, name="tools.score")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command_line(score, "tools.score")
 
 
 if __name__ == "__main__":

@@ -6,19 +6,17 @@ python -m tools.synthetic --output DIR --cases 16 --size 96 --seed 0 --conventio
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import fire
 import nibabel as nib
 import numpy as np
 import yaml
 from scipy import ndimage
 from tqdm import tqdm
 
-from tools.errors import InputError, one_of
+from tools.errors import InputError, command_line, one_of
 from tools.faults import KINDS, plant
 from tools.files import whole
 from tools.phantom import SIGNAL, make_patient
@@ -173,11 +171,7 @@ def command(
 
 def main() -> None:
     command.__doc__ = make_patients.__doc__
-    try:
-        fire.Fire(command, name="tools.synthetic")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command_line(command, "tools.synthetic")
 
 
 if __name__ == "__main__":

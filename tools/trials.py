@@ -16,11 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import fire
 import pandas as pd
 
 from tools.compare import differences, significance
-from tools.errors import InputError, one_of
+from tools.errors import InputError, command_line, one_of
 from tools.files import whole
 from tools.networks import cost
 from tools.show import merged
@@ -112,11 +111,7 @@ def settings(output: str, cohort: str, dataset_dir: str, bundle: str, over: str,
 
 
 def main() -> None:
-    try:
-        fire.Fire({"bundles": bundles, "settings": settings}, name="tools.trials")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command_line({"bundles": bundles, "settings": settings}, "tools.trials")
 
 
 if __name__ == "__main__":

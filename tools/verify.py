@@ -16,10 +16,9 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
-import fire
 import yaml
 
-from tools.errors import InputError
+from tools.errors import InputError, command_line
 from tools.release import LARGE, bundles, metadata
 from tools.synthetic import make_patients
 
@@ -196,11 +195,7 @@ def verify(bundle: str = "all", output: str = "dist", schema: str = "") -> None:
 
 
 def main() -> None:
-    try:
-        fire.Fire(verify, name="tools.verify")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command_line(verify, "tools.verify")
 
 
 if __name__ == "__main__":
