@@ -4,11 +4,15 @@ import os
 import shutil
 from urllib.parse import quote
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.test_report import predict, report, whole  # noqa: F401 (a fixture)
+from tests.conftest import REAL
+from tests.test_pictures import task
+from tests.test_report import FOUR, predict, report, whole  # noqa: F401 (a fixture)
+from tools.cohort import find_cases
 from tools.pictures import COLOURS, rgb
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
@@ -194,3 +198,25 @@ def test_the_reports_of_scans_without_labels_and_without_cases_open_too(patients
     assert details.locator(".planes .tile").count() == 3
     details.locator("button.open").click()
     details.locator("[data-ready]").wait_for(state="attached", timeout=30_000)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real patients of ../shared/data are not on this machine")
+def test_a_report_of_real_patients_opens_every_case_and_stays_small(visit, tmp_path):
+    """Their references, moved, stand in for predictions."""
+    data = REAL / "BraTS2018"
+    (tmp_path / "segmentations").mkdir()
+    cases = find_cases(str(data), task("brats2018").convention, FOUR)[0]
+    for shift, case in enumerate(cases):
+        label = nib.load(case["label"])
+        moved = np.roll(np.asarray(label.dataobj), shift % 5, axis=0)
+        nib.save(nib.Nifti1Image(moved, label.affine), tmp_path / "segmentations" / f"{case['case']}.nii.gz")
+    report(data, tmp_path, "brats2018")
+    folder = tmp_path / "report"
+    seen = [folder / "report.html", *(folder / "cases").rglob("*")]
+    assert sum(path.stat().st_size for path in seen if path.is_file()) < 30e6 * len(cases) / 20 + 4e6  # and the viewer
+    page = visit(folder)
+    names = page.eval_on_selector_all(*CASES)
+    assert sorted(names) == [case["case"] for case in cases]
+    for name in names:
+        open_case(page, name)

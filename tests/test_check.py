@@ -269,6 +269,8 @@ def test_a_training_leaves_out_what_cannot_be_used_and_strict_stops_it(data, tmp
     assert f"left out, {BAD}: '" in printed and "5 of 6 cases used; see '" in printed
     record = json.loads((tmp_path / "models" / "patients.json").read_text())
     assert BAD not in record["train"] + record["validate"] + record["test"]
+    (told,) = json.loads((tmp_path / "results" / "runs" / "training.json").read_text())["left_out"]  # for the report
+    assert told.startswith(f"{BAD}: '")
 
 
 @pytest.mark.parametrize("change", ["a little moved", "a fourth axis of length 1"])

@@ -57,5 +57,8 @@ def test_a_run_leaves_its_record_and_ends_with_a_report_when_asked(trained, pati
         assert f"{name}: {record['started']}" in text and "<code>patch_size=[32, 32, 32]</code>" in text
     (case,) = re.findall(r'data-case="([^"]+)"', text)  # the one that training never saw
     assert text.count(f"<title>{case}</title>") == 3 * 3 and f"{BUNDLES[0]} on brats2021" in text
+    client = pytest.importorskip("mlflow").MlflowClient(f"sqlite:///{results}/mlruns.db")
+    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert "report.zip" in {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     (results / "segmentations").rename(trained / "elsewhere")
     assert "0 cases drawn" in succeed("reporting", BUNDLES[0], trained, "brats2021", data)

@@ -11,11 +11,13 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
 from ignite.engine import Engine, Events
 from jinja2 import Environment, FileSystemLoader
+from monai.utils import path_to_sqlite_uri
 from tqdm import tqdm
 
 from tools.charts import best_epoch, curves, save_curves, score_charts, svg
@@ -102,8 +104,22 @@ def write_report(
     shutil.copyfile(str(files("nilearn") / VIEWER), target / "cases" / "niivue.js")
     with whole(target / "report.html") as part:
         part.write_text(page(bundle, cohort, task, results, names, left_out), encoding="utf-8")
+    keep_in_mlflow(Path(output_dir, "mlruns.db"), target)
     told = f"{len(names)} cases drawn in {time.monotonic() - began:.0f} s"
     logger.info(f"{told}, {len(left_out)} left out; open '{target / 'report.html'}'.")
+
+
+def keep_in_mlflow(database: Path, folder: Path) -> None:
+    """Add the report as report.zip to the last run that MLflow tracked beside these results, if there is one."""
+    if not database.is_file():
+        return
+    from mlflow import MlflowClient  # a second to import
+
+    client = MlflowClient(path_to_sqlite_uri(str(database)))
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    for run in client.search_runs(experiments, order_by=["attributes.start_time DESC"], max_results=1):
+        with TemporaryDirectory() as scratch:  # packed, for MLflow keeps the files of a folder apart
+            client.log_artifact(run.info.run_id, shutil.make_archive(f"{scratch}/report", "zip", folder))
 
 
 def page(bundle: str, cohort: str, task: Task, results: Results, names: Sequence[str], left_out: Sequence[str]) -> str:

@@ -85,6 +85,7 @@ def usable(
         raise InputError(f"No case can be used; see '{output_dir}/check.csv'. {next(iter(faults.values()))}")
     if strict:
         refuse([*left_out, *faults.values()])
+    check.left_out += [*left_out, *faults.values()]
     for sentence in faults.values():
         logger.warning(f"left out, {sentence}")
     total, noted = len(findings) + len(left_out), sum(finding.status == "note" for finding in findings)
