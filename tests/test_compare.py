@@ -69,6 +69,13 @@ def test_cases_are_paired_by_name_and_only_the_shared_ones_count(tmp_path):
     assert differences(a, b, "dice")["WT"].to_dict() == pytest.approx({"y": 0.2, "z": 0.2})
 
 
+def test_a_run_is_a_file_its_folder_or_the_folder_of_an_evaluation(tmp_path, runs):
+    (tmp_path / "eval").mkdir()
+    scores = write(tmp_path / "eval" / "scores", [0.5, 0.6])
+    for run in (f"{scores}/scores.csv", scores, str(tmp_path / "eval")):
+        assert differences(runs[0], run, "dice").shape == (2, 2)
+
+
 def test_runs_that_cannot_be_compared_are_told(tmp_path, runs, capsys, monkeypatch):
     strangers = write(tmp_path / "strangers", [0.5], ["stranger"])
     other_rules = write(tmp_path / "rules", [0.5], challenge="glioma2023")

@@ -1,6 +1,6 @@
 """Compare two runs on the cases that both scored: `python -m tools.compare RUN_A RUN_B`.
 
-A run is a folder that tools.score or `evaluating` has written scores.csv to, or such a file.
+A run is a scores.csv, the folder that tools.score has written it to, or the output_dir of an `evaluating`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ METRICS = ("dice", "hd95", "lesion_dice")
 
 def read_run(run: str) -> tuple[pd.DataFrame, str | None]:
     """The rows of a run's scores.csv, by case and region, and whose rules they follow."""
-    path = Path(run) / "scores.csv" if Path(run).is_dir() else Path(run)
+    places = [Path(run, name) for name in ("", "scores.csv", "scores/scores.csv")]
+    path = next((place for place in places if place.is_file()), places[1])
     if not path.is_file():
         raise InputError(f"'{path}' is not there; name a folder that tools.score or evaluating wrote to.")
     rows = pd.read_csv(path, dtype={"case": str})

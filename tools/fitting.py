@@ -25,9 +25,9 @@ from tools.metrics import bounding_box
 from tools.score import to_classes
 from tools.transforms import ToLabelMapd, ToRegionsd
 
-THRESHOLDS = (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8)  # of equals the first is taken, which changes least
-SMALLEST_PIECE = (0, 10, 25, 50, 100, 250, 500, 1000)  # mm³
-SMALLEST_REGION = (0, 50, 100, 250, 500, 1000, 2000)  # mm³
+THRESHOLDS = (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8, 0.9)  # of equals the first is taken, which changes least
+SMALLEST_PIECE = (0, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)  # mm³
+SMALLEST_REGION = (0, 50, 100, 250, 500, 1000, 2500, 5000)  # mm³
 logger = logging.getLogger("bundle")
 
 
