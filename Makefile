@@ -17,7 +17,8 @@ PYTHON ?= python3.11
 PY = .venv/bin/python
 RUN = $(PY) -m monai.bundle run
 RECIPES = bundles/common/recipes
-ARGS_FILE = $(if $(RECIPE),"['bundles/$(BUNDLE)/args.yaml','$(RECIPES)/$(RECIPE).yaml']",bundles/$(BUNDLE)/args.yaml)
+COMMA = ,
+ARGS_FILE = $(if $(RECIPE),"['bundles/$(BUNDLE)/args.yaml'$(COMMA)'$(RECIPES)/$(RECIPE).yaml']",bundles/$(BUNDLE)/args.yaml)
 # a recipe names its data set itself, unless the user names one
 ITS_COHORT = $(if $(RECIPE),$(filter file,$(origin COHORT)))
 LAYERS = --args_file $(ARGS_FILE) $(if $(ITS_COHORT),,--cohort $(COHORT)) --dataset_dir $(DATA) $(ARGS)
@@ -27,7 +28,7 @@ CODE = custom_components tools tests benchmarks
 # several devices: torchrun, and one more layer over those that args.yaml lists
 SEVERAL = $(filter-out 1,$(DEVICES))
 LAUNCH = $(if $(SEVERAL),$(PY) -m torch.distributed.run --standalone --nproc_per_node=$(DEVICES) -m monai.bundle run,$(RUN))
-ALSO = $(if $(SEVERAL),--config_file "[$$(sed -n "s/^  - \(.*\)/'\1',/p" bundles/$(BUNDLE)/args.yaml | tr -d '\n')'bundles/common/multi_gpu_$(1).yaml']")
+ALSO = $(if $(SEVERAL),--config_file "[$$(sed -n "s/^  - \(.*\)/'\1'$(COMMA)/p" bundles/$(BUNDLE)/args.yaml | tr -d '\n')'bundles/common/multi_gpu_$(1).yaml']")
 # BUNDLE as the user gave it, else all
 GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
 

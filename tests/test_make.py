@@ -1,0 +1,57 @@
+"""What make prints is a command line that a shell and MONAI understand."""
+
+import ast
+import shlex
+import subprocess
+
+import pytest
+
+from tests.conftest import BUNDLES, ROOT
+
+
+def words(target, **variables):
+    """The last command of a target as a shell splits it."""
+    given = [f"{name}={value}" for name, value in {"DATA": "the/folder", **variables}.items()]
+    command = ["make", "--dry-run", "--assume-old=.venv/ready", target, *given]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    line = printed.strip().splitlines()[-1]
+    shown = subprocess.run(["sh", "-c", f"printf '%s\\n' {line}"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return shown.stdout.splitlines()
+
+
+def option(line, name):
+    return line[line.index(f"--{name}") + 1]
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+@pytest.mark.parametrize(
+    ("target", "run_id"), [("train", "training"), ("evaluate", "evaluating"), ("infer", "inferring")]
+)
+def test_make_runs_a_bundle(bundle, target, run_id):
+    line = words(target, BUNDLE=bundle, COHORT="msd", ARGS="--epochs 3")
+    assert line[1:5] == ["-m", "monai.bundle", "run", run_id] and line[-2:] == ["--epochs", "3"]
+    assert option(line, "args_file") == f"bundles/{bundle}/args.yaml"
+    assert (option(line, "cohort"), option(line, "dataset_dir")) == ("msd", "the/folder")
+
+
+def test_a_recipe_lies_over_the_bundle_and_names_its_data_set_unless_the_user_does():
+    line = words("train", BUNDLE="resunet", RECIPE="metastases_brats2024")
+    layers = ["bundles/resunet/args.yaml", "bundles/common/recipes/metastases_brats2024.yaml"]
+    assert ast.literal_eval(option(line, "args_file")) == layers and "--cohort" not in line
+    assert option(words("train", RECIPE="metastases_brats2024", COHORT="brats2021"), "cohort") == "brats2021"
+
+
+@pytest.mark.parametrize(("target", "overlay"), [("train", "multi_gpu_train"), ("evaluate", "multi_gpu_evaluate")])
+def test_several_devices_add_one_layer(target, overlay):
+    line = words(target, BUNDLE="unet3d", DEVICES="2")
+    assert "torch.distributed.run" in line and "--nproc_per_node=2" in line
+    layers = ast.literal_eval(option(line, "config_file"))
+    assert layers[0] == "bundles/common/brats.yaml" and layers[-1] == f"bundles/common/{overlay}.yaml"
+    assert all((ROOT / layer).is_file() for layer in layers)
+
+
+@pytest.mark.parametrize(
+    "target", "demo data check report watch table compare ablation release verify export show".split()
+)
+def test_every_other_target_is_a_command_that_a_shell_can_read(target):
+    assert shlex.split(" ".join(words(target)))
