@@ -23,22 +23,21 @@ SIDES = {"nibabel": "nibabel, each file once", "one": "check, 1 thread", "all": 
 def side(name: str, cohort: str, folder: str) -> None:
     """One measurement, in a process of its own: prints seconds, and MB before and at the peak."""
     import nibabel as nib
-    import yaml
 
     from tools.case_check import CaseCheck
-    from tools.check import BRATS
+    from tools.conventions import convention, task
     from tools.survey import survey
     from tools.usable import examine
 
-    brats = yaml.safe_load(BRATS.read_text(encoding="utf-8"))
-    cases = survey(folder, brats["cohorts"][cohort], brats["modalities"]).cases
+    own, brats = convention(cohort), task()
+    cases = survey(folder, own, brats["modalities"]).cases
     before, began = peak(), time.perf_counter()
     if name == "nibabel":
         for case in cases:
             for path in [*case["image"], case["label"]] if isinstance(case["image"], list) else case.values():
                 np.asanyarray(nib.load(path).dataobj)  # type: ignore[attr-defined]
     else:
-        check = CaseCheck(cohort, brats["cohorts"], brats["usual"]["classes"], brats["modalities"])
+        check = CaseCheck(cohort, brats["cohorts"], own["classes"], brats["modalities"])
         examine(cases, check, 1 if name == "one" else None)
     print(time.perf_counter() - began, before, peak())
 

@@ -17,18 +17,17 @@ from pathlib import Path
 
 import fire
 import numpy as np
-import yaml
 from tqdm import tqdm
 
 from benchmarks.machine import machine
-from tools.check import BRATS
+from tools.conventions import convention
 from tools.phantom import make_patient
 from tools.synthetic import write_patient
 
 
 def write_cases(folder: Path, cases: int, distinct: int = 24) -> None:
     """Write the cases; those that are there stay."""
-    cohort = yaml.safe_load(BRATS.read_text(encoding="utf-8"))["cohorts"]["brats2021"]
+    cohort = convention("brats2021")
     patients: list = []
     for index in tqdm(range(cases), desc="cases", disable=None):
         case = f"BraTS2021_{index:05d}"

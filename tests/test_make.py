@@ -1,6 +1,7 @@
 """What make prints is a command line that a shell and MONAI understand."""
 
 import ast
+import os
 import shlex
 import subprocess
 
@@ -10,10 +11,11 @@ from tests.conftest import BUNDLES, ROOT
 
 
 def words(target, **variables):
-    """The last command of a target as a shell splits it."""
+    """The last command of a target as a shell splits it, also where `make test` runs this."""
     given = [f"{name}={value}" for name, value in {"DATA": "the/folder", **variables}.items()]
     command = ["make", "--dry-run", "--assume-old=.venv/ready", target, *given]
-    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    printed = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=True).stdout
     line = printed.strip().splitlines()[-1]
     shown = subprocess.run(["sh", "-c", f"printf '%s\\n' {line}"], cwd=ROOT, capture_output=True, text=True, check=True)
     return shown.stdout.splitlines()

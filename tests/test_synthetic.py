@@ -11,16 +11,15 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-import yaml
 from scipy import ndimage
 
-from tools import synthetic
+from tools import conventions, synthetic
 from tools.cohort import find_cases
 from tools.errors import InputError
 from tools.phantom import NOT_ENHANCING, SCATTERED, SIGNAL, TISSUES, make_patient, scan
 from tools.synthetic import AXES, make_patients, with_cavity
 
-COHORTS = yaml.safe_load(synthetic.BRATS.read_text(encoding="utf-8"))["cohorts"]
+COHORTS = conventions.task()["cohorts"]
 MODALITIES = ["T1", "T1ce", "T2", "FLAIR"]
 NECROTIC, OEDEMA, ENHANCING = 1, 2, 3
 SHAPE = (38, 44, 36)

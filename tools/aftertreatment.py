@@ -21,6 +21,12 @@ def voxel_volume(image: torch.Tensor) -> float:
     return abs(float(torch.linalg.det(image.affine[:3, :3].double()))) if isinstance(image, MetaTensor) else 1.0
 
 
+def require_finite(values: torch.Tensor, case: str) -> None:
+    """Refuse what a network says of a case if any of it is NaN or infinite."""
+    if not torch.isfinite(values).all():
+        raise InputError(f"{case}: the network's values are not finite; take another model.pt or train anew.")
+
+
 class PerRegion(MapTransform):
     """A transform of (R, *S) whose channels are regions, with a number for each of them.
 
@@ -77,8 +83,7 @@ class ThresholdRegionsd(PerRegion):
     default = 0.5
 
     def treat(self, regions: torch.Tensor, case: str) -> torch.Tensor:
-        if not torch.isfinite(regions).all():
-            raise InputError(f"{case}: the network's values are not finite; take another model.pt or train anew.")
+        require_finite(regions, case)
         levels = torch.tensor(self.values, device=regions.device).reshape(-1, *[1] * (regions.ndim - 1))
         return (regions >= levels).to(torch.uint8)
 

@@ -8,19 +8,16 @@ Exit status: 0 all cases are good, 1 some are usable with a note, 2 some cannot 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import fire
-import yaml
 
 from tools.case_check import CaseCheck
 from tools.check_report import Report
-from tools.errors import InputError, one_of
+from tools.conventions import convention, task
+from tools.errors import InputError
 from tools.label_check import contradiction
 from tools.survey import survey
 from tools.usable import examine
-
-BRATS = Path(__file__).parents[1] / "bundles" / "common" / "brats.yaml"
 
 
 def check(cohort: str, dataset_dir: str, output: str = "check", workers: int | None = None) -> int:
@@ -38,17 +35,16 @@ def check(cohort: str, dataset_dir: str, output: str = "check", workers: int | N
     Raises:
         InputError: nothing can be checked, or the labels contradict the name of the data set.
     """
-    brats = yaml.safe_load(BRATS.read_text(encoding="utf-8"))
-    convention, cohorts, modalities = one_of(brats["cohorts"], cohort, "cohort"), brats["cohorts"], brats["modalities"]
-    classes = convention.get("classes", brats["usual"]["classes"])
-    seen = survey(str(dataset_dir), convention, modalities, cohorts)
-    findings = examine(seen.cases, CaseCheck(cohort, cohorts, classes, modalities), workers)
+    own, brats = convention(cohort), task()
+    cohorts, modalities = brats["cohorts"], brats["modalities"]
+    seen = survey(str(dataset_dir), own, modalities, cohorts)
+    findings = examine(seen.cases, CaseCheck(cohort, cohorts, own["classes"], modalities), workers)
     for finding in findings:
         finding.across += seen.doubts.get(finding.case, [])
-    report = Report(findings, seen.left_out, convention.get("regions", brats["usual"]["regions"]), seen.strays)
+    report = Report(findings, seen.left_out, own["regions"], seen.strays)
     report.write(str(output))
     print(f"{report.table()}\n\n{len(findings) + len(seen.left_out):,} cases, written to '{output}'.")
-    contrary = contradiction(findings, str(dataset_dir), cohort, cohorts, classes)
+    contrary = contradiction(findings, str(dataset_dir), cohort, cohorts, own["classes"])
     if contrary:
         raise InputError(contrary)
     return 2 if report.counts["unusable"] else 1 if report.counts["note"] else 0

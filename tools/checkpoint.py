@@ -19,7 +19,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from tools.errors import InputError
-from tools.files import whole
+from tools.files import save_json, whole
 from tools.parallel import gather, rank
 
 BEST, LAST, BEFORE = "model.pt", "last.pt", "before-last.pt"
@@ -28,12 +28,9 @@ logger = logging.getLogger("bundle")
 
 
 def save_whole(content: Any, path: Path) -> None:
-    """Write JSON or a checkpoint so that it is there whole or not at all."""
+    """Write a checkpoint so that it is there whole or not at all."""
     with whole(path) as part:
-        if path.suffix == ".json":
-            part.write_text(json.dumps(content, indent=4) + "\n")
-        else:
-            torch.save(content, part)
+        torch.save(content, part)
 
 
 def read_checkpoint(path: Path) -> Any:
@@ -167,8 +164,8 @@ class Checkpoints:
 
     def save(self, engine: Engine) -> None:
         if self.validator.state.best_metric_epoch == engine.state.epoch and not rank():
-            save_whole(self.patients, self.folder / PATIENTS)
-            save_whole(self.settings, self.folder / SETTINGS)
+            save_json(self.patients, self.folder / PATIENTS)
+            save_json(self.settings, self.folder / SETTINGS)
             save_whole(self.state["network"].state_dict(), self.folder / BEST)
         self.save_last(engine)
         if self.asked_to_stop():

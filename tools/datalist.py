@@ -5,18 +5,15 @@ python -m tools.datalist --cohort brats2021 --dataset_dir DIR --output datalist.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from tools.check import BRATS
 from tools.cohort import FOLDS, find_cases, patients, split
-from tools.errors import command_line, one_of
-from tools.files import whole
+from tools.conventions import convention, task
+from tools.errors import command_line
+from tools.files import save_json
 
 
 def datalist(
@@ -31,9 +28,9 @@ def datalist(
         test_share: share of the patients that are for testing alone, as in training.
         seed: decides the split, as in training.
     """
-    brats = yaml.safe_load(BRATS.read_text(encoding="utf-8"))
-    convention, modalities = one_of(brats["cohorts"], cohort, "cohort"), brats["modalities"]
-    cases, _ = find_cases(str(dataset_dir), convention, modalities, brats["cohorts"])
+    own, brats = convention(cohort), task()
+    modalities = brats["modalities"]
+    cases, _ = find_cases(str(dataset_dir), own, modalities, brats["cohorts"])
     fold_of: dict[str, int] = {}
     for fold in range(FOLDS):
         parts = split(cases, fold, test_share, seed)
@@ -48,17 +45,15 @@ def datalist(
         return told | ({"fold": fold_of[case["patient"]]} if label and case["patient"] in fold_of else {})
 
     entries = [entry(case) for case in cases]
-    classes = convention.get("classes", brats["usual"]["classes"])
-    names = dict(zip(map(str, convention["label_values"]), classes, strict=True))
+    names = dict(zip(map(str, own["label_values"]), own["classes"], strict=True))
     listed = {
         "name": cohort,
-        "modality": dict(enumerate(convention.get("channels", modalities))),
+        "modality": dict(enumerate(own.get("channels", modalities))),
         "labels": dict(sorted(names.items())),
         "training": [told for told in entries if "fold" in told],
         "testing": [told for told in entries if "fold" not in told],
     }
-    with whole(Path(output)) as part:
-        part.write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
+    save_json(listed, Path(output))
     return (
         f"{len(listed['training']):,} cases in {FOLDS} folds and {len(listed['testing']):,} for testing in '{output}'."
     )

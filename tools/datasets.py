@@ -16,7 +16,7 @@ from torch.utils.data import IterableDataset, RandomSampler
 
 from tools.case_check import CaseCheck
 from tools.errors import InputError, input_error_in
-from tools.parallel import gather
+from tools.parallel import cores, gather
 from tools.usable import examine, refuse
 
 logger = logging.getLogger("bundle")
@@ -91,9 +91,8 @@ def start_worker(number: int) -> None:
 
 def workers_for(device: torch.device | str) -> int:
     """Loader processes: half the cores of a CPU that trains too, most of those beside a GPU, at most 12."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores //= int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's: processes on this machine
-    return min(cores - 2 if torch.device(device).type == "cuda" and cores > 2 else max(cores // 2, 1), 12)
+    own = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's: processes on this machine
+    return min(own - 2 if torch.device(device).type == "cuda" and own > 2 else max(own // 2, 1), 12)
 
 
 class ReadableCases(IterableDataset):

@@ -6,7 +6,6 @@ written is read again and compared with PyTorch on a random patch.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from monai.bundle import ConfigParser, ckpt_export, onnx_export
 
 from tools.checkpoint import fill, read_checkpoint
 from tools.errors import InputError, command_line, one_of
+from tools.files import whole
 from tools.release import ROOT, content, metadata
 
 Network = Callable[[torch.Tensor], torch.Tensor]
@@ -102,7 +102,6 @@ def export(bundle: str, format: str = "torchscript", output: str = "dist", weigh
     checkpoint = Path(weights) if weights else ROOT / "bundles" / bundle / "models" / "model.pt"
     target = (Path(output) / f"{bundle}_v{metadata(bundle)['version']}.{ending}").resolve()
     read_checkpoint(checkpoint)
-    target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         folder, part = Path(scratch), Path(scratch) / target.name
         write_bundle(bundle, checkpoint, folder)
@@ -112,9 +111,8 @@ def export(bundle: str, format: str = "torchscript", output: str = "dist", weigh
         if difference > 1e-4:
             raise InputError(f"The {format} file of {bundle} is {difference:.1e} from PyTorch; nothing is written.")
         times = [f"{seconds(network, image) * 1000:.0f} ms" for network in (theirs, ours)]
-        beside = target.with_name(f".{target.name}.part")
-        beside.write_bytes(part.read_bytes())
-        os.replace(beside, target)
+        with whole(target) as beside:
+            beside.write_bytes(part.read_bytes())
     return (
         f"{target}: {target.stat().st_size / 1e6:.1f} MB, within {difference:.0e} of PyTorch; "
         f"a patch of {PATCH}³ takes {times[0]}, in PyTorch {times[1]} ({torch.get_num_threads()} threads, float32)."

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -18,3 +20,9 @@ def whole(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def save_json(content: Any, path: Path) -> None:
+    """Write something as JSON, whole or not at all."""
+    with whole(path) as part:
+        part.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")

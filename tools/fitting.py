@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from monai.transforms import Compose
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tools.aftertreatment import steps, voxel_volume
+from tools.aftertreatment import require_finite, steps, voxel_volume
 from tools.errors import InputError
-from tools.files import whole
+from tools.files import save_json
 from tools.metrics import bounding_box
 from tools.score import to_classes
 from tools.transforms import ToLabelMapd, ToRegionsd
@@ -101,8 +100,7 @@ class FitAfterTreatment:
     def keep(self, engine: Any) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             case, pred = item["case"], output["pred"]
-            if not torch.isfinite(pred).all():
-                raise InputError(f"{case}: the network's values are not finite; take another model.pt or train anew.")
+            require_finite(pred, case)
             values = to_classes(np.asarray(item["reference"].cpu())[0], self.label_values, f"{case}: its label")
             reference = self.to_regions({"label": torch.from_numpy(values)[None]})["label"].numpy() > 0
             probabilities = pred.as_tensor() if isinstance(pred, MetaTensor) else pred
@@ -138,8 +136,7 @@ class FitAfterTreatment:
                 treatment, now = tried, then
         told = {name: {"dice_before": before[name], "dice_after": now[name]} for name in self.regions}
         content = {**treatment, "fitted": {"cases": len(self.cases), **told}}
-        with whole(self.path) as part:
-            part.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+        save_json(content, self.path)
         rows = [
             f"  {name}: Dice {before[name]:.4f} -> {now[name]:.4f}"
             + "".join(f", {kind} {values[name]}" for kind, values in treatment.items() if name in values)

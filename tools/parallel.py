@@ -15,6 +15,11 @@ from torch import distributed
 from tools.errors import InputError
 
 
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def rank() -> int:
     """The number of this process, from 0; only 0 writes and logs."""
     return distributed.get_rank() if distributed.is_initialized() else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
-from tools.files import whole
+from tools.files import save_json
 from tools.parallel import rank
 
 try:
@@ -84,5 +83,4 @@ class RunRecord:
             "settings": settings_of(sys.argv[1:]),
             "left_out": list(self.left_out),
         }
-        with whole(self.path) as part:
-            part.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+        save_json(content, self.path)

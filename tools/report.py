@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from tqdm import tqdm
 from tools.charts import best_epoch, curves, save_curves, score_charts, svg
 from tools.errors import InputError
 from tools.files import whole
+from tools.parallel import cores
 from tools.pictures import ERRORS, LEGEND, NAMES, background, colours_of, outlined, sheet, sweep, write_image
 from tools.results import Results
 from tools.slides import slides
@@ -54,7 +54,7 @@ def draw_cases(cases: Sequence[Mapping[str, Any]], predictions: Sequence[str], t
     if not cases:
         return []
     job = partial(draw_case, task=task, folder=folder)
-    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(cases))) as pool:
+    with ProcessPoolExecutor(min(cores(), len(cases))) as pool:
         drawn = pool.map(job, cases, predictions)
         return [fault for fault in tqdm(drawn, "drawing", len(cases), unit="case", disable=None) if fault]
 

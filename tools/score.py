@@ -6,7 +6,6 @@ python -m tools.score --reference DIR --prediction DIR --cohort brats2024_met --
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -17,18 +16,18 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pandas as pd
-import yaml
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from tools.challenges import CHALLENGES, case_scores
+from tools.conventions import convention
 from tools.errors import InputError, command_line, one_of
 from tools.files import whole
 from tools.metrics import PERFECT, Row
+from tools.parallel import cores
 from tools.scan import file_fault
 from tools.survey import ENDINGS
 
-BRATS = Path(__file__).parents[1] / "bundles" / "common" / "brats.yaml"
 SHOWN = {  # metric: heading and decimals
     "dice": ("Dice", 3),
     "iou": ("IoU", 3),
@@ -186,14 +185,13 @@ def score(
         challenge: whose rules; default: the one that belongs to the cohort.
         workers: processes; default: one a core.
     """
-    brats = yaml.safe_load(BRATS.read_text(encoding="utf-8"))
-    convention = one_of(brats["cohorts"], cohort, setting="cohort")
-    challenge = challenge or convention["challenge"]
+    own = convention(cohort)
+    challenge = challenge or own["challenge"]
     one_of(CHALLENGES, challenge, setting="challenge")
     if Path(str(reference)).resolve() == Path(str(prediction)).resolve():
         raise InputError(f"--reference and --prediction are both '{reference}'; name the folder of the predictions.")
-    references = label_files(str(reference), convention, bare=False)
-    predictions = label_files(str(prediction), convention, bare=True)
+    references = label_files(str(reference), own, bare=False)
+    predictions = label_files(str(prediction), own, bare=True)
     if not references:
         raise InputError(f"No label map of {cohort} below '{reference}'; check --reference and --cohort.")
     if not references.keys() & predictions:
@@ -204,13 +202,13 @@ def score(
     missing = [case for case in references if case not in predictions]
     job = partial(
         _score_files,
-        label_values=convention["label_values"],
+        label_values=own["label_values"],
         challenge=challenge,
-        classes=convention.get("classes", brats["usual"]["classes"]),
-        regions=convention.get("regions", brats["usual"]["regions"]),
+        classes=own["classes"],
+        regions=own["regions"],
     )
     files = [(case, path, predictions.get(case)) for case, path in references.items()]
-    with ProcessPoolExecutor(min(workers or os.cpu_count() or 1, len(files))) as pool:
+    with ProcessPoolExecutor(min(workers or cores(), len(files))) as pool:
         results = list(tqdm(pool.map(job, files), total=len(files), desc="scoring", unit="case", disable=None))
     faults = [result for result in results if isinstance(result, str)]
     if faults:

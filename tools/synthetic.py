@@ -12,16 +12,15 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import yaml
 from scipy import ndimage
 from tqdm import tqdm
 
+from tools import conventions
 from tools.errors import InputError, command_line, one_of
 from tools.faults import KINDS, plant
 from tools.files import whole
 from tools.phantom import SIGNAL, make_patient
 
-BRATS = Path(__file__).parents[1] / "bundles" / "common" / "brats.yaml"
 CASES = {  # path below the output folder, given the index and the number that starts at 1
     "brats2018": "HGG/Brats18_SYN_{index:03d}_1",
     "brats2020": "BraTS20_Training_{number:03d}",
@@ -142,7 +141,7 @@ def make_patients(
     grid: list = list(spacing) if isinstance(spacing, list | tuple) else [spacing] * 3
     if len(grid) != 3 or not all(isinstance(mm, int | float) and 0.2 <= mm <= 8 for mm in grid):
         raise InputError(f"spacing is {spacing}; it must be one number or three, from 0.2 to 8 mm.")
-    cohort = one_of(yaml.safe_load(BRATS.read_text(encoding="utf-8"))["cohorts"], convention, setting="convention")
+    cohort = conventions.convention(convention, setting="convention")
     if corrupt:
         one_of(KINDS, corrupt, setting="corrupt")
     if missing:

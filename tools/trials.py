@@ -20,7 +20,7 @@ import pandas as pd
 
 from tools.compare import differences, significance
 from tools.errors import InputError, command_line, one_of
-from tools.files import whole
+from tools.files import save_json, whole
 from tools.networks import cost
 from tools.show import merged
 
@@ -51,8 +51,7 @@ def trial(folder: Path, bundle: str, settings: Mapping[str, Any]) -> dict[str, f
     steps.update(dict(settings))
     seconds = float(log["seconds"].median()) / int(steps.get_parsed_content("iterations_per_epoch"))
     told = {"seconds a step": seconds, "peak GB": peak}
-    with whole(done) as part:
-        part.write_text(json.dumps(told), encoding="utf-8")
+    save_json(told, done)
     return told
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,15 +14,14 @@ from tools.case_check import CaseCheck, Finding
 from tools.check_report import Report
 from tools.errors import InputError
 from tools.label_check import contradiction
-from tools.parallel import rank
+from tools.parallel import cores, rank
 
 logger = logging.getLogger("bundle")
 
 
 def examine(cases: Sequence[Mapping[str, Any]], check: CaseCheck, workers: int | None = None) -> list[Finding]:
     """Check all cases on all cores (threads: unpacking and arithmetic leave Python's lock), one finding a case."""
-    workers = workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    pool = ThreadPoolExecutor(workers)
+    pool = ThreadPoolExecutor(workers or cores())
     try:
         findings = list(tqdm(pool.map(check, cases), total=len(cases), desc="checking", unit="case", disable=None))
     finally:
