@@ -91,7 +91,7 @@ def start_worker(number: int) -> None:
 
 def workers_for(device: torch.device | str) -> int:
     """Loader processes: half the cores of a CPU that trains too, most of those beside a GPU, at most 12."""
-    own = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's: processes on this machine
+    own = cores()
     return min(own - 2 if torch.device(device).type == "cuda" and own > 2 else max(own // 2, 1), 12)
 
 

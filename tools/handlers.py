@@ -124,10 +124,11 @@ class TrainingLog:
         if self.board is None and not rank():  # not when the engine starts: the checkpoint may not be loaded yet
             self.open(engine.state.epoch - 1)
         self.losses: list[float] = []
-        self.began = time.monotonic()
+        self.began, self.seconds = time.monotonic(), 0.0
 
     def add_loss(self, engine: Any) -> None:
         self.losses.append(float(engine.state.output[0]["loss"]))
+        self.seconds = time.monotonic() - self.began  # of the training alone: what validates comes later
 
     def write(self, engine: Engine) -> None:
         losses = gather(self.losses)
@@ -135,7 +136,7 @@ class TrainingLog:
             return
         assert self.board is not None  # an epoch that ends has started
         epoch = engine.state.epoch
-        row: dict[str, Any] = {"epoch": epoch, "seconds": round(time.monotonic() - self.began, 1)}
+        row: dict[str, Any] = {"epoch": epoch, "seconds": round(self.seconds, 2)}
         row["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         row["loss"] = sum(losses) / max(len(losses), 1)
         row |= {f"train_{name}": value for name, value in engine.state.metrics.items()}

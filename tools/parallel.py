@@ -16,8 +16,9 @@ from tools.errors import InputError
 
 
 def cores() -> int:
-    """How many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many processor cores this process may use: its share where torchrun started several on this machine."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(own // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
 
 
 def rank() -> int:
@@ -53,6 +54,12 @@ def join(device: torch.device, seed: int) -> None:
     set_determinism(seed + rank())
     if rank():
         logging.getLogger("bundle").setLevel(logging.CRITICAL)
+
+
+def part() -> None:
+    """Leave the other processes once all have come here: one that exits before tears down threads that still work."""
+    distributed.barrier()
+    distributed.destroy_process_group()
 
 
 def share(cases: Sequence[Any]) -> list[Any]:

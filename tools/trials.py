@@ -2,6 +2,7 @@
 
 python -m tools.trials bundles --output DIR --cohort NAME --dataset_dir DIR            the bundles beside each other
 python -m tools.trials settings --output DIR --cohort NAME --dataset_dir DIR --bundle neuroseg3d --over attention
+python -m tools.trials recipes --output DIR --cohort NAME --dataset_dir DIR --minutes 5    equal time, several seeds
 
 All other options go to every run alike. A trial that is done is not run again, so a stopped comparison goes on.
 """
@@ -12,16 +13,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from tools.compare import differences, significance
+from tools.compare import differences, read_run, significance
 from tools.errors import InputError, command_line, one_of
 from tools.files import save_json, whole
 from tools.networks import cost
+from tools.score import mean_interval
 from tools.show import merged
 
 OVER = {  # what can be compared within a bundle: its id and the values
@@ -29,30 +31,69 @@ OVER = {  # what can be compared within a bundle: its id and the values
     "size": ("size", ["fast", "full"]),
     "loss": ("loss", ["@losses::dice_bce", "@losses::dice", "@losses::focal_tversky", "@losses::cc_dice_bce"]),
 }
+RECIPES = {  # the bundle that each is laid over here; the first is ours, without a recipe
+    "": "neuroseg3d",
+    "neuroseg3d_brats2021": "neuroseg3d",
+    "attention_dropout_brats2020": "neuroseg3d",
+    "metastases_brats2024": "resunet",
+    "unet_dicece_brats2023": "unet3d",
+    "attention_torchio_brats2020": "attention_unet",
+}
+EPOCHS, PACE = 4, 6  # of a training of so many minutes; steps that measure how fast it is
 
 
-def trial(folder: Path, bundle: str, settings: Mapping[str, Any]) -> dict[str, float]:
+def layers(bundle: str, recipe: str = "") -> list[str]:
+    """The args files of a bundle under a recipe."""
+    return [f"bundles/{bundle}/args.yaml", *([f"bundles/common/recipes/{recipe}.yaml"] if recipe else [])]
+
+
+def run(run_id: str, folder: Path, args_files: Sequence[str], settings: Mapping[str, Any]) -> float:
+    """Run a bundle with its results below a folder; the peak memory of its main process in GB."""
+    named = args_files[0] if len(args_files) == 1 else list(args_files)  # MONAI lays one list item over the other
+    where = {"args_file": named, "ckpt_dir": folder / "models", "output_dir": folder / "results"}
+    flags = [str(part) for name, value in {**where, **settings}.items() for part in (f"--{name}", value)]
+    command = [sys.executable, "-m", "monai.bundle", "run", run_id, *flags]
+    _, status, usage = os.wait4(subprocess.Popen(command).pid, 0)
+    if status:
+        raise InputError(f"'{' '.join(command)}' failed; its lines above say why.")
+    return usage.ru_maxrss / 2**20
+
+
+def trial(folder: Path, args_files: Sequence[str], settings: Mapping[str, Any]) -> dict[str, float]:
     """Train and score one; seconds a step and peak memory (GB) of the training."""
     done = folder / "trial.json"
     if done.is_file():
         return json.loads(done.read_text(encoding="utf-8"))
-    where = {"ckpt_dir": folder / "models", "output_dir": folder / "results"}
-    flags = [str(part) for name, value in {**where, **settings}.items() for part in (f"--{name}", value)]
-    peak = 0.0
-    for run_id in ("training", "evaluating"):
-        command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--args_file", f"bundles/{bundle}/args.yaml"]
-        process = subprocess.Popen([*command, *flags])
-        _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            raise InputError(f"'{' '.join(command + flags)}' failed; its lines above say why.")
-        peak = peak or usage.ru_maxrss / 2**20
+    peak = run("training", folder, args_files, settings)
+    run("evaluating", folder, args_files, settings)
     log = pd.read_csv(folder / "results" / "training.csv")
-    steps = merged(f"bundles/{bundle}/args.yaml")
+    steps = merged(*args_files)
     steps.update(dict(settings))
-    seconds = float(log["seconds"].median()) / int(steps.get_parsed_content("iterations_per_epoch"))
-    told = {"seconds a step": seconds, "peak GB": peak}
+    iterations = int(steps.get_parsed_content("iterations_per_epoch"))
+    seconds = float(log["seconds"].median()) / iterations
+    told = {"seconds a step": seconds, "steps": iterations * len(log), "peak GB": peak}
     save_json(told, done)
     return told
+
+
+def steps_in(minutes: float, folder: Path, args_files: Sequence[str], settings: Mapping[str, Any]) -> int:
+    """How many steps a training takes in so many minutes, reading and validation apart; measured once a folder."""
+    log = folder / "results" / "training.csv"
+    if not log.is_file():
+        run("training", folder, args_files, {**settings, "epochs": 2, "iterations_per_epoch": PACE, "val_interval": 3})
+    seconds = float(pd.read_csv(log)["seconds"].iloc[-1]) / PACE
+    return max(round(60 * minutes / seconds), EPOCHS)
+
+
+def markdown(frame: pd.DataFrame) -> list[str]:
+    """A table of strings, its index first, as lines."""
+    lines = ["| | " + " | ".join(frame.columns) + " |", "|" + " --- |" * (len(frame.columns) + 1)]
+    rows = zip(frame.index, frame.values, strict=True)
+    return lines + [f"| {name} | " + " | ".join(values) + " |" for name, values in rows]
+
+
+def mean_and_interval(mean: float, low: float, high: float, form: str = ".3f") -> str:
+    return f"{mean:{form}} ({low:{form}} to {high:{form}})"
 
 
 def row_of(folder: Path, bundle: str, settings: Mapping[str, Any], told: Mapping[str, float]) -> dict[str, str]:
@@ -65,9 +106,7 @@ def row_of(folder: Path, bundle: str, settings: Mapping[str, Any], told: Mapping
         if metrics["kind"] == "region":
             for name, heading, form in (("dice", "Dice", ".3f"), ("hd95", "HD95", ".1f")):
                 m = metrics[name]
-                row[f"{heading} {region}"] = (
-                    f"{m['mean']:{form}} ({m['interval_low']:{form}}-{m['interval_high']:{form}})"
-                )
+                row[f"{heading} {region}"] = mean_and_interval(m["mean"], m["interval_low"], m["interval_high"], form)
     return row
 
 
@@ -77,20 +116,21 @@ def compared(output: str, trials: Mapping[str, tuple[str, Mapping[str, Any]]]) -
     rows = {}
     for name, (bundle, settings) in trials.items():
         print(f"\n== {name}", flush=True)
-        told = trial(folders[name], bundle, settings)
+        told = trial(folders[name], layers(bundle), settings)
         rows[name] = row_of(folders[name], bundle, settings, told)
-    frame = pd.DataFrame.from_dict(rows, orient="index")
-    lines = ["| | " + " | ".join(frame.columns) + " |", "|" + " --- |" * (len(frame.columns) + 1)]
-    lines += [
-        f"| {name} | " + " | ".join(values) + " |" for name, values in zip(frame.index, frame.values, strict=True)
-    ]
+    lines = markdown(pd.DataFrame.from_dict(rows, orient="index"))
     first, *others = trials
     for name in others:
         a, b = (str(folders[each] / "results" / "scores") for each in (first, name))
         paired = differences(a, b, "dice")
         lines += ["", f"Dice, {name} less {first}:", significance(paired).to_string(float_format="{:.4f}".format)]
-    text = "\n".join(["Means with 95% bootstrap intervals.", "", *lines])
-    with whole(Path(str(output)) / "comparison.md") as part:
+    return written(Path(str(output)), ["Means with 95% bootstrap intervals.", "", *lines])
+
+
+def written(folder: Path, lines: Sequence[str]) -> str:
+    """The text of these lines, which stands in the folder's comparison.md."""
+    text = "\n".join(lines)
+    with whole(folder / "comparison.md") as part:
         part.write_text(text + "\n", encoding="utf-8")
     return text
 
@@ -109,8 +149,58 @@ def settings(output: str, cohort: str, dataset_dir: str, bundle: str, over: str,
     return compared(output, {value: (bundle, {**given, name: value}) for value in values})
 
 
+def mean_dice(folder: Path) -> pd.Series:
+    """The mean Dice over the regions of each test case of a trial."""
+    rows = read_run(str(folder / "results"))[0]
+    return rows[rows["kind"] == "region"]["dice"].groupby("case").mean()
+
+
+def recipes(
+    output: str, cohort: str, dataset_dir: str, minutes: float, seeds: Sequence[int] = (0, 1, 2), **settings: Any
+) -> str:
+    """Compare our default and the recipes after the same time on this machine; each seed splits the patients anew.
+
+    Args:
+        output: folder for the trials and comparison.md.
+        cohort: the data set's name.
+        dataset_dir: the data set's folder.
+        minutes: of training alone, without reading and validation.
+        seeds: one training of each recipe a seed.
+        settings: options of every run.
+    """
+    folder, rows, dice = Path(str(output)), {}, {}
+    given = {"cohort": cohort, "dataset_dir": dataset_dir, **settings}
+    for seed in seeds:  # seeds in the outer loop: what is done can be compared
+        for recipe, bundle in RECIPES.items():
+            name = recipe or f"{bundle}, our default"
+            print(f"\n== {name}, seed {seed}", flush=True)
+            args_files, own = layers(bundle, recipe), folder / (recipe or "default")
+            steps = steps_in(minutes, own / "pace", args_files, given)
+            budget = {"epochs": EPOCHS, "iterations_per_epoch": max(steps // EPOCHS, 1), "val_interval": EPOCHS}
+            told = trial(own / f"seed{seed}", args_files, {**given, **budget, "seed": seed})
+            rows[name] = {
+                "bundle": bundle,
+                "steps": f"{told['steps']}",
+                "seconds a step": f"{told['seconds a step']:.2f}",
+            }
+            rows[name]["peak GB"] = f"{told['peak GB']:.1f}"
+            dice[name, seed] = mean_dice(own / f"seed{seed}")
+    scores = pd.concat(dice, names=["recipe", "seed", "case"]).unstack("recipe")
+    ours = next(iter(rows))
+    for name, row in rows.items():
+        row["mean Dice"] = mean_and_interval(scores[name].mean(), *mean_interval(scores[name].to_numpy()))
+        row["each seed"] = ", ".join(f"{value:.3f}" for value in scores[name].groupby("seed").mean())
+        less = (scores[name] - scores[ours]).to_numpy()
+        row["less ours"] = "" if name == ours else mean_and_interval(less.mean(), *mean_interval(less))
+    head = f"{minutes:g} minutes of training, {len(seeds)} seeds, {len(scores)} test scans."
+    return written(
+        folder,
+        [head + " Means with 95% bootstrap intervals.", "", *markdown(pd.DataFrame.from_dict(rows, orient="index"))],
+    )
+
+
 def main() -> None:
-    command_line({"bundles": bundles, "settings": settings}, "tools.trials")
+    command_line({"bundles": bundles, "settings": settings, "recipes": recipes}, "tools.trials")
 
 
 if __name__ == "__main__":

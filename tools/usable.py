@@ -14,24 +14,23 @@ from tools.case_check import CaseCheck, Finding
 from tools.check_report import Report
 from tools.errors import InputError
 from tools.label_check import contradiction
-from tools.parallel import cores, rank
+from tools.parallel import cores, gather, processes, rank
 
 logger = logging.getLogger("bundle")
 
 
 def examine(cases: Sequence[Mapping[str, Any]], check: CaseCheck, workers: int | None = None) -> list[Finding]:
-    """Check all cases on all cores (threads: unpacking and arithmetic leave Python's lock), one finding a case."""
+    """The finding of each case, on all cores (threads: unpacking and arithmetic leave Python's lock)."""
     pool = ThreadPoolExecutor(workers or cores())
     try:
         findings = list(tqdm(pool.map(check, cases), total=len(cases), desc="checking", unit="case", disable=None))
     finally:
         pool.shutdown(cancel_futures=True)
-    tell_duplicates(findings)
-    return findings
+    return tell_duplicates(findings)
 
 
-def tell_duplicates(findings: Sequence[Finding]) -> None:
-    """Note in each finding which other cases hold the same voxels."""
+def tell_duplicates(findings: list[Finding]) -> list[Finding]:
+    """The findings, each with a note of the other cases that hold the same voxels."""
     holders = defaultdict(set)
     for finding in findings:
         for digest in finding.facts.get("digests", {}).values():
@@ -45,6 +44,7 @@ def tell_duplicates(findings: Sequence[Finding]) -> None:
             for others, modalities in shared.items()
             if others
         ]
+    return findings
 
 
 def usable(
@@ -72,7 +72,9 @@ def usable(
     Raises:
         InputError: the labels contradict the cohort, or `strict` and a case cannot be used.
     """
-    findings = examine([case for part in parts.values() for case in part], check)
+    cases = [case for part in parts.values() for case in part]
+    found = {finding.case: finding for finding in gather(examine(cases[rank() :: processes()], check))}
+    findings = tell_duplicates([found[case["case"]] for case in cases])
     if not rank():
         Report(findings, left_out, regions).write(output_dir)
     contrary = contradiction(findings, dataset_dir, check.cohort, check.cohorts, check.classes)
