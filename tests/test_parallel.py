@@ -61,6 +61,8 @@ def test_two_processes_learn_as_one_of_the_same_total_batch(patients, tmp_path):
     one, two = curve(tmp_path / "one"), curve(tmp_path / "two")
     assert len(one) == 2 and one["loss"].is_monotonic_decreasing
     pd.testing.assert_frame_equal(one, two, rtol=1e-3, atol=1e-4)
+    checked = [(tmp_path / run / "results" / "check.csv").read_text() for run in ("one", "two")]
+    assert checked[0] == checked[1] and checked[0].count("\n") == 7  # all six cases, each checked by one process
 
 
 def test_an_interrupt_leaves_one_checkpoint_of_both_and_the_same_command_goes_on(patients, tmp_path):

@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from tests.conftest import BUNDLES, ROOT, run, succeed
+from tools import trials
 from tools.show import merged
 
 RECIPES = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(ROOT.glob("bundles/common/recipes/*.yaml"))}
@@ -19,11 +20,8 @@ PROMISED = {  # columns of scores.csv
     "unet_dicece_brats2023": ["dice", "iou"],  # F1 is the same number as Dice
     "attention_torchio_brats2020": ["dice"],
 }
-ITS_BUNDLE = {
-    "attention_torchio_brats2020": "attention_unet",
-    "unet_dicece_brats2023": "unet3d",
-    "metastases_brats2024": "resunet",
-}
+PICTURES = ["curves.png", "*_overlay.png"]  # curves over epochs; slices with reference and prediction
+STATES_PICTURES = ["neuroseg3d_brats2021"]
 TINY = {"unet_dicece_brats2023": {"sizes::full::filters": [8, 16, 16, 16]}, "metastases_brats2024": {"resize": []}}
 recipes = pytest.mark.parametrize("recipe", RECIPES)
 
@@ -34,7 +32,7 @@ def at_the_root(monkeypatch):
 
 
 def test_there_are_the_five_recipes():
-    assert set(RECIPES) == set(PROMISED)
+    assert set(RECIPES) == set(PROMISED) == set(trials.RECIPES) - {""}
 
 
 @recipes
@@ -67,13 +65,15 @@ def test_a_recipe_lies_over_every_bundle(recipe, bundle):
 def test_a_recipe_trains_scores_what_it_promises_and_segments(recipe, patients, tmp_path):
     if "torchio" in recipe and importlib.util.find_spec("torchio") is None:
         pytest.skip("torchio is not installed")
-    bundle, cohort = ITS_BUNDLE.get(recipe, "neuroseg3d"), RECIPES[recipe]["cohort"]
+    bundle, cohort = trials.RECIPES[recipe], RECIPES[recipe]["cohort"]
     data = patients(cohort)
     settings = {"recipe": recipe, "batch_size": 2, **TINY.get(recipe, {})}
     succeed("training", bundle, tmp_path, cohort, data, **settings)
     log = pd.read_csv(tmp_path / "results" / "training.csv")
     assert np.isfinite(log[["loss", "train_dice", "validate_dice", "train_iou", "validate_iou"]]).all(axis=None)
-    succeed("evaluating", bundle, tmp_path, cohort, data, **settings)
+    succeed("evaluating", bundle, tmp_path, cohort, data, report=recipe in STATES_PICTURES, **settings)
+    drawn = [list((tmp_path / "results" / "report").glob(picture)) for picture in PICTURES]
+    assert all(drawn) == (recipe in STATES_PICTURES)
     scores = pd.read_csv(tmp_path / "results" / "scores" / "scores.csv").set_index("region")
     assert np.isfinite(scores.loc[["TC", "WT", "ET", "necrotic", "oedema", "enhancing"], PROMISED[recipe]]).all(
         axis=None

@@ -11,8 +11,9 @@ from monai.bundle import ConfigParser
 
 from tests.conftest import BUNDLES, ROOT
 from tests.test_configs import leaves
-from tools import release, verify
+from tools import card, release, verify
 from tools.errors import InputError
+from tools.scoring import record_scores
 
 SCHEMA = ROOT.parent / "shared" / "schema" / "meta_schema_20240725.json"  # where a machine has it
 WORKFLOWS = ("train", "evaluate", "inference")
@@ -83,8 +84,8 @@ def test_a_recipe_lies_over_each_workflow_whatever_that_has_of_it(bundle, tmp_pa
 @bundles
 def test_a_model_card_has_the_zoo_sections_in_order_and_says_whether_there_are_weights(bundle, contents):
     text = contents[bundle]["docs/README.md"].decode()
-    headings = [name for name in release.sections(text) if name in release.SECTIONS]
-    assert headings == [name for name in release.SECTIONS if name in headings]
+    headings = [name for name in card.sections(text) if name in card.SECTIONS]
+    assert headings == [name for name in card.SECTIONS if name in headings]
     assert {"Data", "Input", "Output", "Performance", "MONAI Bundle Commands", "References"} <= set(headings)
     assert "No weights are shipped" in text and "{weights}" not in text
 
@@ -101,6 +102,29 @@ def test_weights_are_shipped_with_the_patients_that_they_have_seen(weights):
     assert files["models/model.pt"] == weights.read_bytes()
     assert json.loads(files["models/patients.json"]) == {"train": ["x"]}
     assert "`models/model.pt`" in files["docs/README.md"].decode()
+
+
+def test_the_card_and_the_metadata_tell_the_scores_of_the_weights_in_the_release_and_of_no_others(weights):
+    bundle = BUNDLES[0]
+    told = release.content(bundle, str(weights))
+    assert (
+        "have not been scored" in told["docs/README.md"].decode()
+        and "Trained on" not in told["docs/README.md"].decode()
+    )
+    assert json.loads(told["configs/metadata.json"])["eval_metrics"] == {}
+    weights.with_name("patients.json").write_text('{"train": ["x", "y"], "validate": ["z", "v"], "test": ["w"]}')
+    weights.with_name("settings.json").write_text('{"cohort": "brats2018"}')
+    part = {"cases": 2, "mean": 0.75, "interval_low": 0.5, "interval_high": 1.0}
+    region = {"kind": "region", "dice": part, "hd95": {**part, "mean": 9.0}, "iou": part}
+    record_scores(weights, "brats2021", {"challenge": "legacy", "scores": {"TC": region, "oedema": {"kind": "class"}}})
+    told = release.content(bundle, str(weights))
+    text = told["docs/README.md"].decode()
+    assert "Trained on 2 patients of brats2018; 2 others chose the checkpoint" in text
+    assert "| brats2021 | legacy | 2 | TC | 0.750 (0.500 to 1.000) | 9.0 (0.5 to 1.0) |" in text
+    metrics = {"brats2021": {"dice_TC": 0.75, "hd95_TC": 9.0, "patients": 2}}
+    assert json.loads(told["configs/metadata.json"])["eval_metrics"] == metrics and "models/scores.json" in told
+    torch.save({"a": torch.zeros(3)}, weights)
+    assert "have not been scored" in release.content(bundle, str(weights))["docs/README.md"].decode()
 
 
 def test_weights_behind_a_url_stay_out_and_their_hash_goes_in(weights, tmp_path, monkeypatch):

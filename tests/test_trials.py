@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from tests.conftest import BUNDLES, ROOT
@@ -50,6 +51,32 @@ def test_the_attentions_of_a_bundle_stand_in_one_table(patients, tmp_path):
     assert "Dice, none less spatial:" in text
     with pytest.raises(InputError, match="over must be one of attention, size, loss"):
         trials.settings(str(tmp_path), "brats2021", data, "neuroseg3d", "colour")
+
+
+def test_recipes_stand_beside_our_default_with_every_seed(patients, tmp_path, monkeypatch):
+    """The difference is that of the same scans: of each seed's own test patients."""
+    recipe = "neuroseg3d_brats2021"
+    monkeypatch.setattr(trials, "RECIPES", {"": "neuroseg3d", recipe: "unet3d"})
+    monkeypatch.setattr(trials, "PACE", 2)
+    given = {name: value for name, value in TINY.items() if "epoch" not in name and name != "val_interval"}
+    data, folder = str(patients("brats2021")), tmp_path
+    text = trials.recipes(str(folder), "brats2021", data, 1e-4, [0, 1], precision="float32", **given)
+    ours, theirs = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()[4:6]]
+    assert (ours[1], theirs[1], theirs[2], theirs[3]) == (
+        "neuroseg3d, our default",
+        recipe,
+        "unet3d",
+        str(trials.EPOCHS),
+    )
+    rows = {
+        (name, seed): pd.read_csv(folder / name / f"seed{seed}/results/scores/scores.csv")
+        for name in ("default", recipe)
+        for seed in (0, 1)
+    }
+    dice = {each: frame[frame["kind"] == "region"].groupby("case")["dice"].mean() for each, frame in rows.items()}
+    less = pd.concat([dice[recipe, seed] - dice["default", seed] for seed in (0, 1)])
+    assert theirs[8].startswith(f"{less.mean():.3f} (") and f"{len(less)} test scans" in text
+    assert ours[7] == ", ".join(f"{dice['default', seed].mean():.3f}" for seed in (0, 1))
 
 
 def test_a_trial_that_fails_is_told_with_its_command(tmp_path):

@@ -23,6 +23,7 @@ from monai.bundle.reference_resolver import ReferenceResolver
 from monai.bundle.utils import merge_kv
 from monai.utils import BundlePropertyConfig
 
+from tools.card import card, scored
 from tools.errors import InputError, command_line
 from tools.files import whole
 from tools.show import merged
@@ -35,16 +36,7 @@ LOOKED_UP = {
     "evaluate": {},
     "inference": InferProperties,
 }  # evaluate.json lies over train.json
-SECTIONS = [  # of a model card, in the zoo's order
-    *["Model Overview", "Data", "Training configuration", "Memory Consumption", "Input", "Output", "Performance"],
-    *["MONAI Bundle Commands", "References", "License"],
-]
 LARGE = 25 * 2**20  # bytes; the zoo wants larger files behind a URL
-WEIGHTS = {
-    "shipped": "Trained weights are in `models/model.pt`.",
-    "linked": "Trained weights are fetched by `python -m monai.bundle download_large_files`, from this folder.",
-    "none": "No weights are shipped: train first. The figures above are of a training by the commands beside them.",
-}
 
 
 def bundles() -> list[str]:
@@ -127,29 +119,8 @@ def modules(text: str) -> list[Path]:
     return sorted([ROOT / "tools" / "__init__.py", *found])
 
 
-def sections(text: str) -> dict[str, str]:
-    """The sections of a model card, by heading."""
-    parts = re.split(r"^(#+ .*)$", text, flags=re.MULTILINE)[1:]
-    return {head.lstrip("# "): head + body for head, body in zip(parts[::2], parts[1::2], strict=True)}
-
-
-def card(bundle: str, weights: str) -> str:
-    """The model card: the variant's own sections and the common ones, in the zoo's order."""
-    own = sections((ROOT / "bundles" / bundle / "docs" / "README.md").read_text(encoding="utf-8"))
-    found = sections((COMMON / "card.md").read_text(encoding="utf-8").replace("{weights}", WEIGHTS[weights])) | own
-    unknown = [name for name in found if name not in SECTIONS]
-    if unknown:
-        raise InputError(f"bundles/{bundle}/docs/README.md: '{unknown[0]}' is not one of {', '.join(SECTIONS)}.")
-    return "\n".join(found[name].strip() + "\n" for name in SECTIONS if name in found)
-
-
-def trained(bundle: str, weights: str, url: str) -> dict[str, bytes]:
+def trained(path: Path, url: str) -> dict[str, bytes]:
     """The files that bring the weights: `model.pt`, or its URL and hash; and what is recorded beside it."""
-    path = Path(weights) if weights else ROOT / "bundles" / bundle / "models" / "model.pt"
-    if not path.is_file():
-        if weights or url:
-            raise InputError(f"'{path}' is not there; train first or name the checkpoint by WEIGHTS=.")
-        return {}
     content = path.read_bytes()
     if not url and len(content) > LARGE:
         size = len(content) / 2**20
@@ -158,23 +129,29 @@ def trained(bundle: str, weights: str, url: str) -> dict[str, bytes]:
     entry |= {"hash_val": hashlib.sha256(content).hexdigest(), "hash_type": "sha256"}
     large_files = yaml.safe_dump({"large_files": [entry]}, sort_keys=False).encode()
     files = {"large_files.yml": large_files} if url else {"models/model.pt": content}
-    beside = ("patients.json", "settings.json", "after_treatment.json")  # whom not to test on, how it was made
+    # whom not to test on, how it was made, how it scored
+    beside = ("patients.json", "settings.json", "scores.json", "after_treatment.json")
     records = {f"models/{name}": path.with_name(name) for name in beside}
     return files | {name: record.read_bytes() for name, record in records.items() if record.is_file()}
 
 
 def content(bundle: str, weights: str = "", url: str = "") -> dict[str, bytes]:
     """All files of a release, by their path below the bundle's folder."""
-    texts = {"metadata": metadata(bundle)} | configs(bundle)
+    path = Path(weights) if weights else ROOT / "bundles" / bundle / "models" / "model.pt"
+    if (weights or url) and not path.is_file():
+        raise InputError(f"'{path}' is not there; train first or name the checkpoint by WEIGHTS=.")
+    checkpoint = path if path.is_file() else None
+    own = {"eval_metrics": scored(checkpoint)} if checkpoint else {}
+    texts = {"metadata": metadata(bundle) | own} | configs(bundle)
     files = {f"configs/{name}.json": json.dumps(text, indent=4).encode() + b"\n" for name, text in texts.items()}
-    network = trained(bundle, weights, url)
+    network = trained(checkpoint, url) if checkpoint else {}
     copied = {"LICENSE": ROOT / "LICENSE", "configs/logging.conf": COMMON / "logging.conf"}
     copied["docs/data_license.txt"] = COMMON / "data_license.txt"
     sources = [*ROOT.glob("custom_components/*.py"), *modules(b"\n".join(files.values()).decode())]
     copied |= {path.relative_to(ROOT).as_posix(): path for path in sources}
     files |= {name: path.read_bytes() for name, path in copied.items()} | network
     state = "linked" if url else "shipped" if network else "none"
-    return files | {"docs/README.md": card(bundle, state).encode()}
+    return files | {"docs/README.md": card(bundle, state, checkpoint).encode()}
 
 
 def pack(bundle: str, output: str = "dist", weights: str = "", url: str = "") -> Path:

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ignite.engine import Engine, Events
 
 from tools.errors import InputError
+from tools.files import save_json
 from tools.parallel import gather, rank
 from tools.score import score_case, table, to_classes, write_scores
 
+KEPT = ("cases", "mean", "interval_low", "interval_high")
+RECORD = "scores.json"  # beside a checkpoint: how its network scored
 logger = logging.getLogger("bundle")
+
+
+def scores_of(checkpoint: Path) -> dict[str, Any]:
+    """What is recorded of a checkpoint's scores, by cohort; of another file of this name, nothing."""
+    path = checkpoint.with_name(RECORD)
+    told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return told["cohorts"] if told.get("sha256") == hashlib.sha256(checkpoint.read_bytes()).hexdigest() else {}
+
+
+def record_scores(checkpoint: Path, cohort: str, summary: Mapping[str, Any]) -> None:
+    """Keep the Dice and HD95 of the regions beside the checkpoint that reached them, for its model card."""
+    told = {
+        region: {name: {part: of[name][part] for part in KEPT} for name in ("dice", "hd95")}
+        for region, of in summary["scores"].items()
+        if of["kind"] == "region"
+    }
+    cohorts = scores_of(checkpoint) | {cohort: {"challenge": summary["challenge"], "scores": told}}
+    sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    save_json({"sha256": sha256, "cohorts": cohorts}, checkpoint.with_name(RECORD))
 
 
 class ScoreCases:
@@ -25,6 +50,8 @@ class ScoreCases:
         classes: class names, background first.
         regions: class names of each region, by the region's name.
         label_values: how the data set stores each of `classes`.
+        cohort: the data set's name.
+        checkpoint: what the network was filled from; its scores are kept beside it.
     """
 
     def __init__(
@@ -34,9 +61,11 @@ class ScoreCases:
         classes: Sequence[str],
         regions: Mapping[str, Sequence[str]],
         label_values: Sequence[int],
+        cohort: str,
+        checkpoint: str,
     ) -> None:
         self.folder, self.challenge, self.classes, self.regions = folder, challenge, classes, regions
-        self.label_values = label_values
+        self.label_values, self.cohort, self.checkpoint = label_values, cohort, Path(checkpoint)
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
@@ -65,4 +94,6 @@ class ScoreCases:
         if rank():
             return
         summary = write_scores(rows, lesions, self.folder, challenge=self.challenge)
+        if self.checkpoint.is_file():
+            record_scores(self.checkpoint, self.cohort, summary)
         logger.info(f"mean ± sd, rules of {self.challenge}:\n{table(summary)}")
