@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from tests.test_pictures import task
+from tools.charts import curves, svg
 from tools.cohort import find_cases
 from tools.errors import InputError
 from tools.record import settings_of
@@ -26,9 +27,9 @@ def training_log(epochs=3, best=2):
     """A training.csv whose validation is best in one epoch and missing in the first."""
     rows = []
     for epoch in range(1, epochs + 1):
-        row = {"epoch": epoch, "seconds": 9.5, "learning_rate": 0.001, "loss": 1 / epoch}
+        row = {"epoch": epoch, "seconds": 9.5, "learning_rate": 0.001, "loss": 1 / epoch, "val_loss": 2 / epoch}
         row |= {name: 0.9 if epoch == best else 0.5 for name in ["train_dice", "validate_dice", *METRICS]}
-        rows.append({name: None if epoch == 1 and name.startswith("validate") else v for name, v in row.items()})
+        rows.append({name: None if epoch == 1 and name.startswith("val") else v for name, v in row.items()})
     return pd.DataFrame(rows)
 
 
@@ -123,6 +124,14 @@ def test_every_point_of_the_charts_names_and_opens_its_case(whole):
 def test_the_best_epoch_is_marked(whole):
     text = (whole / "report" / "report.html").read_text()
     assert "the best validation is that of epoch 2" in text and text.count("best epoch, 2") == 4
+
+
+def test_the_loss_of_training_and_of_validation_stand_in_one_chart(whole):
+    page = (whole / "report" / "report.html").read_text()
+    (chart,) = (c for c in re.findall(r"<svg.*?</svg>", page, re.DOTALL) if ">Loss<" in c)
+    assert ">train, patches<" in chart and ">validate, whole brains<" in chart
+    older = curves(training_log().drop(columns="val_loss"), ["WT"])
+    assert "validate" not in svg(older[0]) and "train, patches" in svg(older[0])
 
 
 def test_pictures_for_papers_lie_beside_the_report(whole):

@@ -25,7 +25,9 @@ def trained(patients, tmp_path_factory):
 def test_tensorboard_shows_the_curves_and_one_picture_an_epoch(trained):
     board = EventAccumulator(str(trained / "results" / "tensorboard"))
     board.Reload()
-    assert {"loss", "learning_rate", "dice_WT/train", "dice_WT/validate"} <= set(board.Tags()["scalars"])
+    assert {"loss/train", "loss/validate", "learning_rate", "dice_WT/train", "dice_WT/validate"} <= set(
+        board.Tags()["scalars"]
+    )
     pictures = board.Images("first validation patient")
     assert [picture.step for picture in pictures] == [1, 2]
     shown = np.asarray(Image.open(io.BytesIO(pictures[0].encoded_image_string)).convert("RGB"))

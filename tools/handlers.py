@@ -1,4 +1,4 @@
-"""Ignite handlers that MONAI lacks: per-region metrics, gradient clipping, the training log and the progress bar."""
+"""Ignite handlers that MONAI lacks: metrics, gradient clipping, the training log and the progress bar."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from ignite.metrics import Loss
+from ignite.metrics.metric import MetricUsage
 from monai.engines.utils import IterationEvents
 from monai.handlers import IgniteMetricHandler, from_engine
 from torch import nn
@@ -21,6 +23,7 @@ from tools.files import whole
 from tools.parallel import gather, rank
 
 logger = logging.getLogger("bundle")
+LOSSES = {"loss": "loss/train", "val_loss": "loss/validate"}  # column of the log: curve in TensorBoard
 
 
 class RegionMetric(IgniteMetricHandler):
@@ -41,6 +44,14 @@ class RegionMetric(IgniteMetricHandler):
         engine.state.metrics[name] = float(values.mean())
         for region, value in zip(self.regions, values, strict=True):
             engine.state.metrics[f"{name}_{region}"] = float(value)
+
+
+class LogitsLoss(Loss):
+    """Ignite's mean loss over patients, taken of the logits: postprocessing leaves the other metrics zeros and ones."""
+
+    def attach(self, engine: Engine, name: str, usage: str | MetricUsage | None = None) -> None:
+        logits = MetricUsage(Events.EPOCH_STARTED, Events.EPOCH_COMPLETED, IterationEvents.FORWARD_COMPLETED)
+        super().attach(engine, name, usage or logits)
 
 
 class ClipGradients:
@@ -140,19 +151,21 @@ class TrainingLog:
         row["loss"] = sum(losses) / max(len(losses), 1)
         row |= {f"train_{name}": value for name, value in engine.state.metrics.items()}
         validated = self.validator.state.epoch == epoch
-        row |= {f"validate_{n}": value if validated else "" for n, value in self.validator.state.metrics.items()}
+        for name, value in self.validator.state.metrics.items():
+            row[name if name == "val_loss" else f"validate_{name}"] = value if validated else ""
         for name, value in row.items():
             if name != "epoch" and value != "":
                 part, _, metric = name.partition("_")
-                shared = metric in engine.state.metrics  # training and validation stand in one chart
-                self.board.add_scalar(f"{metric}/{part}" if shared else name, value, epoch)
+                shared = metric in engine.state.metrics  # training and validation stand side by side
+                tag = LOSSES.get(name) or (f"{metric}/{part}" if shared else name)
+                self.board.add_scalar(tag, value, epoch)
         self.board.flush()
         self.rows.append(row)
         self.save()
         text = f"epoch {epoch}/{engine.state.max_epochs}: loss {row['loss']:.4f}"
         if validated:
-            shown = ", ".join(f"{n} {v:.4f}" for n, v in self.validator.state.metrics.items() if n.startswith("dice"))
-            text += f", validation {shown}"
+            told = {n: v for n, v in self.validator.state.metrics.items() if n == "val_loss" or n.startswith("dice")}
+            text += ", validation " + ", ".join(f"{n.removeprefix('val_')} {v:.4f}" for n, v in told.items())
         logger.info(text)
 
     def save(self) -> None:
