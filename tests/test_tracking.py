@@ -43,7 +43,8 @@ def test_mlflow_keeps_the_settings_the_metrics_and_the_files(trained):
     assert run.info.status == "FINISHED" and {"fold", "cohort", "learning_rate"} <= set(run.data.params)
     assert run.data.params["patch_size"] == "[32, 32, 32]"
     assert np.isfinite(run.data.metrics["dice_WT"]) and np.isfinite(run.data.metrics["train_loss"])
-    assert {entry.step for entry in client.get_metric_history(run.info.run_id, "iou_WT")} == {1, 2}
+    for metric in ("iou_WT", "train_iou_WT", "val_loss"):
+        assert [entry.step for entry in client.get_metric_history(run.info.run_id, metric)] == [1, 2]
     kept = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     assert {"model.pt", "patients.json", "training.csv"} <= kept
     assert any(name.startswith("config") for name in kept)

@@ -149,14 +149,14 @@ class TrainingLog:
         row: dict[str, Any] = {"epoch": epoch, "seconds": round(time.monotonic() - self.began, 1)}
         row["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         row["loss"] = sum(losses) / max(len(losses), 1)
-        row |= {f"train_{name}": value for name, value in engine.state.metrics.items()}
+        row |= engine.state.metrics
         validated = self.validator.state.epoch == epoch
         for name, value in self.validator.state.metrics.items():
             row[name if name == "val_loss" else f"validate_{name}"] = value if validated else ""
         for name, value in row.items():
             if name != "epoch" and value != "":
                 part, _, metric = name.partition("_")
-                shared = metric in engine.state.metrics  # training and validation stand side by side
+                shared = f"train_{metric}" in engine.state.metrics  # training and validation stand side by side
                 tag = LOSSES.get(name) or (f"{metric}/{part}" if shared else name)
                 self.board.add_scalar(tag, value, epoch)
         self.board.flush()
