@@ -104,6 +104,12 @@ def test_every_case_opens_and_its_slices_follow_the_slider(width, whole, visit):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_the_table_of_validation_and_test_can_be_read_on_a_narrow_screen(whole, visit):  # noqa: F811
+    page = visit(whole / "report", 390)
+    name, dice, iou = (page.locator(".means tbody tr").first.locator("th, td").nth(n).bounding_box() for n in range(3))
+    assert name["x"] + name["width"] <= dice["x"] < iou["x"] and iou["x"] + iou["width"] <= 390
+
+
 def test_the_layers_can_be_chosen(whole, visit):  # noqa: F811
     page = visit(whole / "report")
     details = page.locator("details.case").first

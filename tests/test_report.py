@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from tests.test_pictures import task
+from tools.charts import curves, svg
 from tools.cohort import find_cases
 from tools.errors import InputError
-from tools.record import settings_of
 from tools.report import PAGE, write_report
 from tools.score import score
 
@@ -26,9 +26,10 @@ def training_log(epochs=3, best=2):
     """A training.csv whose validation is best in one epoch and missing in the first."""
     rows = []
     for epoch in range(1, epochs + 1):
-        row = {"epoch": epoch, "seconds": 9.5, "learning_rate": 0.001, "loss": 1 / epoch}
+        row = {"epoch": epoch, "seconds": 9.5, "learning_rate": 0.001, "loss": 1 / epoch, "validate_loss": 2 / epoch}
         row |= {name: 0.9 if epoch == best else 0.5 for name in ["train_dice", "validate_dice", *METRICS]}
-        rows.append({name: None if epoch == 1 and name.startswith("validate") else v for name, v in row.items()})
+        row["validate_iou"] = 0.8 if epoch == best else 0.4
+        rows.append({name: None if epoch == 1 and name.startswith("val") else v for name, v in row.items()})
     return pd.DataFrame(rows)
 
 
@@ -111,6 +112,19 @@ def test_the_table_shows_the_means_and_their_intervals(whole):
     assert f"{told['mean']:.3f}" in row and f"{told['interval_low']:.3f} to {told['interval_high']:.3f}" in row
 
 
+def test_one_table_holds_the_means_in_percent_of_the_validation_that_chose_the_model_and_of_the_test(whole):
+    text = (whole / "report" / "report.html").read_text()
+    table = text[text.index('class="means"') :].split("</table>")[0]
+    scores = pd.read_csv(whole / "scores" / "scores.csv")
+    dice, iou = 100 * scores[scores["kind"] == "region"][["dice", "iou"]].mean()  # every case has every region
+    assert re.findall(r"<tr><th>(.*?)</th><td>(.*?)</td><td>(.*?)</td></tr>", table) == [
+        ("validation, epoch 2 (chose the model)", "90.00", "80.00"),
+        ("test", f"{dice:.2f}", f"{iou:.2f}"),
+    ]
+    written = pd.read_csv(whole / "report" / "means.csv", index_col=0)
+    assert written.loc["test", "IoU %"] == pytest.approx(iou, abs=0.01) and 5 < iou < dice - 1 < 99
+
+
 def test_every_point_of_the_charts_names_and_opens_its_case(whole):
     text = (whole / "report" / "report.html").read_text()
     points = re.findall(r'<a xlink:href="#case/([^"]*)"[^>]*><title>([^<]*)</title>', text)
@@ -123,6 +137,14 @@ def test_every_point_of_the_charts_names_and_opens_its_case(whole):
 def test_the_best_epoch_is_marked(whole):
     text = (whole / "report" / "report.html").read_text()
     assert "the best validation is that of epoch 2" in text and text.count("best epoch, 2") == 4
+
+
+def test_the_loss_of_training_and_of_validation_stand_in_one_chart(whole):
+    page = (whole / "report" / "report.html").read_text()
+    (chart,) = (c for c in re.findall(r"<svg.*?</svg>", page, re.DOTALL) if ">Loss<" in c)
+    assert ">train, patches<" in chart and ">validate, whole brains<" in chart
+    older = curves(training_log().drop(columns="validate_loss"), ["WT"])
+    assert "validate" not in svg(older[0]) and "train, patches" in svg(older[0])
 
 
 def test_pictures_for_papers_lie_beside_the_report(whole):
@@ -158,14 +180,10 @@ def test_a_training_stopped_after_one_epoch_has_its_curves(patients, tmp_path):
     training_log(epochs=1).to_csv(tmp_path / "training.csv", index=False)
     text = report(patients("brats2021"), tmp_path)
     assert "1 epochs" not in text and "1 epoch, " in text and "no epoch was validated" in text
+    assert 'class="means"' not in text and not (tmp_path / "report" / "means.csv").exists()
     assert "There is nothing to draw" in text and (tmp_path / "report" / "curves.svg").is_file()
 
 
 def test_a_folder_without_a_run_is_told_in_one_sentence(patients, tmp_path):
     with pytest.raises(InputError, match="holds neither training.csv nor label maps"):
         report(patients("brats2021"), tmp_path / "empty")
-
-
-def test_the_settings_of_a_command_line_are_told_and_its_folders_are_not():
-    command = "run evaluating --args_file a.yaml --fold 3 --dataset_dir d --mirror=True --patch_size [32, 32, 32]"
-    assert settings_of(command.split()) == ["fold=3", "mirror=True", "patch_size=[32, 32, 32]"]

@@ -39,7 +39,7 @@ def test_a_bundle_trains_scores_and_segments(bundle, convention, patients, train
 
     log = rows(folder / "results" / "training.csv")
     assert [row["epoch"] for row in log] == ["1", "2"]
-    for column in ("loss", "learning_rate", "train_dice_WT", "train_iou_ET", "validate_dice", "validate_iou_TC"):
+    for column in "loss learning_rate train_dice_WT train_iou_ET validate_loss validate_dice validate_iou_TC".split():
         assert np.isfinite([float(row[column]) for row in log]).all()
     assert list((folder / "results" / "tensorboard").iterdir())
     assert all(isinstance(v, torch.Tensor) for v in torch.load(folder / "models" / "model.pt").values())

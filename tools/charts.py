@@ -78,12 +78,21 @@ def best_epoch(log: pd.DataFrame) -> int | None:
 
 
 def curves(log: pd.DataFrame, regions: Iterable[str]) -> list[Draw]:
-    """Charts of training.csv: loss, learning rate, Dice and IoU of training (dashed) and validation, by region."""
+    """Charts of training.csv: loss, Dice and IoU of training (dashed) and validation, by region; learning rate."""
     best, colours = best_epoch(log), colours_of(regions)
 
-    def one(axes: Axes, column: str, title: str) -> None:
-        _line(axes, log["epoch"], log[column], "#333333", "")
-        _epochs(axes, title, best)
+    def loss(axes: Axes) -> None:
+        for column, label, dashed in (
+            ("loss", "train, patches", True),
+            ("validate_loss", "validate, whole brains", False),
+        ):
+            if column in log:
+                _line(axes, log["epoch"], log[column], "#333333", label, dashed)
+        _epochs(axes, "Loss", best)
+
+    def rate(axes: Axes) -> None:
+        _line(axes, log["epoch"], log["learning_rate"], "#333333", "")
+        _epochs(axes, "Learning rate", best)
 
     def both(axes: Axes, metric: str, title: str) -> None:
         for region, colour in colours.items():
@@ -95,8 +104,8 @@ def curves(log: pd.DataFrame, regions: Iterable[str]) -> list[Draw]:
         _epochs(axes, title, best)
 
     return [
-        partial(one, column="loss", title="Loss (training)"),
-        partial(one, column="learning_rate", title="Learning rate"),
+        loss,
+        rate,
         partial(both, metric="dice", title="Dice"),
         partial(both, metric="iou", title="IoU"),
     ]

@@ -1,4 +1,4 @@
-"""Ignite handlers that MONAI lacks: per-region metrics, gradient clipping, the training log and the progress bar."""
+"""Ignite handlers that MONAI lacks: metrics, gradient clipping, the training log and the progress bar."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from ignite.metrics import Loss
+from ignite.metrics.metric import MetricUsage
 from monai.engines.utils import IterationEvents
 from monai.handlers import IgniteMetricHandler, from_engine
 from torch import nn
@@ -41,6 +43,14 @@ class RegionMetric(IgniteMetricHandler):
         engine.state.metrics[name] = float(values.mean())
         for region, value in zip(self.regions, values, strict=True):
             engine.state.metrics[f"{name}_{region}"] = float(value)
+
+
+class LogitsLoss(Loss):
+    """Ignite's mean loss over patients, taken of the logits: postprocessing leaves the other metrics zeros and ones."""
+
+    def attach(self, engine: Engine, name: str, usage: str | MetricUsage | None = None) -> None:
+        logits = MetricUsage(Events.EPOCH_STARTED, Events.EPOCH_COMPLETED, IterationEvents.FORWARD_COMPLETED)
+        super().attach(engine, name, usage or logits)
 
 
 class ClipGradients:
@@ -139,21 +149,21 @@ class TrainingLog:
         row: dict[str, Any] = {"epoch": epoch, "seconds": round(self.seconds, 2)}
         row["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         row["loss"] = sum(losses) / max(len(losses), 1)
-        row |= {f"train_{name}": value for name, value in engine.state.metrics.items()}
+        row |= engine.state.metrics
         validated = self.validator.state.epoch == epoch
         row |= {f"validate_{n}": value if validated else "" for n, value in self.validator.state.metrics.items()}
         for name, value in row.items():
             if name != "epoch" and value != "":
-                part, _, metric = name.partition("_")
-                shared = metric in engine.state.metrics  # training and validation stand in one chart
+                part, _, metric = ("train_loss" if name == "loss" else name).partition("_")
+                shared = metric == "loss" or f"train_{metric}" in row  # training and validation stand side by side
                 self.board.add_scalar(f"{metric}/{part}" if shared else name, value, epoch)
         self.board.flush()
         self.rows.append(row)
         self.save()
         text = f"epoch {epoch}/{engine.state.max_epochs}: loss {row['loss']:.4f}"
         if validated:
-            shown = ", ".join(f"{n} {v:.4f}" for n, v in self.validator.state.metrics.items() if n.startswith("dice"))
-            text += f", validation {shown}"
+            told = [n for n in self.validator.state.metrics if n.startswith(("loss", "dice"))]
+            text += ", validation " + ", ".join(f"{n} {self.validator.state.metrics[n]:.4f}" for n in told)
         logger.info(text)
 
     def save(self) -> None:

@@ -13,27 +13,16 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from monai.bundle import ConfigParser
 
-from tools.files import save_json
+from tools.files import save_json, whole
+from tools.layers import config_of
 from tools.parallel import rank
 
 try:
     import resource
 except ImportError:  # Windows has none
     resource = None  # type: ignore[assignment]
-
-PLACES = "args_file config_file meta_file logging_file bundle_root dataset_dir output_dir ckpt_dir".split()
-
-
-def settings_of(arguments: Sequence[str]) -> list[str]:
-    """The options of a command line that depart from the bundle's files, as `name=value`; folders are no settings."""
-    options: list[str] = []
-    for argument in arguments:
-        if argument.startswith("--"):
-            options.append(argument[2:])
-        elif options:
-            options[-1] += ("=" if "=" not in options[-1] else " ") + argument
-    return [option for option in options if option.split("=")[0] not in PLACES]
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
@@ -49,6 +38,8 @@ def peak_memory(device: torch.device) -> dict[str, float]:
 
 class RunRecord:
     """Handler that keeps `path` up to date: from the first step to the end, or to the last epoch of a run that stops.
+
+    Beside it lies the merged config, as `NAME.yaml`.
 
     Args:
         path: JSON file.
@@ -66,6 +57,12 @@ class RunRecord:
 
     def start(self, engine: Engine) -> None:
         self.began, self.started = time.monotonic(), time.strftime("%Y-%m-%d %H:%M")
+        self.told: dict[str, Any] = {}
+        if Path(sys.argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py") and not rank():  # else Python code ran it
+            config, told = config_of(sys.argv[1:])
+            with whole(self.path.with_suffix(".yaml")) as part:
+                ConfigParser.export_config_file(config.get(), str(part), fmt="yaml", sort_keys=False, width=120)
+            self.told = {**told, "config": self.path.with_suffix(".yaml").name}
         self.write(engine, "not finished")
 
     def write(self, engine: Engine, state: str) -> None:
@@ -80,7 +77,6 @@ class RunRecord:
             "device": f"{self.device.type}, {name}, {os.cpu_count()} cores, {platform.system()}",
             "peak_memory_gb": peak_memory(self.device),
             "versions": {"python": platform.python_version()} | {n: version(n) for n in ("torch", "monai", "numpy")},
-            "settings": settings_of(sys.argv[1:]),
             "left_out": list(self.left_out),
         }
-        save_json(content, self.path)
+        save_json(content | self.told, self.path)

@@ -70,7 +70,7 @@ def write_report(
     segmentations: str,
     folder: str,
 ) -> None:
-    """Write report.html, and beside it curves.png, curves.svg, scores.csv, `<case>_overlay.png` and `<case>.gif`.
+    """Write report.html, and beside it curves.png, .svg, means.csv, scores.csv, `<case>_overlay.png`, `<case>.gif`.
 
     Args:
         bundle: its name.
@@ -100,6 +100,12 @@ def write_report(
         save_curves(curves(results.log, task.regions), target)
     if len(results.scores):
         shutil.copyfile(Path(scores, "scores.csv"), target / "scores.csv")
+    means = results.means()
+    if len(means):
+        means.to_csv(target / "means.csv", index_label="patients", float_format="%.2f")
+        logger.info(f"means over the regions:\n{means.round(2).to_string()}")
+    for config in Path(output_dir).glob("runs/*.yaml"):
+        shutil.copyfile(config, target / config.name)
     (target / "cases").mkdir(exist_ok=True)
     shutil.copyfile(str(files("nilearn") / VIEWER), target / "cases" / "niivue.js")
     with whole(target / "report.html") as part:
@@ -139,6 +145,7 @@ def page(bundle: str, cohort: str, task: Task, results: Results, names: Sequence
         left_out=left_out,
         curves=[svg(draw) for draw in curves(log, regions)] if len(log) else [],
         best=best_epoch(log),
+        means=results.means(),
         headings=headings,
         rows=rows,
         charts=[svg(draw) for draw in score_charts(results.scores, results.lesions)] if len(results.scores) else [],

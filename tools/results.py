@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
+from tools.charts import best_epoch
 from tools.score import SHOWN
 
 
@@ -59,6 +61,17 @@ class Results:
                 cells.append({"mean": mean, "interval": f"{low} to {high}" if low else ""})
             rows.append({"region": region, "cases": scores["dice"]["cases"], "cells": cells})
         return [heading for heading, _ in shown.values()], rows
+
+    def means(self) -> pd.DataFrame:
+        """Mean Dice and IoU over the regions, in %: of the validation that chose the model and of the test."""
+        rows, best = {}, best_epoch(self.log)
+        if best:
+            epoch = self.log.set_index("epoch").loc[best]
+            rows[f"validation, epoch {best} (chose the model)"] = [epoch["validate_dice"], epoch["validate_iou"]]
+        tested = [scores for scores in self.summary.get("scores", {}).values() if scores["kind"] == "region"]
+        if tested:
+            rows["test"] = [fmean(scores[metric]["mean"] for scores in tested) for metric in ("dice", "iou")]
+        return 100 * pd.DataFrame.from_dict(rows, orient="index", columns=["Dice %", "IoU %"])
 
     def worst_first(self, cases: Sequence[str], regions: Sequence[str]) -> list[tuple[str, dict[str, float]]]:
         """The cases with their Dice of each region, the lowest mean first; those without a score come last."""

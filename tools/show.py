@@ -8,7 +8,8 @@ from pathlib import Path
 import fire
 import yaml
 from monai.bundle import ConfigParser
-from monai.bundle.scripts import update_kwargs
+
+from tools.layers import layers, merge
 
 
 def merged(args_file: str, recipe: str = "", without: Sequence[str] = ()) -> ConfigParser:
@@ -19,14 +20,8 @@ def merged(args_file: str, recipe: str = "", without: Sequence[str] = ()) -> Con
         recipe: path of a recipe.
         without: names of layers to leave out, as `report`.
     """
-    args = update_kwargs(args_file, **(ConfigParser.load_config_file(recipe) if recipe else {}))
-    layers = [path for path in args["config_file"] if Path(path).stem not in without]
-    parser = ConfigParser()
-    parser.read_config(layers)
-    for key, value in args.items():
-        if key not in ("config_file", "meta_file", "logging_file"):
-            parser[key] = value
-    return parser
+    files, settings = layers({"args_file": args_file} | (ConfigParser.load_config_file(recipe) if recipe else {}))
+    return merge([path for path in files if Path(path).stem not in without], settings)
 
 
 def main(args_file: str, key: str = "", recipe: str = "") -> None:

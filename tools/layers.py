@@ -1,0 +1,71 @@
+"""What a command line makes of a bundle's layers: the merged config, and its departures from the bundle's files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import fire
+from monai.bundle import ConfigParser
+from monai.bundle.scripts import update_kwargs
+from monai.utils import ensure_tuple
+
+OPTIONS = "run_id init_id final_id meta_file config_file logging_file tracking args_file".split()  # of `run` itself
+PLACES = "bundle_root dataset_dir output_dir ckpt_dir".split()  # where things lie is no setting
+WORKFLOWS = ("train", "evaluate", "inference")
+
+
+def given(arguments: Sequence[str]) -> dict[str, Any]:
+    """The options of a command line as MONAI reads them."""
+    return fire.Fire(lambda *_, **options: options, command=list(arguments), serialize=lambda _: None)
+
+
+def layers(options: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """The config files of a run in their order, and the settings that its args files and options lay over them."""
+    rest = {key: value for key, value in options.items() if key != "args_file"}
+    args = update_kwargs(options.get("args_file"), **rest)
+    return list(ensure_tuple(args["config_file"])), {k: v for k, v in args.items() if k not in OPTIONS}
+
+
+def merge(files: Sequence[str], settings: dict[str, Any]) -> ConfigParser:
+    """The merged config, unresolved."""
+    parser = ConfigParser()
+    parser.read_config(files)
+    parser.update(settings)
+    return parser
+
+
+def of_the_bundle(files: Sequence[str]) -> list[str]:
+    """Those of the config files that are the bundle's own: up to the last `configs/train.yaml` or the like."""
+    ends = [n for n, file in enumerate(map(Path, files)) if file.parent.name == "configs" and file.stem in WORKFLOWS]
+    return list(files[: ends[-1] + 1 if ends else 1])
+
+
+def departures(own: Mapping[str, Any], run: Mapping[str, Any], within: str = "") -> Iterator[str]:
+    """Each value of a run's config that is not the bundle's own, as `name = value`."""
+    for key in dict.fromkeys([*own, *run]):
+        name, before, now = within + key, own.get(key), run.get(key)
+        if key not in run:
+            yield f"{name} removed"
+        elif isinstance(before, Mapping) and isinstance(now, Mapping):
+            yield from departures(before, now, f"{name}::")
+        elif key not in own or before != now:
+            yield f"{name} = {now if isinstance(now, str) else json.dumps(now, default=str)}"
+
+
+def config_of(command: Sequence[str]) -> tuple[ConfigParser, dict[str, list[str]]]:
+    """The merged config of a command line, and what is to be told of it.
+
+    Returns:
+        The config, unresolved; the `files` laid over the bundle's own, and the `settings` in which the config departs
+        from those. An edit within the bundle's own files is no departure.
+    """
+    options = given(command)
+    files, settings = layers(options)
+    own = of_the_bundle(files)
+    run = merge(files, settings)
+    default = merge(own, {key: value for key, value in settings.items() if key in PLACES})
+    over = [*files[len(own) :], *ensure_tuple(options.get("args_file", ()))[1:]]
+    return run, {"files": over, "settings": list(departures(default.get(), run.get()))}
