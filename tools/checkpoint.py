@@ -1,6 +1,7 @@
-"""Checkpoints: `model.pt` is the best network, a plain state dict; `last.pt` is all that resuming needs.
+"""Checkpoints: `model.pt` is the best network, a plain state dict; `last.ckpt` is all that resuming needs.
 
-`before-last.pt` is the `last.pt` of the save before, for the day that a disk damages the other.
+`before-last.ckpt` is the `last.ckpt` of the save before, for the day that a disk damages the other. Neither ends in
+`.pt`: MONAI Label takes the shortest such name in the folder for the weights, and runs on where they do not fit.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tools.errors import InputError
 from tools.files import save_json, whole
 from tools.parallel import gather, rank
 
-BEST, LAST, BEFORE = "model.pt", "last.pt", "before-last.pt"
+BEST, LAST, BEFORE = "model.pt", "last.ckpt", "before-last.ckpt"
 PATIENTS, SETTINGS = "patients.json", "settings.json"
 logger = logging.getLogger("bundle")
 
@@ -83,12 +84,13 @@ class Checkpoints:
     after the step at hand with a whole checkpoint; a second Ctrl-C ends it at once, with that of the last epoch.
 
     Args:
-        folder: where `model.pt` and `last.pt` lie.
+        folder: where `model.pt` and `last.ckpt` lie.
         state: what resuming needs, by name: objects with `state_dict` and `load_state_dict`, `network` among them.
         validator: evaluator whose key metric says which network is best.
         settings: what must be the same for a resumed training to be the same training; kept beside `model.pt`.
         patients: the patients of each part of the data, kept beside `model.pt` so that no test uses the others.
-        resume: whether to go on from `last.pt` where there is one; if not, older files are moved aside.
+        resume: whether to go on from `last.ckpt` where there is one; if not, older files are moved aside. None:
+            neither, for a client that loads `model.pt` itself, and goes on using it until there is another.
     """
 
     def __init__(
@@ -98,7 +100,7 @@ class Checkpoints:
         validator: Engine,
         settings: Mapping[str, Any],
         patients: Mapping[str, Sequence[str]],
-        resume: bool = True,
+        resume: bool | None = True,
     ) -> None:
         self.folder, self.state, self.validator = Path(folder), dict(state), validator
         self.settings, self.patients, self.resume = json.loads(json.dumps(settings)), patients, resume
@@ -112,7 +114,7 @@ class Checkpoints:
         engine.add_event_handler(Events.COMPLETED, self.release_signals)
 
     def start(self, engine: Engine) -> None:
-        if engine.state.iteration:
+        if engine.state.iteration or self.resume is None:
             pass  # a client that trains round after round hands in the weights to go on from
         elif not self.resume:
             self.move_aside()
