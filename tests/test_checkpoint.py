@@ -3,8 +3,10 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from tools.checkpoint import Checkpoints, fill, read_checkpoint, save_whole
+from tests.conftest import BUNDLES, ROOT
+from tools.checkpoint import Checkpoints, fill, half, read_checkpoint, save_whole
 from tools.errors import InputError
+from tools.show import merged
 
 
 class Trainer(Engine):
@@ -53,6 +55,23 @@ def test_a_resumed_training_goes_on_and_keeps_its_best(tmp_path):
     assert float(again.network.weight) == 16
     assert weight(tmp_path / "model.pt") == 8
     assert again.validator.state.best_metric == 0.3
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_float16_weights_in_a_float32_network_give_the_same_label_maps(bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    torch.manual_seed(0)
+    first, second = (merged(f"bundles/{bundle}/args.yaml").get_parsed_content("network_def").eval() for _ in range(2))
+    torch.nn.init.normal_(first.network.output_block.conv.conv.weight, std=2.0)  # maps of every region
+    save_whole(half(first.state_dict()), tmp_path / "model.pt")
+    fill(second, read_checkpoint(tmp_path / "model.pt"), tmp_path / "model.pt")
+    assert (tmp_path / "model.pt").stat().st_size < 25 * 2**20
+    with torch.no_grad():
+        one, two = (
+            network(torch.randn(1, 4, 48, 48, 48, generator=torch.manual_seed(1))) for network in (first, second)
+        )
+    assert one.dtype == two.dtype == torch.float32 and 0.1 < (one > 0).float().mean() < 0.9
+    assert ((one > 0) == (two > 0)).float().mean() > 0.999
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(path.read_bytes()[:99]), lambda path: path.unlink()])
@@ -128,5 +147,8 @@ def test_a_missing_cut_or_foreign_checkpoint_is_told_in_one_sentence(tmp_path):
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(InputError, match="is not a whole checkpoint"):
         read_checkpoint(path)
+    (tmp_path / "settings.json").write_text('{"size": "full", "fold": 0, "modalities": ["T1", "FLAIR"]}')
+    with pytest.raises(InputError, match="trained with: size full, modalities .'T1', 'FLAIR'..$"):
+        fill(nn.Linear(3, 2), nn.Linear(4, 2).state_dict(), path)
     with pytest.raises(InputError, match="is of another network: 1 of 2 weights differ.*as 'weight'.*size, modalities"):
         fill(nn.Linear(3, 2), nn.Linear(4, 2).state_dict(), path)

@@ -1,4 +1,4 @@
-"""Checkpoints: `model.pt` is the best network, a plain state dict; `last.ckpt` is all that resuming needs.
+"""Checkpoints: `model.pt` is the best network, a plain state dict in float16; `last.ckpt` is all that resuming needs.
 
 `before-last.ckpt` is the `last.ckpt` of the save before, for the day that a disk damages the other. Neither ends in
 `.pt`: MONAI Label takes the shortest such name in the folder for the weights, and runs on where they do not fit.
@@ -34,6 +34,11 @@ def save_whole(content: Any, path: Path) -> None:
         torch.save(content, part)
 
 
+def half(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights in float16, as `model.pt` keeps them: what is scored and shipped is the same file, of half the size."""
+    return {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+
+
 def read_checkpoint(path: Path) -> Any:
     """What a checkpoint holds, on the CPU; nothing in it can run code."""
     if not path.is_file():
@@ -51,9 +56,13 @@ def fill(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Path) ->
     differ = [name for name in own.keys() | weights.keys() if name not in own or name not in weights]
     differ += [name for name in own if name not in differ and own[name].shape != weights[name].shape]
     if differ:
+        known = settings_of(str(path.parent))
+        its_own = ": " * bool(known) + ", ".join(
+            f"{name} {known[name]}" for name in ("size", "modalities") if name in known
+        )
         raise InputError(
             f"'{path}' is of another network: {len(differ)} of {len(own)} weights differ in name or shape, as "
-            f"'{min(differ)}'. Give the bundle, size, modalities and network_def that it was trained with."
+            f"'{min(differ)}'. Give the bundle, size, modalities and network_def that it was trained with{its_own}."
         )
     network.load_state_dict(weights)
 
@@ -168,7 +177,7 @@ class Checkpoints:
         if self.validator.state.best_metric_epoch == engine.state.epoch and not rank():
             save_json(self.patients, self.folder / PATIENTS)
             save_json(self.settings, self.folder / SETTINGS)
-            save_whole(self.state["network"].state_dict(), self.folder / BEST)
+            save_whole(half(self.state["network"].state_dict()), self.folder / BEST)
         self.save_last(engine)
         if self.asked_to_stop():
             self.leave(engine)
