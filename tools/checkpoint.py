@@ -36,7 +36,10 @@ def save_whole(content: Any, path: Path) -> None:
 
 def half(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights in float16, as `model.pt` keeps them: what is scored and shipped is the same file, of half the size."""
-    return {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+    halves: dict[Any, torch.Tensor] = {}  # a tensor of two names, as DynUNet has them, is stored once
+    for value in weights.values():
+        halves.setdefault((value.data_ptr(), value.shape), value.half() if value.is_floating_point() else value)
+    return {name: halves[value.data_ptr(), value.shape] for name, value in weights.items()}
 
 
 def read_checkpoint(path: Path) -> Any:
