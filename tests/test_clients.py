@@ -126,9 +126,9 @@ def test_a_client_hands_in_scans_and_labels_to_train_on_and_names_no_folder(twel
     home = Home("neuroseg3d", sys.executable, tmp_path, "")
     study = four_dimensional(twelve, tmp_path / "study")
     items = [{"image": str(path), "label": str(study / "labels/final" / path.name)} for path in study.glob("*.nii.gz")]
-    data = {"train::dataset::data": items[:3], "validate::dataset::data": items[3:5]}
+    given = {"train::dataset::data": items[:3], "validate::dataset::data": items[3:5], "device": "cpu"}
     for _ in range(2):
-        assert "epoch 2/2" in home.run(["run"], "train", **data, **TRAINING | {"epochs": 2, "resume": True})
+        assert "epoch 2/2" in home.run(["run"], "train", **given, **TRAINING | {"epochs": 2, "resume": True})
     assert not list((home.folder / "models").glob("before-[0-9]"))
     patients = json.loads((home.folder / "models" / "patients.json").read_text())
     named = sorted(Path(item["image"]).name.removesuffix(".nii.gz") for item in items[:3])
