@@ -6,7 +6,9 @@ MONAI_DEPLOY_PYTHON and NVFLARE_PYTHON.
 
 import json
 import os
+import shutil
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +18,7 @@ import torch
 from tests.conftest import BUNDLES, ROOT
 from tests.home import Home
 from tools.cohort import find_cases
+from tools.conventions import convention
 from tools.show import merged
 from tools.verify import TINY, TRAINING
 
@@ -58,14 +61,22 @@ def weights(tmp_path, monkeypatch):
     return tmp_path / "model.pt"
 
 
+def four_dimensional(patients, study):
+    """The folder with the scans of each patient as one 4-D file, and its label as MONAI Label keeps it."""
+    (study / "labels" / "final").mkdir(parents=True)
+    for case in find_cases(str(patients), convention(COHORT), ["T1", "T1ce", "T2", "FLAIR"])[0]:
+        scans = [nib.load(path) for path in case["image"]]
+        image = nib.Nifti1Image(np.stack([scan.dataobj for scan in scans], -1), scans[0].affine)
+        nib.save(image, study / f"{case['case']}.nii.gz")
+        shutil.copy(case["label"], study / "labels" / "final" / f"{case['case']}.nii.gz")
+    return study
+
+
 @pytest.fixture
 def scan(twelve, tmp_path):
     """The id of a case, and its four scans as one 4-D file."""
-    cohort = merged("bundles/neuroseg3d/args.yaml")["cohorts"][COHORT]
-    case = find_cases(str(twelve), cohort, ["T1", "T1ce", "T2", "FLAIR"])[0][0]
-    scans = [nib.load(path) for path in case["image"]]
-    nib.save(nib.Nifti1Image(np.stack([s.dataobj for s in scans], -1), scans[0].affine), tmp_path / "scan.nii.gz")
-    return case["case"], tmp_path / "scan.nii.gz"
+    path = next(four_dimensional(twelve, tmp_path / "study").glob("*.nii.gz"))
+    return path.name.removesuffix(".nii.gz"), path
 
 
 def test_monai_algo_trains_two_rounds_from_the_weights_that_the_server_sent(twelve, tmp_path):
@@ -108,6 +119,34 @@ def test_a_client_makes_the_map_that_the_bundle_makes(script, variable, what, sc
     expected = home.folder / "eval" / "segmentations" / f"{case}.nii.gz"
     printed = home.python_runs(CLIENTS / script, home.folder, path, expected, cwd=tmp_path)
     assert "the same map" in printed or "'enhancing tumour': 4" in printed
+
+
+def test_a_client_hands_in_scans_and_labels_to_train_on_and_names_no_folder(twelve, tmp_path):
+    """As MONAI Label does; what it trained before stays in use until there is a better network."""
+    home = Home("neuroseg3d", sys.executable, tmp_path, "")
+    study = four_dimensional(twelve, tmp_path / "study")
+    items = [{"image": str(path), "label": str(study / "labels/final" / path.name)} for path in study.glob("*.nii.gz")]
+    given = {"train::dataset::data": items[:3], "validate::dataset::data": items[3:5], "device": "cpu"}
+    for _ in range(2):
+        assert "epoch 2/2" in home.run(["run"], "train", **given, **TRAINING | {"epochs": 2, "resume": True})
+    assert not list((home.folder / "models").glob("before-[0-9]"))
+    patients = json.loads((home.folder / "models" / "patients.json").read_text())
+    named = sorted(Path(item["image"]).name.removesuffix(".nii.gz") for item in items[:3])
+    assert patients["train"] == named and len(patients["validate"]) == 2 and patients["test"] == []
+
+
+def test_monai_label_trains_a_release_and_segments_with_what_it_learned(twelve, tmp_path):
+    """Its folder of 4-D scans, with their labels below labels/final; it names no dataset_dir and parts them itself."""
+    home = Home("neuroseg3d", interpreter("MONAI_LABEL_PYTHON", "monailabel==0.8.5"), tmp_path, twelve)
+    study = four_dimensional(twelve, tmp_path / "study")
+    config = home.folder / "configs" / "train.json"
+    tiny = TINY | {"iterations_per_epoch": 2, "val_interval": 1}
+    config.write_text(json.dumps(json.loads(config.read_text()) | tiny))
+    printed = home.python_runs(CLIENTS / "label_train.py", home.folder, study, cwd=tmp_path)
+    assert "trained twice, segmented" in printed and "'enhancing tumour': 4" in printed
+    patients = json.loads((home.folder / "models" / "patients.json").read_text())
+    assert (len(patients["train"]), len(patients["validate"]), patients["test"]) == (9, 3, [])
+    assert set(patients["train"]) | set(patients["validate"]) == {path.name[:-7] for path in study.glob("*.nii.gz")}
 
 
 def test_nvflare_aggregates_two_rounds_of_two_sites(twelve, tmp_path):

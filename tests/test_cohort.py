@@ -103,6 +103,11 @@ def people(count, scans=1):
     return [{"case": f"p{i:03}-{j}", "patient": f"p{i:03}", "label": "x"} for i in range(count) for j in range(scans)]
 
 
+def test_items_of_a_client_belong_to_the_patient_that_their_file_names():
+    items = [{"image": "a/BraTS-GLI-00005-100.nii.gz"}, {"image": ["b/BraTS-GLI-00007-000-t1n.nii", "b/x.nii"]}]
+    assert patients({"train": items}, COHORTS["brats2023_gli"])["train"] == ["BraTS-GLI-00005", "BraTS-GLI-00007"]
+
+
 @pytest.mark.parametrize("fold", range(5))
 def test_no_patient_stands_in_two_parts_and_none_is_lost(fold):
     parts = split(people(53, scans=3), fold, 0.2, seed=0)

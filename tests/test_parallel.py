@@ -68,13 +68,13 @@ def test_two_processes_learn_as_one_of_the_same_total_batch(patients, tmp_path):
 def test_an_interrupt_leaves_one_checkpoint_of_both_and_the_same_command_goes_on(patients, tmp_path):
     given = ("training", "multi_gpu_train", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"))
     process = start(*given, epochs=40, iterations_per_epoch=3)
-    while not (tmp_path / "models" / "last.pt").is_file():
+    while not (tmp_path / "models" / "last.ckpt").is_file():
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     printed = process.communicate(timeout=120)[0]
     assert process.returncode != 0 and printed.count("the same command goes on from there") == 1
-    stopped = torch.load(tmp_path / "models" / "last.pt", weights_only=True)
+    stopped = torch.load(tmp_path / "models" / "last.ckpt", weights_only=True)
     assert 0 < stopped["iteration"] < 120 and not any(name.startswith("module.") for name in stopped["network"])
     epochs = stopped["iteration"] // 3 + 1
     printed = finish(start(*given, epochs=epochs, iterations_per_epoch=3))

@@ -127,6 +127,16 @@ def test_the_card_and_the_metadata_tell_the_scores_of_the_weights_in_the_release
     assert "have not been scored" in release.content(bundle, str(weights))["docs/README.md"].decode()
 
 
+@bundles
+def test_the_network_of_a_release_is_that_of_its_weights(bundle, weights):
+    weights.with_name("settings.json").write_text('{"size": "full", "modalities": ["T1ce", "FLAIR"], "fold": 3}')
+    files = release.content(bundle, str(weights))
+    config = {name: json.loads(files[f"configs/{name}.json"]) for name in WORKFLOWS}
+    assert all((each["size"], each["modalities"]) == ("full", ["T1ce", "FLAIR"]) for each in config.values())
+    network = ConfigParser(config["inference"]).get_parsed_content("network_def").network
+    assert next(network.parameters()).shape[:2] == (32, 2)
+
+
 def test_weights_behind_a_url_stay_out_and_their_hash_goes_in(weights, tmp_path, monkeypatch):
     url = weights.as_uri()
     archive = release.pack(BUNDLES[0], str(tmp_path), str(weights), url)

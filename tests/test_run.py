@@ -240,19 +240,19 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(patients, tmp_p
         "training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), epochs=40, iterations_per_epoch=3
     )
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    while not (tmp_path / "models" / "last.pt").is_file():
+    while not (tmp_path / "models" / "last.ckpt").is_file():
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     printed = process.communicate(timeout=60)[0]
     assert process.returncode == 130 and "the same command goes on from there" in printed
-    stopped = torch.load(tmp_path / "models" / "last.pt", weights_only=True)["iteration"]
+    stopped = torch.load(tmp_path / "models" / "last.ckpt", weights_only=True)["iteration"]
     assert 0 < stopped < 120
     epochs = stopped // 3 + 1
     data = patients("brats2021")
     printed = succeed("training", BUNDLES[0], tmp_path, "brats2021", data, epochs=epochs, iterations_per_epoch=3)
     assert f"at epoch {epochs}" in printed
-    assert torch.load(tmp_path / "models" / "last.pt", weights_only=True)["iteration"] == epochs * 3
+    assert torch.load(tmp_path / "models" / "last.ckpt", weights_only=True)["iteration"] == epochs * 3
     assert [int(row["epoch"]) for row in rows(tmp_path / "results" / "training.csv")] == list(range(1, epochs + 1))
 
 

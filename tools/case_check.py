@@ -86,6 +86,7 @@ class CaseCheck:
         self.cohort, self.cohorts, self.convention = cohort, cohorts, cohorts[cohort]
         self.classes, self.modalities = list(classes), list(modalities)
         self.left_out: list[str] = []  # sentences on the cases that a run does without
+        self.tested: list[Mapping[str, Any]] = []  # usable cases that a run keeps for testing
         rules = [Path(path).read_bytes() for path in (__file__, scan.__file__, label_check.__file__)]
         task = json.dumps([self.convention, self.classes, self.modalities]).encode()
         self.rules = hashlib.blake2b(b"".join([*rules, task])).hexdigest()

@@ -1,6 +1,7 @@
-"""Checkpoints: `model.pt` is the best network, a plain state dict; `last.pt` is all that resuming needs.
+"""Checkpoints: `model.pt` is the best network, a plain state dict in float16; `last.ckpt` is all that resuming needs.
 
-`before-last.pt` is the `last.pt` of the save before, for the day that a disk damages the other.
+`before-last.ckpt` is the `last.ckpt` of the save before, for the day that a disk damages the other. Neither ends in
+`.pt`: MONAI Label takes the shortest such name in the folder for the weights, and runs on where they do not fit.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tools.errors import InputError
 from tools.files import save_json, whole
 from tools.parallel import gather, rank
 
-BEST, LAST, BEFORE = "model.pt", "last.pt", "before-last.pt"
+BEST, LAST, BEFORE = "model.pt", "last.ckpt", "before-last.ckpt"
 PATIENTS, SETTINGS = "patients.json", "settings.json"
 logger = logging.getLogger("bundle")
 
@@ -31,6 +32,14 @@ def save_whole(content: Any, path: Path) -> None:
     """Write a checkpoint so that it is there whole or not at all."""
     with whole(path) as part:
         torch.save(content, part)
+
+
+def half(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights in float16, as `model.pt` keeps them: what is scored and shipped is the same file, of half the size."""
+    halves: dict[Any, torch.Tensor] = {}  # a tensor of two names, as DynUNet has them, is stored once
+    for value in weights.values():
+        halves.setdefault((value.data_ptr(), value.shape), value.half() if value.is_floating_point() else value)
+    return {name: halves[value.data_ptr(), value.shape] for name, value in weights.items()}
 
 
 def read_checkpoint(path: Path) -> Any:
@@ -50,9 +59,13 @@ def fill(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Path) ->
     differ = [name for name in own.keys() | weights.keys() if name not in own or name not in weights]
     differ += [name for name in own if name not in differ and own[name].shape != weights[name].shape]
     if differ:
+        known = settings_of(str(path.parent))
+        its_own = ": " * bool(known) + ", ".join(
+            f"{name} {known[name]}" for name in ("size", "modalities") if name in known
+        )
         raise InputError(
             f"'{path}' is of another network: {len(differ)} of {len(own)} weights differ in name or shape, as "
-            f"'{min(differ)}'. Give the bundle, size, modalities and network_def that it was trained with."
+            f"'{min(differ)}'. Give the bundle, size, modalities and network_def that it was trained with{its_own}."
         )
     network.load_state_dict(weights)
 
@@ -83,12 +96,13 @@ class Checkpoints:
     after the step at hand with a whole checkpoint; a second Ctrl-C ends it at once, with that of the last epoch.
 
     Args:
-        folder: where `model.pt` and `last.pt` lie.
+        folder: where `model.pt` and `last.ckpt` lie.
         state: what resuming needs, by name: objects with `state_dict` and `load_state_dict`, `network` among them.
         validator: evaluator whose key metric says which network is best.
         settings: what must be the same for a resumed training to be the same training; kept beside `model.pt`.
         patients: the patients of each part of the data, kept beside `model.pt` so that no test uses the others.
-        resume: whether to go on from `last.pt` where there is one; if not, older files are moved aside.
+        resume: whether to go on from `last.ckpt` where there is one; if not, older files are moved aside. None:
+            neither, for a client that loads `model.pt` itself, and goes on using it until there is another.
     """
 
     def __init__(
@@ -98,7 +112,7 @@ class Checkpoints:
         validator: Engine,
         settings: Mapping[str, Any],
         patients: Mapping[str, Sequence[str]],
-        resume: bool = True,
+        resume: bool | None = True,
     ) -> None:
         self.folder, self.state, self.validator = Path(folder), dict(state), validator
         self.settings, self.patients, self.resume = json.loads(json.dumps(settings)), patients, resume
@@ -112,7 +126,7 @@ class Checkpoints:
         engine.add_event_handler(Events.COMPLETED, self.release_signals)
 
     def start(self, engine: Engine) -> None:
-        if engine.state.iteration:
+        if engine.state.iteration or self.resume is None:
             pass  # a client that trains round after round hands in the weights to go on from
         elif not self.resume:
             self.move_aside()
@@ -166,7 +180,7 @@ class Checkpoints:
         if self.validator.state.best_metric_epoch == engine.state.epoch and not rank():
             save_json(self.patients, self.folder / PATIENTS)
             save_json(self.settings, self.folder / SETTINGS)
-            save_whole(self.state["network"].state_dict(), self.folder / BEST)
+            save_whole(half(self.state["network"].state_dict()), self.folder / BEST)
         self.save_last(engine)
         if self.asked_to_stop():
             self.leave(engine)

@@ -11,7 +11,7 @@ from typing import Any
 
 from tools.dicom import series_cases
 from tools.errors import InputError
-from tools.survey import Survey, survey
+from tools.survey import Survey, patient_of, survey
 
 FOLDS = 5
 logger = logging.getLogger("bundle")
@@ -133,9 +133,14 @@ def _as_listed(cases: Sequence[Mapping[str, Any]], fold: int) -> dict[str, list]
     return parts
 
 
-def patients(parts: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[str]]:
-    """The patients of each part of the data."""
-    return {name: sorted({case["patient"] for case in cases}) for name, cases in parts.items()}
+def patients(
+    parts: Mapping[str, Sequence[Mapping[str, Any]]], cohort: Mapping[str, Any] | None = None
+) -> dict[str, list[str]]:
+    """The patients of each part of the data; a convention tells those of items without ids, as clients hand in."""
+    return {
+        name: sorted({case.get("patient") or patient_of(case, cohort or {}) for case in cases})
+        for name, cases in parts.items()
+    }
 
 
 def never_seen(cases: Sequence[Mapping[str, Any]], record: str) -> list:

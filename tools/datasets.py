@@ -16,18 +16,19 @@ from torch.utils.data import IterableDataset, RandomSampler
 
 from tools.case_check import CaseCheck
 from tools.errors import InputError, input_error_in
-from tools.parallel import cores, gather
+from tools.parallel import cores, gather, share
 from tools.usable import examine, refuse
 
 logger = logging.getLogger("bundle")
 
 
 def fault(case: Mapping, error: BaseException) -> str:
-    """Why a case that passed its check failed after all, in one sentence."""
+    """Why a case that passed its check failed after all, in one sentence; an item of a client has no id."""
     told = input_error_in(error)
     while told is None and error.__cause__ is not None:
         error = error.__cause__
-    return f"{case['case']}: {told or f'could not be used ({type(error).__name__}: {error}); check its files.'}"
+    name = case.get("case", case["image"])
+    return f"{name}: {told or f'could not be used ({type(error).__name__}: {error}); check its files.'}"
 
 
 class Told(Transform):
@@ -44,12 +45,12 @@ class Told(Transform):
 
 
 def cached(
-    cases: Sequence[Mapping], read: Sequence[Any], augment: Sequence[Any], cache: str, cache_dir: str, workers: int
+    data: Sequence[Mapping], read: Sequence[Any], augment: Sequence[Any], cache: str, cache_dir: str, workers: int
 ) -> Dataset:
     """A data set that reads each case once and augments it anew at every visit.
 
     Args:
-        cases: what to read.
+        data: cases, of which this process takes its share; MONAI Label puts its own here, which have no ids.
         read: deterministic transforms, whose result is kept.
         augment: the transforms after them; they must leave their input as it is.
         cache: `memory`; `disk`, in a folder whose files are named by a hash of the case and of `read`, so that a
@@ -60,9 +61,9 @@ def cached(
     Raises:
         InputError: `cache` is none of these, or there is no case.
     """
-    if not cases:
+    if not data:
         raise InputError("No patient is left to train or validate on; have at least 3 patients, or lower test_share.")
-    transforms = [Told(read), *augment]
+    cases, transforms = share(data), [Told(read), *augment]
     if cache == "memory":
         return CacheDataset(cases, transforms, num_workers=workers, copy_cache=False)
     if cache == "disk":

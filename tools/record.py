@@ -47,8 +47,8 @@ class RunRecord:
         left_out: sentences on cases left out, which may still grow.
     """
 
-    def __init__(self, path: str, device: torch.device, left_out: Sequence[str]) -> None:
-        self.path, self.device, self.left_out = Path(path), device, left_out
+    def __init__(self, path: str, device: torch.device | str, left_out: Sequence[str]) -> None:
+        self.path, self.device, self.left_out = Path(path), torch.device(device), left_out
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)

@@ -65,11 +65,17 @@ def workflow(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     return reached(config, [*always, *looked_up, run_id]) | {"run": config[run_id]}
 
 
-def configs(bundle: str) -> dict[str, dict[str, Any]]:
-    """All config files of a release, by name: the workflows, the overlays of common/ and the recipes."""
+def configs(bundle: str, settings: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+    """All config files of a release, by name: the workflows, the overlays of common/ and the recipes.
+
+    Args:
+        bundle: a folder of bundles/.
+        settings: those that the weights were trained with; its network becomes the default.
+    """
     with contextlib.chdir(ROOT):
         config = merged(f"bundles/{bundle}/args.yaml", without=["report"]).get()  # it needs libraries of its own
-    config = {**config, "bundle_root": "."}
+    shape = {name: value for name, value in (settings or {}).items() if name in ("size", "modalities")}
+    config = {**config, **shape, "bundle_root": "."}
     # `run` puts the folder on the path only after `initialize`, and only as it is spelt
     config["imports"] = [*config["imports"], "$import os", "$import sys"]
     config["initialize"] = ["$sys.path.insert(0, os.path.abspath(@bundle_root))", *config["initialize"]]
@@ -141,10 +147,11 @@ def content(bundle: str, weights: str = "", url: str = "") -> dict[str, bytes]:
     if (weights or url) and not path.is_file():
         raise InputError(f"'{path}' is not there; train first or name the checkpoint by WEIGHTS=.")
     checkpoint = path if path.is_file() else None
-    own = {"eval_metrics": scored(checkpoint)} if checkpoint else {}
-    texts = {"metadata": metadata(bundle) | own} | configs(bundle)
+    network = trained(path, url) if checkpoint else {}
+    settings = json.loads(network.get("models/settings.json", b"{}"))  # else its network would not fit its weights
+    measured = {"eval_metrics": scored(path)} if checkpoint else {}
+    texts = {"metadata": metadata(bundle) | measured} | configs(bundle, settings)
     files = {f"configs/{name}.json": json.dumps(text, indent=4).encode() + b"\n" for name, text in texts.items()}
-    network = trained(checkpoint, url) if checkpoint else {}
     copied = {"LICENSE": ROOT / "LICENSE", "configs/logging.conf": COMMON / "logging.conf"}
     copied["docs/data_license.txt"] = COMMON / "data_license.txt"
     sources = [*ROOT.glob("custom_components/*.py"), *modules(b"\n".join(files.values()).decode())]

@@ -78,10 +78,17 @@ def survey(
             hint = f"its files are named as in {' or '.join(fitting)}: name that by --cohort."
         raise InputError(f"No case with {dict(wanted)} and .nii or .nii.gz below '{dataset_dir}'; {hint}")
     for case in seen.cases + seen.incomplete:
-        match = re.fullmatch(cohort["patient"], case["case"])
-        case["patient"] = match[1] if match else case["case"]
+        case["patient"] = patient_of(case, cohort)
     seen.cases.sort(key=lambda case: case["case"])
     return seen
+
+
+def patient_of(case: Mapping[str, Any], cohort: Mapping[str, Any]) -> str:
+    """The patient of a case; of an item that a client hands in, with an image and a label alone, by the file's name."""
+    image = case["image"]
+    name = case.get("case") or _case_of(Path(image if isinstance(image, str) else image[0]).name, cohort)
+    match = re.fullmatch(cohort["patient"], name)
+    return match[1] if match else name
 
 
 def _look(dataset_dir: str, cohort: Mapping[str, Any], modalities: Sequence[str]) -> Survey:

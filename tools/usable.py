@@ -86,6 +86,7 @@ def usable(
     if strict:
         refuse([*left_out, *faults.values()])
     check.left_out += [*left_out, *faults.values()]
+    check.tested += [case for case in parts.get("test", []) if case["case"] not in faults]
     for sentence in faults.values():
         logger.warning(f"left out, {sentence}")
     total, noted = len(findings) + len(left_out), sum(finding.status == "note" for finding in findings)
