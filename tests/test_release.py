@@ -93,14 +93,14 @@ def test_a_model_card_has_the_zoo_sections_in_order_and_says_whether_there_are_w
 @pytest.fixture
 def weights(tmp_path):
     torch.save({"a": torch.ones(3)}, tmp_path / "model.pt")
-    (tmp_path / "patients.json").write_text('{"train": ["x"]}')
+    (tmp_path / "patients.json").write_text('{"train": ["x"], "validate": ["y"]}')
     return tmp_path / "model.pt"
 
 
 def test_weights_are_shipped_with_the_patients_that_they_have_seen(weights):
     files = release.content(BUNDLES[0], str(weights))
     assert files["models/model.pt"] == weights.read_bytes()
-    assert json.loads(files["models/patients.json"]) == {"train": ["x"]}
+    assert json.loads(files["models/patients.json"]) == {"train": ["x"], "validate": ["y"]}
     assert "`models/model.pt`" in files["docs/README.md"].decode()
 
 
@@ -129,7 +129,7 @@ def test_the_card_and_the_metadata_tell_the_scores_of_the_weights_in_the_release
 
 @bundles
 def test_the_network_of_a_release_is_that_of_its_weights(bundle, weights):
-    weights.with_name("settings.json").write_text('{"size": "full", "modalities": ["T1ce", "FLAIR"], "fold": 3}')
+    weights.with_name("settings.json").write_text('{"cohort": "msd", "size": "full", "modalities": ["T1ce", "FLAIR"]}')
     files = release.content(bundle, str(weights))
     config = {name: json.loads(files[f"configs/{name}.json"]) for name in WORKFLOWS}
     assert all((each["size"], each["modalities"]) == ("full", ["T1ce", "FLAIR"]) for each in config.values())
