@@ -6,6 +6,7 @@ ARGS ?=
 RECIPE ?=
 OVER ?= attention
 OUT ?= comparisons
+MINUTES ?= 30
 DEVICES ?= 1
 WEIGHTS ?=
 URL ?=
@@ -33,7 +34,7 @@ ALSO = $(if $(SEVERAL),--config_file "[$$(sed -n "s/^  - \(.*\)/'\1'$(COMMA)/p" 
 GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data check train evaluate infer report watch table compare ablation release verify export test \
+.PHONY: help setup demo data check train evaluate infer report watch table compare ablation recipes release verify export test \
 	smoke lint show benchmark clean
 
 help: ## print the targets
@@ -106,6 +107,9 @@ ablation: setup ## train and score BUNDLE with each value of OVER (attention, si
 	$(PY) -m tools.trials settings --output $(OUT)/$(BUNDLE)-$(OVER) --bundle $(BUNDLE) --over $(OVER) --cohort $(COHORT) \
 		--dataset_dir $(DATA) $(ARGS)
 
+recipes: setup ## our default and the five recipes after MINUTES of training each, three seeds, one table
+	$(PY) -m tools.trials recipes --output $(OUT)/recipes --cohort $(COHORT) --dataset_dir $(DATA) --minutes $(MINUTES) $(ARGS)
+
 benchmark: .venv/benchmark/ready ## measure speed beside peers (benchmarks/README.md)
 	.venv/benchmark/bin/python -m benchmarks.score
 
@@ -114,6 +118,7 @@ benchmark: .venv/benchmark/ready ## measure speed beside peers (benchmarks/READM
 	$(PY) -c "import site; print(site.getsitepackages()[0])" > $$(echo .venv/benchmark/lib/python3.*/site-packages)/beside.pth
 	.venv/benchmark/bin/pip install --quiet --requirement benchmarks/requirements.txt
 	touch $@
+
 release: setup ## pack all bundles, or BUNDLE, in the model zoo format into dist/ (WEIGHTS=model.pt, URL=if it stays out)
 	@$(PY) -m tools.release $(GIVEN) --weights "$(WEIGHTS)" --url "$(URL)"
 

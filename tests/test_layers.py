@@ -23,10 +23,9 @@ def told(*options):
 
 def test_options_that_change_nothing_and_places_are_not_told():
     places = ["--dataset_dir", "d", "--output_dir=o", "--ckpt_dir", "c", "--bundle_root", "b"]
-    assert told("--args_file", BUNDLE, "--cohort", "brats2021", "--mirror=False", *places) == {
-        "files": [],
-        "settings": [],
-    }
+    config, run = config_of(["run", "training", "--args_file", BUNDLE, "--cohort", "brats2021", *places])
+    assert run == {"files": [], "settings": []}
+    assert config["dataset_dir"] == "" and config["output_dir"].startswith("$@bundle_root")
 
 
 def test_what_a_recipe_sets_is_told_and_what_the_command_line_sets_over_it():

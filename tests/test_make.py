@@ -53,7 +53,7 @@ def test_several_devices_add_one_layer(target, overlay):
 
 
 @pytest.mark.parametrize(
-    "target", "demo data check report watch table compare ablation release verify export show".split()
+    "target", "demo data check report watch table compare ablation recipes release verify export show".split()
 )
 def test_every_other_target_is_a_command_that_a_shell_can_read(target):
     assert shlex.split(" ".join(words(target)))

@@ -13,7 +13,7 @@ from monai.bundle.scripts import update_kwargs
 from monai.utils import ensure_tuple
 
 OPTIONS = "run_id init_id final_id meta_file config_file logging_file tracking args_file".split()  # of `run` itself
-PLACES = "bundle_root dataset_dir output_dir ckpt_dir".split()  # where things lie is no setting
+PLACES = "bundle_root dataset_dir output_dir ckpt_dir".split()  # no settings, and what is told may travel
 WORKFLOWS = ("train", "evaluate", "inference")
 
 
@@ -23,7 +23,7 @@ def given(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def layers(options: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
-    """The config files of a run in their order, and the settings that its args files and options lay over them."""
+    """The config files of a run in their order, and what its args files and options lay over them."""
     rest = {key: value for key, value in options.items() if key != "args_file"}
     args = update_kwargs(options.get("args_file"), **rest)
     return list(ensure_tuple(args["config_file"])), {k: v for k, v in args.items() if k not in OPTIONS}
@@ -59,13 +59,13 @@ def config_of(command: Sequence[str]) -> tuple[ConfigParser, dict[str, list[str]
     """The merged config of a command line, and what is to be told of it.
 
     Returns:
-        The config, unresolved; the `files` laid over the bundle's own, and the `settings` in which the config departs
+        The config, unresolved and without the user's folders; the `files` laid over the bundle's own, and the `settings` in which the config departs
         from those. An edit within the bundle's own files is no departure.
     """
     options = given(command)
     files, settings = layers(options)
     own = of_the_bundle(files)
-    run = merge(files, settings)
-    default = merge(own, {key: value for key, value in settings.items() if key in PLACES})
+    run = merge(files, {key: value for key, value in settings.items() if key not in PLACES})
+    default = merge(own, {})
     over = [*files[len(own) :], *ensure_tuple(options.get("args_file", ()))[1:]]
     return run, {"files": over, "settings": list(departures(default.get(), run.get()))}
