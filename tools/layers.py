@@ -59,8 +59,8 @@ def config_of(command: Sequence[str]) -> tuple[ConfigParser, dict[str, list[str]
     """The merged config of a command line, and what is to be told of it.
 
     Returns:
-        The config, unresolved and without the user's folders; the `files` laid over the bundle's own, and the `settings` in which the config departs
-        from those. An edit within the bundle's own files is no departure.
+        The config, unresolved and without the user's folders; the `files` laid over the bundle's own, and the `settings`
+        in which the config departs from those. An edit within the bundle's own files is no departure.
     """
     options = given(command)
     files, settings = layers(options)
