@@ -59,7 +59,7 @@ def config_of(command: Sequence[str]) -> tuple[ConfigParser, dict[str, list[str]
     """The merged config of a command line, and what is to be told of it.
 
     Returns:
-        The config, unresolved and without the user's folders; the `files` laid over the bundle's own, and the `settings`
+        The config, unresolved and without the user's folders; the `files` laid over the bundle's own; the `settings`
         in which the config departs from those. An edit within the bundle's own files is no departure.
     """
     options = given(command)
