@@ -2,8 +2,9 @@
 
 Data: conventions, survey, cohort, datalist, dicom, readers, download; read and cached: transforms, datasets, weights.
 Checked: scan, case_check, label_check, usable, check, check_report. Synthetic: phantom, synthetic, faults.
-Runs: handlers, checkpoint, inferers, precision, parallel, record, snapshot, writer, aftertreatment, fitting, trials.
+Runs: handlers, checkpoint, inferers, precision, parallel, layers, record, snapshot, writer; aftertreatment,
+fitting, trials.
 Scores: metrics, challenges, score, scoring, compare.
 Report: report, results, volumes, pictures, slides, surfaces, charts, page/.
-Sharing: release, verify, export. For all: errors, files, show, networks.
+Sharing: release, card, verify, export. For all: errors, files, show, networks.
 """

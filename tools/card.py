@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tools.errors import InputError
-from tools.scoring import scores_of
+from tools.score import interval_text
+from tools.scoring import KEPT, scores_of
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = [  # of a model card, in the zoo's order
@@ -54,13 +54,12 @@ def performance(checkpoint: Path) -> str:
     lines += ["| data set | rules | patients | region | Dice | HD95, mm |", "|" + " --- |" * 6]
     for cohort, of in told.items():
         for region, metrics in of["scores"].items():
-            dice, hd95 = (interval(metrics[name], form) for name, form in (("dice", ".3f"), ("hd95", ".1f")))
+            dice, hd95 = (
+                interval_text(*(metrics[name][part] for part in KEPT[1:]), form)
+                for name, form in (("dice", ".3f"), ("hd95", ".1f"))
+            )
             lines.append(f"| {cohort} | {of['challenge']} | {metrics['dice']['cases']} | {region} | {dice} | {hd95} |")
     return "\n".join(lines) + "\n"
-
-
-def interval(of: Mapping[str, float], form: str) -> str:
-    return f"{of['mean']:{form}} ({of['interval_low']:{form}} to {of['interval_high']:{form}})"
 
 
 def sections(text: str) -> dict[str, str]:

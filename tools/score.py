@@ -93,6 +93,11 @@ def mean_interval(values: NDArray, resamples: int = 2000) -> NDArray:
     return np.quantile(draws @ values / cases, [0.025, 0.975], axis=0)
 
 
+def interval_text(mean: float, low: float, high: float, form: str = ".3f") -> str:
+    """A mean and its interval, as in tables."""
+    return f"{mean:{form}} ({low:{form}} to {high:{form}})"
+
+
 def table(summary: Mapping[str, Any]) -> str:
     """The means ± sd of a summary, a line a region."""
     lines: dict[str, dict[str, str]] = {}

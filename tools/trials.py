@@ -23,7 +23,7 @@ from tools.compare import differences, read_run, significance
 from tools.errors import InputError, command_line, one_of
 from tools.files import save_json, whole
 from tools.networks import cost
-from tools.score import mean_interval
+from tools.score import interval_text, mean_interval
 from tools.show import merged
 
 OVER = {  # what can be compared within a bundle: its id and the values
@@ -42,8 +42,8 @@ RECIPES = {  # the bundle that each is laid over here; the first is ours, withou
 EPOCHS, PACE = 4, 6  # of a training of so many minutes; steps that measure how fast it is
 
 
-def layers(bundle: str, recipe: str = "") -> list[str]:
-    """The args files of a bundle under a recipe."""
+def args_of(bundle: str, recipe: str = "") -> list[str]:
+    """The args files of a bundle and of a recipe over it."""
     return [f"bundles/{bundle}/args.yaml", *([f"bundles/common/recipes/{recipe}.yaml"] if recipe else [])]
 
 
@@ -92,10 +92,6 @@ def markdown(frame: pd.DataFrame) -> list[str]:
     return lines + [f"| {name} | " + " | ".join(values) + " |" for name, values in rows]
 
 
-def mean_and_interval(mean: float, low: float, high: float, form: str = ".3f") -> str:
-    return f"{mean:{form}} ({low:{form}} to {high:{form}})"
-
-
 def row_of(folder: Path, bundle: str, settings: Mapping[str, Any], told: Mapping[str, float]) -> dict[str, str]:
     """A line of the table."""
     parameters, operations = cost(f"bundles/{bundle}/args.yaml", **settings)
@@ -106,7 +102,7 @@ def row_of(folder: Path, bundle: str, settings: Mapping[str, Any], told: Mapping
         if metrics["kind"] == "region":
             for name, heading, form in (("dice", "Dice", ".3f"), ("hd95", "HD95", ".1f")):
                 m = metrics[name]
-                row[f"{heading} {region}"] = mean_and_interval(m["mean"], m["interval_low"], m["interval_high"], form)
+                row[f"{heading} {region}"] = interval_text(m["mean"], m["interval_low"], m["interval_high"], form)
     return row
 
 
@@ -116,7 +112,7 @@ def compared(output: str, trials: Mapping[str, tuple[str, Mapping[str, Any]]]) -
     rows = {}
     for name, (bundle, settings) in trials.items():
         print(f"\n== {name}", flush=True)
-        told = trial(folders[name], layers(bundle), settings)
+        told = trial(folders[name], args_of(bundle), settings)
         rows[name] = row_of(folders[name], bundle, settings, told)
     lines = markdown(pd.DataFrame.from_dict(rows, orient="index"))
     first, *others = trials
@@ -174,7 +170,7 @@ def recipes(
         for recipe, bundle in RECIPES.items():
             name = recipe or f"{bundle}, our default"
             print(f"\n== {name}, seed {seed}", flush=True)
-            args_files, own = layers(bundle, recipe), folder / (recipe or "default")
+            args_files, own = args_of(bundle, recipe), folder / (recipe or "default")
             steps = steps_in(minutes, own / "pace", args_files, given)
             budget = {"epochs": EPOCHS, "iterations_per_epoch": max(steps // EPOCHS, 1), "val_interval": EPOCHS}
             told = trial(own / f"seed{seed}", args_files, {**given, **budget, "seed": seed})
@@ -188,10 +184,10 @@ def recipes(
     scores = pd.concat(dice, names=["recipe", "seed", "case"]).unstack("recipe")
     ours = next(iter(rows))
     for name, row in rows.items():
-        row["mean Dice"] = mean_and_interval(scores[name].mean(), *mean_interval(scores[name].to_numpy()))
+        row["mean Dice"] = interval_text(scores[name].mean(), *mean_interval(scores[name].to_numpy()))
         row["each seed"] = ", ".join(f"{value:.3f}" for value in scores[name].groupby("seed").mean())
         less = (scores[name] - scores[ours]).to_numpy()
-        row["less ours"] = "" if name == ours else mean_and_interval(less.mean(), *mean_interval(less))
+        row["less ours"] = "" if name == ours else interval_text(less.mean(), *mean_interval(less))
     head = f"{minutes:g} minutes of training, {len(seeds)} seeds, {len(scores)} test scans."
     return written(
         folder,
