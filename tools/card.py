@@ -9,7 +9,7 @@ from typing import Any
 
 from tools.errors import InputError
 from tools.score import interval_text
-from tools.scoring import KEPT, scores_of
+from tools.scoring import scores_of
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = [  # of a model card, in the zoo's order
@@ -46,17 +46,17 @@ def seen(checkpoint: Path) -> str:
 
 def performance(checkpoint: Path) -> str:
     """The card's section on how the weights in a release scored."""
-    told = scores_of(checkpoint)
-    if not told:
+    cohorts = scores_of(checkpoint)
+    if not cohorts:
         return f"## Performance\n\n{seen(checkpoint)} These weights have not been scored: `run evaluating` does it.\n"
     head = f"{seen(checkpoint)} Scores of patients that did neither, by `run evaluating`, with 95% bootstrap intervals:"
     lines = ["## Performance", "", head.strip(), ""]
     lines += ["| data set | rules | patients | region | Dice | HD95, mm |", "|" + " --- |" * 6]
-    for cohort, of in told.items():
+    for cohort, of in cohorts.items():
         for region, metrics in of["scores"].items():
             dice, hd95 = (
-                interval_text(*(metrics[name][part] for part in KEPT[1:]), form)
-                for name, form in (("dice", ".3f"), ("hd95", ".1f"))
+                interval_text(told["mean"], told["interval_low"], told["interval_high"], form)
+                for told, form in ((metrics["dice"], ".3f"), (metrics["hd95"], ".1f"))
             )
             lines.append(f"| {cohort} | {of['challenge']} | {metrics['dice']['cases']} | {region} | {dice} | {hd95} |")
     return "\n".join(lines) + "\n"
