@@ -75,6 +75,13 @@ def test_float16_weights_in_a_float32_network_give_the_same_label_maps(bundle, t
     assert ((one > 0) == (two > 0)).float().mean() > 0.999
 
 
+def test_what_float16_cannot_hold_stays_as_it_is():
+    weights = {"large": torch.tensor([1.0, -70000.0]), "small": torch.tensor([0.1]), "count": torch.tensor(70000)}
+    halves = half(weights)
+    assert torch.equal(halves["large"], weights["large"]) and torch.equal(halves["count"], weights["count"])
+    assert halves["small"].dtype == torch.float16
+
+
 @pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(path.read_bytes()[:99]), lambda path: path.unlink()])
 def test_after_a_damaged_checkpoint_training_goes_on_from_the_one_before_it(tmp_path, caplog, spoil):
     Trainer(tmp_path).go()

@@ -35,10 +35,14 @@ def save_whole(content: Any, path: Path) -> None:
 
 
 def half(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights in float16, as `model.pt` keeps them: what is scored and shipped is the same file, of half the size."""
+    """Weights in float16, as `model.pt` keeps them: what is scored and shipped is the same file, of half the size.
+
+    A tensor with a value over 65504, the largest of float16, stays as it is; so do integers.
+    """
     halves: dict[Any, torch.Tensor] = {}  # a tensor of two names, as DynUNet has them, is stored once
     for value in weights.values():
-        halves.setdefault((value.data_ptr(), value.shape), value.half() if value.is_floating_point() else value)
+        fits = value.is_floating_point() and bool(value.abs().max() <= torch.finfo(torch.float16).max)
+        halves.setdefault((value.data_ptr(), value.shape), value.half() if fits else value)
     return {name: halves[value.data_ptr(), value.shape] for name, value in weights.items()}
 
 
