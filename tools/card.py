@@ -14,7 +14,7 @@ from tools.scoring import scores_of
 ROOT = Path(__file__).parents[1]
 SECTIONS = [  # of a model card, in the zoo's order
     *["Model Overview", "Data", "Training configuration", "Memory Consumption", "Input", "Output", "Performance"],
-    *["MONAI Bundle Commands", "References", "License"],
+    *["Comparison", "MONAI Bundle Commands", "References", "License"],
 ]
 WEIGHTS = {
     "shipped": "Trained weights are in `models/model.pt`.",
