@@ -64,9 +64,8 @@ def fill(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Path) ->
     differ += [name for name in own if name not in differ and own[name].shape != weights[name].shape]
     if differ:
         known = settings_of(str(path.parent))
-        its_own = ": " * bool(known) + ", ".join(
-            f"{name} {known[name]}" for name in ("size", "modalities") if name in known
-        )
+        told = ", ".join(f"{name} {known[name]}" for name in ("size", "modalities") if name in known)
+        its_own = f": {told}" if told else ""
         raise InputError(
             f"'{path}' is of another network: {len(differ)} of {len(own)} weights differ in name or shape, as "
             f"'{min(differ)}'. Give the bundle, size, modalities and network_def that it was trained with{its_own}."
@@ -213,9 +212,8 @@ class Checkpoints:
 
     def asked_to_stop(self) -> bool:
         """Whether any process got a signal: all leave after the same step."""
-        self.leaving_by = max(
-            gather([self.stopped_by])
-        )  # apart, or this process's own first signal would count as its second
+        # apart from stopped_by, or this process's own first signal would count as its second
+        self.leaving_by = max(gather([self.stopped_by]))
         return self.leaving_by > 0
 
     def leave(self, engine: Engine) -> None:

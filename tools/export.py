@@ -60,9 +60,8 @@ FORMATS = {"torchscript": (to_torchscript, read_torchscript, "ts"), "onnx": (to_
 
 def write_bundle(bundle: str, weights: Path, folder: Path) -> None:
     """The files of a release in a folder, whatever the size of the weights."""
-    for name, text in (
-        content(bundle, str(weights), weights.resolve().as_uri()) | {"models/model.pt": weights.read_bytes()}
-    ).items():
+    files = content(bundle, str(weights), weights.resolve().as_uri())  # by a URL, large ones are not refused
+    for name, text in (files | {"models/model.pt": weights.read_bytes()}).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(text)
 

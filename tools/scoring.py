@@ -24,9 +24,14 @@ logger = logging.getLogger("bundle")
 
 def scores_of(checkpoint: Path) -> dict[str, Any]:
     """What is recorded of a checkpoint's scores, by cohort; of another file of this name, nothing."""
-    path = checkpoint.with_name(RECORD)
+    return _record(checkpoint)["cohorts"]
+
+
+def _record(checkpoint: Path) -> dict[str, Any]:
+    """The record beside a checkpoint, or an empty one if there is none of this very file."""
+    path, sha256 = checkpoint.with_name(RECORD), hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return told["cohorts"] if told.get("sha256") == hashlib.sha256(checkpoint.read_bytes()).hexdigest() else {}
+    return told if told.get("sha256") == sha256 else {"sha256": sha256, "cohorts": {}}
 
 
 def record_scores(checkpoint: Path, cohort: str, summary: Mapping[str, Any]) -> None:
@@ -36,9 +41,9 @@ def record_scores(checkpoint: Path, cohort: str, summary: Mapping[str, Any]) -> 
         for region, of in summary["scores"].items()
         if of["kind"] == "region"
     }
-    cohorts = scores_of(checkpoint) | {cohort: {"challenge": summary["challenge"], "scores": told}}
-    sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    save_json({"sha256": sha256, "cohorts": cohorts}, checkpoint.with_name(RECORD))
+    record = _record(checkpoint)
+    record["cohorts"][cohort] = {"challenge": summary["challenge"], "scores": told}
+    save_json(record, checkpoint.with_name(RECORD))
 
 
 class ScoreCases:
