@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.conftest import BUNDLES, succeed
 from tools.pictures import COLOURS, rgb
+from tools.scoring import scores_of
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,12 @@ def test_a_run_leaves_its_record_and_ends_with_a_report_when_asked(trained, pati
     data, results = patients("brats2021"), trained / "results"
     succeed("evaluating", BUNDLES[0], trained, "brats2021", data, recipe="neuroseg3d_brats2021", report=True)
     text = (results / "report" / "report.html").read_text()
+    kept = scores_of(trained / "models" / "model.pt")["brats2021"]["scores"]
+    means = {
+        name: of["dice"]["mean"]
+        for name, of in json.loads((results / "scores" / "summary.json").read_text())["scores"].items()
+    }
+    assert {name: of["dice"]["mean"] for name, of in kept.items()} == {name: means[name] for name in ("TC", "WT", "ET")}
     for name in ("training", "evaluating"):
         record = json.loads((results / "runs" / f"{name}.json").read_text())
         assert record["state"] == "finished" and record["seconds"] > 0 and record["peak_memory_gb"]
