@@ -25,6 +25,7 @@ ITS_COHORT = $(if $(RECIPE),$(filter file,$(origin COHORT)))
 LAYERS = --args_file $(ARGS_FILE) $(if $(ITS_COHORT),,--cohort $(COHORT)) --dataset_dir $(DATA) $(ARGS)
 DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --dataset_dir $(DEMO)/$(1) \
 	--patch_size "[64, 64, 64]" --ckpt_dir $(DEMO)/models --output_dir $(DEMO)/results
+BENCHMARKS = training_step loading inference start quality scaling
 CODE = custom_components tools tests benchmarks
 # several devices: torchrun, and one more layer over those that args.yaml lists
 SEVERAL = $(filter-out 1,$(DEVICES))
@@ -110,13 +111,14 @@ ablation: setup ## train and score BUNDLE with each value of OVER (attention, si
 recipes: setup ## our default and the five recipes after MINUTES of training each, three seeds, one table
 	$(PY) -m tools.trials recipes --output $(OUT)/recipes --cohort $(COHORT) --dataset_dir $(DATA) --minutes $(MINUTES) $(ARGS)
 
-benchmark: .venv/benchmark/ready ## measure speed beside peers (benchmarks/README.md)
+benchmark: .venv/benchmark/ready ## measure speed beside peers (benchmarks/README.md; DATA=real patients for all of it, hours)
 	.venv/benchmark/bin/python -m benchmarks.score
+	$(foreach each,$(if $(DATA),$(BENCHMARKS)),.venv/benchmark/bin/python -m benchmarks.$(each) --data $(DATA) --cohort $(COHORT) &&) true
 
 .venv/benchmark/ready: .venv/ready benchmarks/requirements.txt # an environment that sees .venv and adds the peers
 	$(PY) -m venv .venv/benchmark
 	$(PY) -c "import site; print(site.getsitepackages()[0])" > $$(echo .venv/benchmark/lib/python3.*/site-packages)/beside.pth
-	.venv/benchmark/bin/pip install --quiet --requirement benchmarks/requirements.txt
+	.venv/benchmark/bin/pip install --quiet --no-deps --requirement benchmarks/requirements.txt
 	touch $@
 
 release: setup ## pack all bundles, or BUNDLE, in the model zoo format into dist/ (WEIGHTS=model.pt, URL=if it stays out)

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.machine import machine, told
+from benchmarks import results
+from benchmarks.machine import seconds_text
+from benchmarks.patients import cases_of
 
 SIDES = {"nibabel": "nibabel, each file once", "one": "check, 1 thread", "all": "check, all cores"}
 
@@ -48,20 +50,24 @@ def peak() -> float:
 
 
 def main(cohort: str, folder: str, rounds: int = 5) -> None:
-    print(machine("numpy", "nibabel", "scipy"))
     measured: dict[str, list[list[float]]] = {name: [] for name in SIDES}
     for _ in range(rounds):
         for name in SIDES:
             command = [sys.executable, "-m", "benchmarks.check", "--side", name, cohort, folder]
             done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
             measured[name].append([float(value) for value in done.stdout.split()])
-    print("| what | seconds | ratio | peak memory, MB | of it beyond the libraries, MB |\n|" + " --- |" * 5)
-    base = np.median([row[0] for row in measured["nibabel"]])
+    base, rows = np.median([row[0] for row in measured["nibabel"]]), []
     for name, what in SIDES.items():
         seconds, before, most = zip(*measured[name], strict=True)
-        beyond = np.median(np.subtract(most, before))
-        ratio = np.median(seconds) / base
-        print(f"| {what} | {told(list(seconds))} | {ratio:.1f} | {np.median(most):.0f} | {beyond:.0f} |")
+        rows.append({
+            "what": what,
+            "seconds": seconds_text(list(seconds)),
+            "of nibabel's": f"{np.median(seconds) / base:.1f}",
+            "peak MB": f"{np.median(most):.0f}",
+            "beyond the libraries, MB": f"{np.median(np.subtract(most, before)):.0f}",
+        })  # fmt: skip
+    about = f"{len(cases_of(cohort, folder))} cases of {cohort}, {rounds} rounds; about half of a check is unpacking."
+    results.keep("check", "Checking a data set", about, rows, ["numpy", "nibabel", "scipy"])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,117 @@
+"""Seconds and peak memory to segment whole real scans, from NIfTI files to a NIfTI label map.
+
+python -m benchmarks.inference --data DIR [--cohort brats2018] [--work DIR] [--checkpoint model.pt of unet3d]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import fire
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import decollate_batch
+from monai.transforms import Compose, Invertd, SaveImage
+
+from benchmarks import nnunet, ours, results, zoo
+from benchmarks.machine import seconds_text
+from benchmarks.patients import cases_of, folder_with
+from benchmarks.sides import ratio_of, serve, take_turns
+from tools.conventions import convention
+from tools.parallel import cores
+
+SIDES = {
+    "ours": "ours (`unet3d`, size fast)",
+    "nnunet-ours": "nnU-Net's predictor, the same network, weights, 96³ windows",
+    "nnunet-own": "nnU-Net's predictor, its PlainConvUNet, its 128³ windows",
+    "zoo": "model zoo, SegResNet, one 240 x 240 x 160 window",
+}
+PATCH = 96
+
+
+def side(name: str, work: str, cohort: str, data: str, checkpoint: str, case: str) -> None:
+    """Answer with one scan segmented a turn."""
+    folder = nnunet.home(work, workers=0)
+    (chosen,) = [each for each in cases_of(cohort, data) if each["case"] == case]
+    target = folder / "segmented" / name
+    target.mkdir(parents=True, exist_ok=True)
+    if name == "ours":
+        scans = folder_with(folder / "scan" / case, [chosen])
+        where = {"dataset_dir": str(scans), "segmentations": str(target), "output_dir": str(folder / "eval")}
+        parser = ours.config(
+            "unet3d", cohort=cohort, patch_size=[PATCH] * 3, ckpt_dir=str(Path(checkpoint).parent), **where
+        )
+        evaluator = parser.get_parsed_content("evaluator")
+        serve(lambda: evaluator.run())
+    elif name == "zoo":
+        serve(_zoo(chosen, target))
+    else:
+        network = f"unet3d fast {checkpoint}" if name == "nnunet-ours" else ""
+        made = nnunet.trainer(folder, patch=PATCH if network else 0, network=network)
+        predictor = nnunet.predictor(made)
+        output = [str(target / case)]
+        serve(lambda: predictor.predict_from_files_sequential([chosen["image"]], output))
+
+
+def _zoo(case: dict, target: Path) -> Any:
+    """Read, one window, back to the scan's grid, thresholds, file."""
+    read = Compose(zoo.reading(label=False))
+    network, inferer = zoo.network().eval(), zoo.inferer()
+    restore = Invertd("pred", transform=read, orig_keys="image", nearest_interp=False)
+    save = SaveImage(target, output_postfix="", separate_folder=False, print_log=False, output_dtype=np.uint8)
+
+    def work() -> None:
+        scan = read({"image": case["image"]})
+        with torch.no_grad():
+            pred = inferer(scan["image"][None], network)
+        (item,) = decollate_batch({"pred": torch.as_tensor(pred).sigmoid(), "image": scan["image"][None]})
+        save((restore(item)["pred"] > 0.5).sum(0, keepdim=True))
+
+    return work
+
+
+def agreement(work: str, case: str, cohort: str) -> float:
+    """The share of voxels with the same label in our map and in nnU-Net's with our network."""
+    values = convention(cohort)["label_values"]
+    own, other = (
+        np.asanyarray(nib.load(Path(work, "segmented", name, f"{case}.nii.gz")).dataobj)  # type: ignore[attr-defined]
+        for name in ("ours", "nnunet-ours")
+    )
+    return float((np.searchsorted(values, own) == other).mean())
+
+
+def measure(
+    data: str,
+    cohort: str = "brats2018",
+    work: str = "/tmp/benchmarks",
+    checkpoint: str = "bundles/unet3d/weights/model.pt",
+    rounds: int = 5,
+) -> None:
+    """Measure all sides on a test patient and keep the table."""
+    folder, cases = nnunet.home(work), cases_of(cohort, data)
+    nnunet.ready(folder, cases, convention(cohort)["label_values"])
+    case = cases[0]["case"]
+    told = take_turns("benchmarks.inference", list(SIDES), rounds, work, cohort, data, checkpoint, case)
+    rows = [
+        {
+            "side": title,
+            "seconds a scan": seconds_text(told[name]["seconds"]),
+            "of ours": ratio_of(told[name]["seconds"], told["ours"]["seconds"]),
+            "peak GB": f"{told[name]['peak_gb'][0]:.1f}",
+        }
+        for name, title in SIDES.items()
+    ]
+    about = (
+        f"One real scan (240 x 240 x 155), overlap 0.5, no mirroring, {cores()} threads, {rounds} rounds; the start of "
+        "Python and the making of the network are not counted. The first two have the same network, weights and "
+        f"windows; their maps agree in {agreement(work, case, cohort):.4%} of the voxels. The last two have untrained "
+        "networks, which takes as long."
+    )
+    results.keep("inference", "Segmenting a scan, from file to file", about, rows, ["torch", "monai", "nnunetv2"])
+
+
+if __name__ == "__main__":
+    fire.Fire({"side": side} if sys.argv[1:2] == ["side"] else measure)

@@ -1,0 +1,146 @@
+"""nnU-Net v2 as a peer: a BraTS folder laid out, planned and preprocessed its way, its trainer and its predictor."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from benchmarks import ours
+
+DATASET = "Dataset001_BraTS"
+PLANS = {"plain": "nnUNetPlans", "resenc": "nnUNetResEncUNetMPlans"}
+LABELS = {"background": 0, "WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}  # regions that overlap, as it trains BraTS
+CLASSES = [1, 2, 3]  # necrotic, oedema, enhancing
+
+
+def home(work: str, workers: int = 2) -> Path:
+    """Name its folders below `work` and fix its worker processes; must come before anything of nnU-Net is imported."""
+    folder = Path(work)
+    for name in ("raw", "preprocessed", "results"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        os.environ[f"nnUNet_{name}"] = str(folder / name)
+    os.environ |= {"nnUNet_compile": "false", "nnUNet_n_proc_DA": str(workers), "nnUNet_def_n_proc": "2"}
+    return folder
+
+
+def lay_out(folder: Path, cases: Sequence[Mapping[str, Any]], label_values: Sequence[int]) -> None:
+    """The raw data set: links to the scans, label maps with consecutive values."""
+    raw = folder / "raw" / DATASET
+    for part in ("imagesTr", "labelsTr"):
+        (raw / part).mkdir(parents=True, exist_ok=True)
+    for case in cases:
+        for channel, path in enumerate(case["image"]):
+            link = raw / "imagesTr" / f"{case['case']}_{channel:04d}.nii.gz"
+            link.unlink(missing_ok=True)
+            link.symlink_to(Path(path).resolve())
+        label: Any = nib.load(case["label"])  # type: ignore[attr-defined]
+        values = np.searchsorted(label_values, np.asanyarray(label.dataobj)).astype(np.uint8)
+        nib.save(nib.Nifti1Image(values, label.affine), raw / "labelsTr" / f"{case['case']}.nii.gz")  # type: ignore[attr-defined]
+    about = {"channel_names": {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"}, "labels": LABELS}
+    about |= {"regions_class_order": [2, 1, 3], "numTraining": len(cases), "file_ending": ".nii.gz"}
+    (raw / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
+
+
+def prepare(folder: Path, plans: Sequence[str] = ("plain", "resenc")) -> None:
+    """Fingerprint, plan and preprocess what `lay_out` laid out."""
+    from nnunetv2.experiment_planning import plan_and_preprocess_api as api
+
+    api.extract_fingerprint_dataset(1, num_processes=2, verbose=False, show_progress_bar=False)
+    planners = {"plain": "ExperimentPlanner", "resenc": "nnUNetPlannerResEncM"}
+    for name in plans:
+        api.plan_experiments([1], experiment_planner_class_name=planners[name])
+    api.preprocess_dataset(1, PLANS[plans[0]], ["3d_fullres"], num_processes=[2], show_progress_bar=False)
+
+
+def ready(folder: Path, cases: Sequence[Mapping[str, Any]], label_values: Sequence[int]) -> None:
+    """Lay out and prepare once a folder."""
+    done = folder / "ready"
+    if not done.is_file():
+        lay_out(folder, cases, label_values)
+        prepare(folder)
+        done.touch()
+
+
+def trainer(folder: Path, plan: str = "plain", patch: int = 0, train: Sequence[str] = (), network: str = "") -> Any:
+    """Its trainer on a CPU, initialised.
+
+    Args:
+        folder: where `prepare` worked.
+        plan: `plain` or `resenc`.
+        patch: edge of the patch; 0: as it planned.
+        train: the cases to train on; none: all.
+        network: one of our networks in the place of its own, as `BUNDLE SIZE CHECKPOINT`.
+    """
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    base = folder / "preprocessed" / DATASET
+    plans = json.loads((base / f"{PLANS[plan]}.json").read_text(encoding="utf-8"))
+    settings = plans["configurations"]["3d_fullres"]
+    settings["data_identifier"] = "nnUNetPlans_3d_fullres"  # both plans preprocess alike
+    settings["patch_size"] = [patch] * 3 if patch else settings["patch_size"]
+    settings["batch_size"] = 2
+    if network:
+        bundle, size, checkpoint = network.split()
+        settings["architecture"] = {
+            "network_class_name": "benchmarks.nnunet.our_network",
+            "arch_kwargs": {"bundle": bundle, "size": size, "checkpoint": checkpoint},
+            "_kw_requires_import": [],
+        }
+    cases = sorted(path.name[:-7] for path in (folder / "raw" / DATASET / "labelsTr").glob("*.nii.gz"))
+    train = list(train or cases)
+    (base / "splits_final.json").write_text(json.dumps([{"train": train, "val": train}]), encoding="utf-8")
+    plans["continue_training"] = False
+    about = json.loads((base / "dataset.json").read_text(encoding="utf-8"))
+    made = nnUNetTrainer(plans, "3d_fullres", 0, about, device=torch.device("cpu"))
+    if network:
+        made.enable_deep_supervision = False
+    made.initialize()
+    return made
+
+
+class Reordered(torch.nn.Module):
+    """Our TC, WT, ET in its order, which writes the largest region first."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x)[:, [1, 0, 2]]
+
+
+def our_network(
+    input_channels: int, num_classes: int, bundle: str, size: str, checkpoint: str, deep_supervision: bool = False
+) -> torch.nn.Module:
+    """One of our networks, as its plans name networks."""
+    network = ours.config(bundle, size=size).get_parsed_content("network_def")
+    if checkpoint != "-":
+        network.load_state_dict(torch.load(checkpoint, weights_only=True))
+    return Reordered(network)
+
+
+def predictor(made: Any, mirror: bool = False) -> Any:
+    """Its predictor with a trainer's network."""
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    predictor = nnUNetPredictor(use_mirroring=mirror, device=torch.device("cpu"), allow_tqdm=False)
+    if hasattr(made.network, "decoder"):
+        made.set_deep_supervision_enabled(False)
+    network = made.network.eval()
+    predictor.manual_initialization(
+        network,
+        made.plans_manager,
+        made.configuration_manager,
+        [network.state_dict()],
+        made.dataset_json,
+        "",
+        (0, 1, 2),
+    )
+    return predictor

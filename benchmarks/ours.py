@@ -1,0 +1,41 @@
+"""Our side: parts of a bundle's config, as `monai.bundle run` builds them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+
+from tools.show import merged
+
+NNUNET_SIZE = {"stem": 1, "filters": [32, 64, 128, 256, 320, 320], "strides": [1, 2, 2, 2, 2, 2]}  # its BraTS plan
+
+
+def config(bundle: str, **settings: Any) -> ConfigParser:
+    """The merged config of a bundle with settings as on a command line; `a::b` sets a leaf."""
+    parser = merged(f"bundles/{bundle}/args.yaml")
+    for name, value in settings.items():
+        parser[name] = value
+    parser.get_parsed_content("initialize")
+    return parser
+
+
+def step_of(parser: ConfigParser, image: torch.Tensor, target: torch.Tensor) -> Any:
+    """A training step as the bundle's trainer does it, without its metrics."""
+    network, loss = parser.get_parsed_content("network").train(), parser.get_parsed_content("loss")
+    optimizer = parser.get_parsed_content("optimizer")
+    inferer, most = parser.get_parsed_content("train::inferer"), parser["max_gradient_norm"]
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss(inferer(image, network), target).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), most)
+        optimizer.step()
+
+    return step
+
+
+def parameters_of(network: torch.nn.Module) -> float:
+    """Millions of parameters."""
+    return sum(parameter.numel() for parameter in network.parameters()) / 1e6

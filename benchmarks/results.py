@@ -1,0 +1,53 @@
+"""RESULTS.md and results.json: a section a benchmark, the last run of each."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.machine import machine
+from tools.files import save_json, whole
+
+HERE = Path(__file__).parent
+ORDER = ["training_step", "loading", "inference", "start", "quality", "scaling", "score", "check"]
+
+
+def keep(name: str, title: str, about: str, rows: Sequence[Mapping[str, str]], packages: Sequence[str]) -> None:
+    """Put the rows of a benchmark in the place of its last ones.
+
+    Args:
+        name: of its module, then what else tells its sections apart, as `training_step-96`.
+        title, about: what stands above the table.
+        rows: of the table, all with the same columns.
+        packages: whose versions are told.
+    """
+    path = HERE / "results.json"
+    sections = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    options = ["DIR" if Path(option).is_absolute() else option for option in sys.argv[1:]]
+    command = " ".join(["python -m", f"benchmarks.{name.split('-')[0]}", *options])
+    sections[name] = {"title": title, "about": about, "command": command, "machine": machine(*packages)}
+    sections[name]["rows"] = list(rows)
+    save_json(sections, path)
+    write(sections)
+    print(table(rows))
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Rows as Markdown."""
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
+    return "\n".join(lines + ["| " + " | ".join(row.values()) + " |" for row in rows])
+
+
+def write(sections: Mapping[str, Mapping]) -> None:
+    """RESULTS.md from all sections."""
+    text = (
+        "# Results\n\nMade by the commands below; a figure is the median of the rounds with the least and the most.\n"
+    )
+    for name in sorted(sections, key=lambda name: (ORDER.index(name.split("-")[0]), name)):
+        each = sections[name]
+        text += f"\n## {each['title']}\n\n{each['about']}\n\n`{each['command']}`, {each['machine']}\n\n"
+        text += table(each["rows"]) + "\n"
+    with whole(HERE / "RESULTS.md") as part:
+        part.write_text(text, encoding="utf-8")

@@ -1,0 +1,104 @@
+"""Seconds from the command to the first training step on real patients: the first time, and once more.
+
+python -m benchmarks.start --data DIR [--cohort brats2018] [--patients 6]
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import fire
+
+from benchmarks import nnunet, results, zoo
+from benchmarks.machine import seconds_text
+from benchmarks.patients import cases_of, folder_with
+from benchmarks.sides import ratio_of
+from tools.conventions import convention
+from tools.parallel import cores
+
+SIDES = {
+    "ours": "ours (`run training`, cache on the disk)",
+    "nnunet": "nnU-Net (fingerprint, plan, preprocess, train; the second time train)",
+    "zoo": "model zoo's transforms, which keep nothing and check nothing",
+}
+
+
+def side(name: str, data: str, cohort: str, work: str, again: str) -> None:
+    """Do all that comes before the first step, then end at once."""
+    folder = nnunet.home(work)
+    if name == "ours":
+        from ignite.engine import Events
+
+        from benchmarks import ours
+
+        where = {"ckpt_dir": str(folder / "models"), "output_dir": str(folder / "eval"), "cache": "disk"}
+        trainer = ours.config("neuroseg3d", cohort=cohort, dataset_dir=data, **where).get_parsed_content(
+            "train::trainer"
+        )
+        trainer.add_event_handler(Events.ITERATION_STARTED, lambda: sys.exit(0))
+        trainer.run()
+    elif name == "nnunet":
+        if again == "first":
+            nnunet.lay_out(folder, cases_of(cohort, data), convention(cohort)["label_values"])
+            nnunet.prepare(folder, ["plain"])
+        made = nnunet.trainer(folder)
+        made.on_train_start()
+        next(made.dataloader_train)
+    else:
+        from torch.utils.data import DataLoader
+
+        zoo.optimiser(zoo.network(), 1)
+        next(iter(DataLoader(zoo.training_set(cases_of(cohort, data), 96), num_workers=2)))
+
+
+def seconds_of(*arguments: str) -> float:
+    """Of a whole command."""
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.start", "side", *arguments], capture_output=True, text=True
+    )
+    if done.returncode:
+        raise SystemExit(done.stdout[-2000:] + done.stderr[-4000:])
+    return time.perf_counter() - began
+
+
+def measure(data: str, cohort: str = "brats2018", patients: int = 6, rounds: int = 5) -> None:
+    """Measure all sides, each round from nothing, and keep the table."""
+    told: dict[tuple[str, str], list[float]] = {(name, again): [] for name in SIDES for again in ("first", "second")}
+    with tempfile.TemporaryDirectory() as scratch:
+        few = str(folder_with(Path(scratch, "cases"), cases_of(cohort, data)[:patients]))
+        for turn in range(rounds):
+            for name in SIDES:
+                work = Path(scratch, name)
+                for again in ("first", "second"):
+                    seconds = seconds_of(name, few, cohort, str(work), again)
+                    told[name, again].append(seconds)
+                    print(
+                        f"round {turn + 1} of {rounds}, {name}, {again}: {seconds:.1f} s", file=sys.stderr, flush=True
+                    )
+                shutil.rmtree(work)
+    rows = [
+        {
+            "side": title,
+            "first, s": seconds_text(told[name, "first"]),
+            "of ours": ratio_of(told[name, "first"], told["ours", "first"]),
+            "second, s": seconds_text(told[name, "second"]),
+            "of ours, second": ratio_of(told[name, "second"], told["ours", "second"]),
+        }
+        for name, title in SIDES.items()
+    ]
+    about = (
+        f"{patients} real patients, {cores()} cores, {rounds} rounds; from the start of Python to the moment when "
+        "network, optimiser and first batch are there. Ours reads and checks every case on the way; nnU-Net's own "
+        "check is not counted."
+    )
+    results.keep("start", "From the command to the first training step", about, rows, ["torch", "monai", "nnunetv2"])
+
+
+if __name__ == "__main__":
+    fire.Fire({"side": side} if sys.argv[1:2] == ["side"] else measure)

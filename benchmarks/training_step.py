@@ -1,0 +1,116 @@
+"""Seconds and peak memory of a training step, batch 2, each side by its own trainer's step.
+
+python -m benchmarks.training_step --data DIR [--cohort brats2018] [--work DIR] [--patch 96] [--precision float32]
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import fire
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import nnunet, ours, results, zoo
+from benchmarks.machine import seconds_text
+from benchmarks.patients import cases_of
+from benchmarks.sides import ratio_of, serve, take_turns
+from tools.conventions import convention
+from tools.parallel import cores
+
+SIDES = {
+    "ours-equal": "ours (`unet3d`), nnU-Net's size",
+    "nnunet-plain": "nnU-Net, PlainConvUNet",
+    "nnunet-resenc": "nnU-Net, ResEncUNet M",
+    "zoo": "model zoo, SegResNet",
+    "ours-full": "ours (`unet3d`), size full",
+    "ours-fast": "ours (`unet3d`), size fast",
+}
+BASE = "nnunet-plain"
+
+
+def side(name: str, work: str, patch: int, precision: str) -> None:
+    """Answer with a step a turn; parameters and multiply-adds of the network come along."""
+    folder = nnunet.home(work, workers=0)
+    image, target = torch.rand(2, 4, *(patch,) * 3), (torch.rand(2, 3, *(patch,) * 3) > 0.9).float()
+    autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    if name.startswith("ours"):
+        settings: dict[str, Any] = {"size": name.split("-")[1]} if name != "ours-equal" else {"size": "full"}
+        parser = ours.config("unet3d", **settings)
+        if name == "ours-equal":
+            parser["sizes::full"] = ours.NNUNET_SIZE
+        parser["precision"] = precision
+        network, step = parser.get_parsed_content("network"), ours.step_of(parser, image, target)
+    elif name.startswith("nnunet"):
+        made = nnunet.trainer(folder, name.split("-")[1], patch)
+        network = made.network
+        batch: dict[str, Any] = {"data": image}
+        scales = made._get_deep_supervision_scales()
+        batch["target"] = [target[..., :: round(1 / s[0]), :: round(1 / s[1]), :: round(1 / s[2])] for s in scales]
+
+        def step() -> None:
+            with autocast:
+                made.train_step(batch)
+    else:
+        network, loss = zoo.network(), zoo.loss()
+        adam, _ = zoo.optimiser(network, 1)
+
+        def step() -> None:
+            adam.zero_grad()
+            with autocast:
+                value = loss(network(image).float(), target)
+            value.backward()
+            adam.step()
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.eval()(image[:1])
+    network.train()
+    told = {"parameters": ours.parameters_of(network), "operations": counter.get_total_flops() / 2e9}
+    serve(lambda: step() or told)
+
+
+def measure(
+    data: str,
+    cohort: str = "brats2018",
+    work: str = "/tmp/benchmarks",
+    patch: int = 96,
+    precision: str = "float32",
+    rounds: int = 5,
+) -> None:
+    """Measure all sides and keep the table."""
+    folder = nnunet.home(work)
+    nnunet.ready(folder, cases_of(cohort, data), convention(cohort)["label_values"])
+    told = take_turns("benchmarks.training_step", list(SIDES), rounds, work, patch, precision)
+    own, peer = told["ours-equal"], told[BASE]
+    for what, tolerance in (("parameters", 0.05), ("operations", 0.10)):
+        apart = abs(own[what][0] / peer[what][0] - 1)
+        assert apart <= tolerance, (
+            f"the {what} of {SIDES['ours-equal']} are {apart:.0%} from nnU-Net's: not the same work"
+        )
+    rows = [
+        {
+            "side": title,
+            "parameters, M": f"{told[name]['parameters'][0]:.1f}",
+            "multiply-adds, G": f"{told[name]['operations'][0]:.0f}",
+            "seconds a step": seconds_text(told[name]["seconds"]),
+            "of nnU-Net's": ratio_of(told[name]["seconds"], peer["seconds"]),
+            "peak GB": f"{told[name]['peak_gb'][0]:.1f}",
+        }
+        for name, title in SIDES.items()
+    ]
+    about = (
+        f"Patch {patch}³, batch 2, {precision}, {cores()} threads, {rounds} rounds. The first two are held to the same "
+        "parameters (5%) and multiply-adds (10%). Forward, loss, backward, clipped step; no augmentation."
+    )
+    results.keep(
+        f"training_step-{patch}-{precision}",
+        f"A training step, {patch}³, {precision}",
+        about,
+        rows,
+        ["torch", "monai", "nnunetv2"],
+    )
+
+
+if __name__ == "__main__":
+    fire.Fire({"side": side} if sys.argv[1:2] == ["side"] else measure)

@@ -1,0 +1,73 @@
+"""The model zoo's BraTS bundle as a peer: its network, training and segmenting, by its published settings.
+
+Myronenko, 2018; brats_mri_segmentation 0.5.2. Two things are changed: its patch of 224 x 224 x 144 to ours, and its
+boolean labels, which current MONAI's Dice loss refuses, to numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.data import Dataset
+from monai.inferers import SlidingWindowInferer
+from monai.losses import DiceLoss
+from monai.networks.nets import SegResNet
+from monai.transforms import (
+    CastToTyped,
+    Compose,
+    ConvertToMultiChannelBasedOnBratsClassesd,
+    LoadImaged,
+    NormalizeIntensityd,
+    RandFlipd,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+    RandSpatialCropd,
+)
+
+WINDOW = (240, 240, 160)
+
+
+def network() -> SegResNet:
+    """Four modalities in, TC, WT, ET out."""
+    return SegResNet(
+        init_filters=16, in_channels=4, out_channels=3, dropout_prob=0.2, blocks_down=(1, 2, 2, 4), blocks_up=(1, 1, 1)
+    )
+
+
+def optimiser(network: torch.nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+    """Adam and its cosine."""
+    adam = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=1e-5)
+    return adam, torch.optim.lr_scheduler.CosineAnnealingLR(adam, T_max=steps)
+
+
+def loss() -> DiceLoss:
+    """Dice of the three regions."""
+    return DiceLoss(smooth_nr=0, smooth_dr=1e-5, squared_pred=True, to_onehot_y=False, sigmoid=True)
+
+
+def reading(label: bool) -> list:
+    """The whole scan, normalised."""
+    keys = ["image", "label"] if label else ["image"]
+    steps: list = [LoadImaged(keys, ensure_channel_first=True)]
+    if label:
+        steps += [ConvertToMultiChannelBasedOnBratsClassesd("label"), CastToTyped("label", torch.float32)]
+    return [*steps, NormalizeIntensityd("image", nonzero=True, channel_wise=True)]
+
+
+def training_set(cases: list[dict], patch: int) -> Dataset:
+    """A random patch of a case, read anew at every visit, as there."""
+    both = ["image", "label"]
+    augment: list = [RandSpatialCropd(both, (patch,) * 3, random_size=False)]
+    augment += [RandFlipd(both, prob=0.5, spatial_axis=axis) for axis in range(3)]
+    augment += [
+        RandScaleIntensityd("image", factors=0.1, prob=1.0),
+        RandShiftIntensityd("image", offsets=0.1, prob=1.0),
+    ]
+    first, *rest = reading(label=True)
+    return Dataset(cases, Compose([first, *rest[:2], augment[0], *augment[1:4], rest[2], *augment[4:]]))
+
+
+def inferer(window: tuple[int, int, int] = WINDOW) -> SlidingWindowInferer:
+    """Half-overlapping windows."""
+    return SlidingWindowInferer(roi_size=window, sw_batch_size=1, overlap=0.5)
