@@ -141,15 +141,17 @@ def trained(path: Path, url: str) -> dict[str, bytes]:
     return files | {name: record.read_bytes() for name, record in records.items() if record.is_file()}
 
 
-def content(bundle: str, weights: str = "", url: str = "") -> dict[str, bytes]:
-    """All files of a release, by their path below the bundle's folder."""
-    path = Path(weights) if weights else ROOT / "bundles" / bundle / "models" / "model.pt"
-    if (weights or url) and not path.is_file():
-        raise InputError(f"'{path}' is not there; train first or name the checkpoint by WEIGHTS=.")
-    checkpoint = path if path.is_file() else None
-    network = trained(path, url) if checkpoint else {}
+def checkpoint_of(bundle: str) -> Path:
+    """Where a bundle's weights lie: those of the user's own training, else those that this repository brings."""
+    own, brought = (ROOT / "bundles" / bundle / folder / "model.pt" for folder in ("models", "weights"))
+    return brought if brought.is_file() and not own.is_file() else own
+
+
+def content(bundle: str, checkpoint: Path | None = None, url: str = "") -> dict[str, bytes]:
+    """All files of a release, by their path below the bundle's folder; without a checkpoint it has no weights."""
+    network = trained(checkpoint, url) if checkpoint else {}
     settings = json.loads(network.get("models/settings.json", b"{}"))  # else its network would not fit its weights
-    measured = {"eval_metrics": scored(path)} if checkpoint else {}
+    measured = {"eval_metrics": scored(checkpoint)} if checkpoint else {}
     texts = {"metadata": metadata(bundle) | measured} | configs(bundle, settings)
     files = {f"configs/{name}.json": json.dumps(text, indent=4).encode() + b"\n" for name, text in texts.items()}
     copied = {"LICENSE": ROOT / "LICENSE", "configs/logging.conf": COMMON / "logging.conf"}
@@ -161,9 +163,9 @@ def content(bundle: str, weights: str = "", url: str = "") -> dict[str, bytes]:
     return files | {"docs/README.md": card(bundle, state, checkpoint).encode()}
 
 
-def pack(bundle: str, output: str = "dist", weights: str = "", url: str = "") -> Path:
+def pack(bundle: str, output: str | Path = "dist", checkpoint: Path | None = None, url: str = "") -> Path:
     """Write the zip of one bundle: the same files give the same bytes, on any day."""
-    files = content(bundle, weights, url)
+    files = content(bundle, checkpoint, url)
     target = Path(output) / f"{bundle}_v{metadata(bundle)['version']}.zip"
     with whole(target) as part, zipfile.ZipFile(part, "w") as archive:
         for name in sorted(files):
@@ -179,14 +181,19 @@ def release(bundle: str = "all", output: str = "dist", weights: str = "", url: s
     Args:
         bundle: a folder of bundles/, or all.
         output: folder for the zips.
-        weights: the checkpoint to ship; default: the bundle's own `models/model.pt`, if it is there.
+        weights: the checkpoint to ship; default: that of `checkpoint_of`, if it is there.
         url: where the weights will be uploaded, if they are not to lie in the zip.
     """
     if bundle == "all" and (weights or url):
         raise InputError("Weights belong to one bundle; name it by BUNDLE=.")
     for name in bundles() if bundle == "all" else [bundle]:
-        path = pack(name, output, weights, url)
-        print(f"{path}  {path.stat().st_size / 1e6:.1f} MB  sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
+        checkpoint = Path(weights) if weights else checkpoint_of(name)
+        there = checkpoint.is_file()
+        if (weights or url) and not there:
+            raise InputError(f"'{checkpoint}' is not there; train first or name the checkpoint by WEIGHTS=.")
+        path = pack(name, output, checkpoint if there else None, url)
+        size, sha256 = path.stat().st_size / 1e6, hashlib.sha256(path.read_bytes()).hexdigest()
+        print(f"{path}  {size:.1f} MB  sha256 {sha256}  weights {checkpoint if there else 'none'}")
 
 
 def main() -> None:
