@@ -36,6 +36,7 @@ LOOKED_UP = {
     "evaluate": {},
     "inference": InferProperties,
 }  # evaluate.json lies over train.json
+NAMED = {"necrotic": "necrotic core", "enhancing": "enhancing tumour", "cavity": "resection cavity"}  # in metadata.json
 LARGE = 25 * 2**20  # bytes; the zoo wants larger files behind a URL
 
 
@@ -70,11 +71,11 @@ def configs(bundle: str, settings: Mapping[str, Any] | None = None) -> dict[str,
 
     Args:
         bundle: a folder of bundles/.
-        settings: those that the weights were trained with; its network becomes the default.
+        settings: those that the weights were trained with; its network and data set become the default.
     """
     with contextlib.chdir(ROOT):
         config = merged(f"bundles/{bundle}/args.yaml", without=["report"]).get()  # it needs libraries of its own
-    shape = {name: value for name, value in (settings or {}).items() if name in ("size", "modalities")}
+    shape = {name: value for name, value in (settings or {}).items() if name in ("size", "modalities", "cohort")}
     config = {**config, **shape, "bundle_root": "."}
     # `run` puts the folder on the path only after `initialize`, and only as it is spelt
     config["imports"] = [*config["imports"], "$import os", "$import sys"]
@@ -98,6 +99,21 @@ def metadata(bundle: str) -> dict[str, Any]:
     """What the four have in common and what this one says of itself, which goes first."""
     own, common = (json.loads(p.read_text(encoding="utf-8")) for p in (own_metadata(bundle), COMMON / "metadata.json"))
     return {"schema": common["schema"]} | own | {key: value for key, value in common.items() if key not in own}
+
+
+def with_channels(formats: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The `network_data_format` of the metadata, with the channels and label values of a config."""
+    parser = ConfigParser(copy.deepcopy(dict(config)))
+    names = ("modalities", "output", "label_values", "classes")
+    modalities, output, values, classes = (parser.get_parsed_content(name) for name in names)
+    labels = {str(value): NAMED.get(name, name) for value, name in sorted(zip(values, classes, strict=True))}
+    inputs = {"num_channels": len(modalities), "channel_def": {str(n): name for n, name in enumerate(modalities)}}
+    of = {
+        "inputs": {"image": inputs},
+        "outputs": {"pred": {"num_channels": len(output["channels"]), "channel_def": labels}},
+        "post_processed_outputs": {"pred": {"value_range": [0, max(values)], "channel_def": labels}},
+    }
+    return {part: {name: told | of[part][name] for name, told in its.items()} for part, its in formats.items()}
 
 
 def own_metadata(bundle: str) -> Path:
@@ -152,7 +168,9 @@ def content(bundle: str, checkpoint: Path | None = None, url: str = "") -> dict[
     network = trained(checkpoint, url) if checkpoint else {}
     settings = json.loads(network.get("models/settings.json", b"{}"))  # else its network would not fit its weights
     measured = {"eval_metrics": scored(checkpoint)} if checkpoint else {}
-    texts = {"metadata": metadata(bundle) | measured} | configs(bundle, settings)
+    told, texts = metadata(bundle) | measured, configs(bundle, settings)
+    told["network_data_format"] = with_channels(told["network_data_format"], texts["inference"])
+    texts = {"metadata": told} | texts
     files = {f"configs/{name}.json": json.dumps(text, indent=4).encode() + b"\n" for name, text in texts.items()}
     copied = {"LICENSE": ROOT / "LICENSE", "configs/logging.conf": COMMON / "logging.conf"}
     copied["docs/data_license.txt"] = COMMON / "data_license.txt"
@@ -160,7 +178,7 @@ def content(bundle: str, checkpoint: Path | None = None, url: str = "") -> dict[
     copied |= {path.relative_to(ROOT).as_posix(): path for path in sources}
     files |= {name: path.read_bytes() for name, path in copied.items()} | network
     state = "linked" if url else "shipped" if network else "none"
-    return files | {"docs/README.md": card(bundle, state, checkpoint).encode()}
+    return files | {"docs/README.md": card(bundle, state, texts["inference"], checkpoint).encode()}
 
 
 def pack(bundle: str, output: str | Path = "dist", checkpoint: Path | None = None, url: str = "") -> Path:
