@@ -108,7 +108,7 @@ def with_channels(formats: Mapping[str, Any], config: Mapping[str, Any]) -> dict
     modalities, output, values, classes = (parser.get_parsed_content(name) for name in names)
     labels = {str(value): NAMED.get(name, name) for value, name in sorted(zip(values, classes, strict=True))}
     inputs = {"num_channels": len(modalities), "channel_def": {str(n): name for n, name in enumerate(modalities)}}
-    of = {
+    of: dict[str, dict[str, dict[str, Any]]] = {
         "inputs": {"image": inputs},
         "outputs": {"pred": {"num_channels": len(output["channels"]), "channel_def": labels}},
         "post_processed_outputs": {"pred": {"value_range": [0, max(values)], "channel_def": labels}},
