@@ -11,8 +11,8 @@ from tools.verify import TINY
 class Home:
     """An unpacked release, an interpreter, and patients to work on."""
 
-    def __init__(self, bundle, python, scratch, data, weights=""):
-        zipfile.ZipFile(release.pack(bundle, str(scratch), str(weights))).extractall(scratch / "home")
+    def __init__(self, bundle, python, scratch, data, weights=None):
+        zipfile.ZipFile(release.pack(bundle, scratch, weights)).extractall(scratch / "home")
         self.folder, self.python, self.data = scratch / "home" / bundle, python, data
 
     def python_runs(self, *command, cwd=None):

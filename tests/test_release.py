@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import zipfile
 
 import pytest
@@ -12,10 +13,14 @@ from monai.bundle import ConfigParser
 from tests.conftest import BUNDLES, ROOT
 from tests.test_configs import leaves
 from tools import card, release, verify
+from tools.checkpoint import half, save_whole
 from tools.errors import InputError
+from tools.files import save_json
 from tools.scoring import record_scores
+from tools.show import merged
 
 SCHEMA = ROOT.parent / "shared" / "schema" / "meta_schema_20240725.json"  # where a machine has it
+FORMATS = [("inputs", "image"), ("outputs", "pred"), ("post_processed_outputs", "pred")]
 WORKFLOWS = ("train", "evaluate", "inference")
 bundles = pytest.mark.parametrize("bundle", BUNDLES)
 
@@ -87,7 +92,7 @@ def test_a_model_card_has_the_zoo_sections_in_order_and_says_whether_there_are_w
     headings = [name for name in card.sections(text) if name in card.SECTIONS]
     assert headings == [name for name in card.SECTIONS if name in headings]
     assert {"Data", "Input", "Output", "Performance", "MONAI Bundle Commands", "References"} <= set(headings)
-    assert "No weights are shipped" in text and "{weights}" not in text
+    assert "No weights are shipped" in text and not re.search(r"{\w+}", text)
 
 
 @pytest.fixture
@@ -98,7 +103,7 @@ def weights(tmp_path):
 
 
 def test_weights_are_shipped_with_the_patients_that_they_have_seen(weights):
-    files = release.content(BUNDLES[0], str(weights))
+    files = release.content(BUNDLES[0], weights)
     assert files["models/model.pt"] == weights.read_bytes()
     assert json.loads(files["models/patients.json"]) == {"train": ["x"], "validate": ["y"]}
     assert "`models/model.pt`" in files["docs/README.md"].decode()
@@ -106,7 +111,7 @@ def test_weights_are_shipped_with_the_patients_that_they_have_seen(weights):
 
 def test_the_card_and_the_metadata_tell_the_scores_of_the_weights_in_the_release_and_of_no_others(weights):
     bundle = BUNDLES[0]
-    told = release.content(bundle, str(weights))
+    told = release.content(bundle, weights)
     assert (
         "have not been scored" in told["docs/README.md"].decode()
         and "Trained on" not in told["docs/README.md"].decode()
@@ -117,29 +122,45 @@ def test_the_card_and_the_metadata_tell_the_scores_of_the_weights_in_the_release
     part = {"cases": 2, "mean": 0.75, "interval_low": 0.5, "interval_high": 1.0}
     region = {"kind": "region", "dice": part, "hd95": {**part, "mean": 9.0}, "iou": part}
     record_scores(weights, "brats2021", {"challenge": "legacy", "scores": {"TC": region, "oedema": {"kind": "class"}}})
-    told = release.content(bundle, str(weights))
+    told = release.content(bundle, weights)
     text = told["docs/README.md"].decode()
     assert "Trained on 2 patients of brats2018; 2 others chose the checkpoint" in text
     assert "| brats2021 | legacy | 2 | TC | 0.750 (0.500 to 1.000) | 9.0 (0.5 to 1.0) |" in text
     metrics = {"brats2021": {"dice_TC": 0.75, "hd95_TC": 9.0, "patients": 2}}
     assert json.loads(told["configs/metadata.json"])["eval_metrics"] == metrics and "models/scores.json" in told
     torch.save({"a": torch.zeros(3)}, weights)
-    assert "have not been scored" in release.content(bundle, str(weights))["docs/README.md"].decode()
+    assert "have not been scored" in release.content(bundle, weights)["docs/README.md"].decode()
 
 
 @bundles
-def test_the_network_of_a_release_is_that_of_its_weights(bundle, weights):
+def test_the_network_and_data_set_of_a_release_are_those_of_its_weights(bundle, weights):
     weights.with_name("settings.json").write_text('{"cohort": "msd", "size": "full", "modalities": ["T1ce", "FLAIR"]}')
-    files = release.content(bundle, str(weights))
+    files = release.content(bundle, weights)
     config = {name: json.loads(files[f"configs/{name}.json"]) for name in WORKFLOWS}
-    assert all((each["size"], each["modalities"]) == ("full", ["T1ce", "FLAIR"]) for each in config.values())
+    for each in config.values():
+        assert (each["size"], each["modalities"], each["cohort"]) == ("full", ["T1ce", "FLAIR"], "msd")
     network = ConfigParser(config["inference"]).get_parsed_content("network_def").network
     assert next(network.parameters()).shape[:2] == (32, 2)
+    told = json.loads(files["configs/metadata.json"])["network_data_format"]
+    image, logits, labels = (told[part][name] for part, name in FORMATS)
+    assert image["channel_def"] == {"0": "T1ce", "1": "FLAIR"} and image["num_channels"] == 2
+    names = {"0": "background", "1": "oedema", "2": "necrotic core", "3": "enhancing tumour"}
+    assert logits["channel_def"] == labels["channel_def"] == names and labels["value_range"] == [0, 3]
+    text = files["docs/README.md"].decode()
+    assert "Volumes of T1ce, FLAIR, co-registered" in text and "inference.json --cohort msd" in text
+
+
+def test_the_metadata_of_weights_trained_after_surgery_tell_the_cavity(weights):
+    weights.with_name("settings.json").write_text('{"cohort": "brats2024_gli"}')
+    told = json.loads(release.content(BUNDLES[0], weights)["configs/metadata.json"])["network_data_format"]
+    image, logits, labels = (told[part][name] for part, name in FORMATS)
+    assert (image["num_channels"], logits["num_channels"], labels["num_channels"]) == (4, 4, 1)
+    assert logits["channel_def"]["4"] == labels["channel_def"]["4"] == "resection cavity"
 
 
 def test_weights_behind_a_url_stay_out_and_their_hash_goes_in(weights, tmp_path, monkeypatch):
     url = weights.as_uri()
-    archive = release.pack(BUNDLES[0], str(tmp_path), str(weights), url)
+    archive = release.pack(BUNDLES[0], tmp_path, weights, url)
     zipfile.ZipFile(archive).extractall(tmp_path)
     folder = tmp_path / BUNDLES[0]
     assert not (folder / "models" / "model.pt").exists()
@@ -153,7 +174,50 @@ def test_weights_behind_a_url_stay_out_and_their_hash_goes_in(weights, tmp_path,
 def test_large_weights_are_refused_without_a_url(weights, monkeypatch):
     monkeypatch.setattr(release, "LARGE", 10)
     with pytest.raises(InputError, match="over 25: upload it and give its address by URL="):
-        release.content(BUNDLES[0], str(weights))
+        release.content(BUNDLES[0], weights)
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A copy of this repository without any weights, which `release` packs."""
+    folder = tmp_path / "checkout"
+    shutil.copytree(ROOT / "bundles", folder / "bundles", ignore=shutil.ignore_patterns("models", "weights", "eval"))
+    for name in ("LICENSE", "custom_components", "tools"):
+        (folder / name).symlink_to(ROOT / name)
+    monkeypatch.setattr(release, "ROOT", folder)
+    return folder
+
+
+def put(folder, name):
+    """Weights in a folder, with patients that tell them from others."""
+    folder.mkdir()
+    torch.save({"a": torch.ones(3)}, folder / "model.pt")
+    (folder / "patients.json").write_text(json.dumps({"train": [name], "validate": []}))
+
+
+@pytest.mark.parametrize(
+    ("there", "taken"), [(["models", "weights"], "models"), (["weights"], "weights"), (["models"], "models")]
+)
+def test_the_training_of_the_user_is_packed_before_the_weights_that_the_repository_brings(
+    there, taken, checkout, tmp_path, capsys
+):
+    own = checkout / "bundles" / BUNDLES[0]
+    for name in there:
+        put(own / name, name)
+    release.release(BUNDLES[0], str(tmp_path))
+    assert capsys.readouterr().out.endswith(f"weights {own / taken / 'model.pt'}\n")
+    files = zipfile.ZipFile(next(tmp_path.glob("*.zip")))
+    assert json.loads(files.read(f"{BUNDLES[0]}/models/patients.json"))["train"] == [taken]
+    assert [name for name in files.namelist() if name.endswith(".pt")] == [f"{BUNDLES[0]}/models/model.pt"]
+
+
+def test_a_bundle_with_neither_is_packed_without_weights(checkout, tmp_path, capsys):
+    release.release(BUNDLES[0], str(tmp_path))
+    assert capsys.readouterr().out.endswith("weights none\n")
+    files = zipfile.ZipFile(next(tmp_path.glob("*.zip")))
+    assert not [name for name in files.namelist() if "/models/" in name]
+    with pytest.raises(InputError, match="models/model.pt' is not there; train first"):
+        release.release(BUNDLES[0], str(tmp_path), url="https://example.org/model.pt")
 
 
 def test_wrong_names_are_told_in_one_sentence(tmp_path):
@@ -169,6 +233,25 @@ def test_every_check_of_the_zoo_passes(tmp_path):
     found = verify.check(release.pack("neuroseg3d", str(tmp_path)), SCHEMA if SCHEMA.is_file() else None)
     unchecked = set() if SCHEMA.is_file() else {"metadata_schema"}  # it is fetched, where there is a network
     assert {name for name, fault in found.items() if fault} <= unchecked and len(found) == 15, found
+
+
+def test_the_zoo_checks_run_the_weights_that_ship_and_leave_them_as_they_are(tmp_path, monkeypatch):
+    """Of a network that takes fewer modalities and was trained on data of other names and label values."""
+    monkeypatch.chdir(ROOT)
+    settings = {"cohort": "brats2023_gli", "modalities": ["FLAIR", "T1ce"]}
+    parser = merged(f"bundles/{BUNDLES[0]}/args.yaml")
+    parser.update(settings)
+    save_whole(half(parser.get_parsed_content("network_def").state_dict()), tmp_path / "model.pt")
+    save_json(settings, tmp_path / "settings.json")
+    shipped = verify.Release(release.pack(BUNDLES[0], tmp_path, tmp_path / "model.pt"), tmp_path, None)
+    shipped.train_properties_and_run()
+    shipped.evaluate_alone_runs()
+    shipped.network_in_and_out()
+    shipped.inference_properties_and_run()
+    assert len(list(shipped.folder.glob("eval/segmentations/BraTS-GLI-*"))) == 6
+    assert {path.name: path.read_bytes() for path in (shipped.folder / "models").iterdir()} == {
+        name: (tmp_path / name).read_bytes() for name in ("model.pt", "settings.json")
+    }
 
 
 def broken(archive, target, name, change):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,23 +69,23 @@ def sections(text: str) -> dict[str, str]:
     return {head.lstrip("# "): head + body for head, body in zip(parts[::2], parts[1::2], strict=True)}
 
 
-def card(bundle: str, weights: str, checkpoint: Path | None = None) -> str:
+def card(bundle: str, weights: str, config: Mapping[str, Any], checkpoint: Path | None = None) -> str:
     """The model card: the variant's own sections and the common ones, in the zoo's order.
 
     Args:
         bundle: a folder of bundles/.
         weights: one of WEIGHTS.
+        config: of the release, which names its modalities and its data set.
         checkpoint: the weights of the release, if it has any; its scores take the place of the variant's own.
     """
     own = sections((ROOT / "bundles" / bundle / "docs" / "README.md").read_text(encoding="utf-8"))
     if checkpoint is not None:
         own |= sections(performance(checkpoint))
-    found = (
-        sections(
-            (ROOT / "bundles" / "common" / "card.md").read_text(encoding="utf-8").replace("{weights}", WEIGHTS[weights])
-        )
-        | own
-    )
+    common = (ROOT / "bundles" / "common" / "card.md").read_text(encoding="utf-8")
+    told = {"weights": WEIGHTS[weights], "modalities": ", ".join(config["modalities"]), "cohort": config["cohort"]}
+    for name, value in told.items():
+        common = common.replace(f"{{{name}}}", value)
+    found = sections(common) | own
     unknown = [name for name in found if name not in SECTIONS]
     if unknown:
         raise InputError(f"bundles/{bundle}/docs/README.md: '{unknown[0]}' is not one of {', '.join(SECTIONS)}.")

@@ -18,7 +18,7 @@ from monai.bundle import ConfigParser, ckpt_export, onnx_export
 from tools.checkpoint import fill, read_checkpoint
 from tools.errors import InputError, command_line, one_of
 from tools.files import whole
-from tools.release import ROOT, content, metadata
+from tools.release import checkpoint_of, content, metadata
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 PATCH = 64  # voxels, of the comparison
@@ -60,7 +60,7 @@ FORMATS = {"torchscript": (to_torchscript, read_torchscript, "ts"), "onnx": (to_
 
 def write_bundle(bundle: str, weights: Path, folder: Path) -> None:
     """The files of a release in a folder, whatever the size of the weights."""
-    files = content(bundle, str(weights), weights.resolve().as_uri())  # by a URL, large ones are not refused
+    files = content(bundle, weights, weights.resolve().as_uri())  # by a URL, large ones are not refused
     for name, text in (files | {"models/model.pt": weights.read_bytes()}).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(text)
@@ -97,10 +97,10 @@ def export(bundle: str, format: str = "torchscript", output: str = "dist", weigh
         bundle: a folder of bundles/.
         format: torchscript or onnx.
         output: folder for the file.
-        weights: the checkpoint; default: the bundle's own `models/model.pt`.
+        weights: the checkpoint; default: that of `tools.release.checkpoint_of`.
     """
     write, read, ending = one_of(FORMATS, format, setting="format")
-    checkpoint = Path(weights) if weights else ROOT / "bundles" / bundle / "models" / "model.pt"
+    checkpoint = Path(weights) if weights else checkpoint_of(bundle)
     target = (Path(output) / f"{bundle}_v{metadata(bundle)['version']}.{ending}").resolve()
     read_checkpoint(checkpoint)
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():

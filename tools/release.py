@@ -36,6 +36,7 @@ LOOKED_UP = {
     "evaluate": {},
     "inference": InferProperties,
 }  # evaluate.json lies over train.json
+NAMED = {"necrotic": "necrotic core", "enhancing": "enhancing tumour", "cavity": "resection cavity"}  # in metadata.json
 LARGE = 25 * 2**20  # bytes; the zoo wants larger files behind a URL
 
 
@@ -70,11 +71,11 @@ def configs(bundle: str, settings: Mapping[str, Any] | None = None) -> dict[str,
 
     Args:
         bundle: a folder of bundles/.
-        settings: those that the weights were trained with; its network becomes the default.
+        settings: those that the weights were trained with; its network and data set become the default.
     """
     with contextlib.chdir(ROOT):
         config = merged(f"bundles/{bundle}/args.yaml", without=["report"]).get()  # it needs libraries of its own
-    shape = {name: value for name, value in (settings or {}).items() if name in ("size", "modalities")}
+    shape = {name: value for name, value in (settings or {}).items() if name in ("size", "modalities", "cohort")}
     config = {**config, **shape, "bundle_root": "."}
     # `run` puts the folder on the path only after `initialize`, and only as it is spelt
     config["imports"] = [*config["imports"], "$import os", "$import sys"]
@@ -98,6 +99,21 @@ def metadata(bundle: str) -> dict[str, Any]:
     """What the four have in common and what this one says of itself, which goes first."""
     own, common = (json.loads(p.read_text(encoding="utf-8")) for p in (own_metadata(bundle), COMMON / "metadata.json"))
     return {"schema": common["schema"]} | own | {key: value for key, value in common.items() if key not in own}
+
+
+def with_channels(formats: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The `network_data_format` of the metadata, with the channels and label values of a config."""
+    parser = ConfigParser(copy.deepcopy(dict(config)))
+    names = ("modalities", "output", "label_values", "classes")
+    modalities, output, values, classes = (parser.get_parsed_content(name) for name in names)
+    labels = {str(value): NAMED.get(name, name) for value, name in sorted(zip(values, classes, strict=True))}
+    inputs = {"num_channels": len(modalities), "channel_def": {str(n): name for n, name in enumerate(modalities)}}
+    of: dict[str, dict[str, dict[str, Any]]] = {
+        "inputs": {"image": inputs},
+        "outputs": {"pred": {"num_channels": len(output["channels"]), "channel_def": labels}},
+        "post_processed_outputs": {"pred": {"value_range": [0, max(values)], "channel_def": labels}},
+    }
+    return {part: {name: told | of[part][name] for name, told in its.items()} for part, its in formats.items()}
 
 
 def own_metadata(bundle: str) -> Path:
@@ -141,16 +157,20 @@ def trained(path: Path, url: str) -> dict[str, bytes]:
     return files | {name: record.read_bytes() for name, record in records.items() if record.is_file()}
 
 
-def content(bundle: str, weights: str = "", url: str = "") -> dict[str, bytes]:
-    """All files of a release, by their path below the bundle's folder."""
-    path = Path(weights) if weights else ROOT / "bundles" / bundle / "models" / "model.pt"
-    if (weights or url) and not path.is_file():
-        raise InputError(f"'{path}' is not there; train first or name the checkpoint by WEIGHTS=.")
-    checkpoint = path if path.is_file() else None
-    network = trained(path, url) if checkpoint else {}
+def checkpoint_of(bundle: str) -> Path:
+    """Where a bundle's weights lie: those of the user's own training, else those that this repository brings."""
+    own, brought = (ROOT / "bundles" / bundle / folder / "model.pt" for folder in ("models", "weights"))
+    return brought if brought.is_file() and not own.is_file() else own
+
+
+def content(bundle: str, checkpoint: Path | None = None, url: str = "") -> dict[str, bytes]:
+    """All files of a release, by their path below the bundle's folder; without a checkpoint it has no weights."""
+    network = trained(checkpoint, url) if checkpoint else {}
     settings = json.loads(network.get("models/settings.json", b"{}"))  # else its network would not fit its weights
-    measured = {"eval_metrics": scored(path)} if checkpoint else {}
-    texts = {"metadata": metadata(bundle) | measured} | configs(bundle, settings)
+    measured = {"eval_metrics": scored(checkpoint)} if checkpoint else {}
+    told, texts = metadata(bundle) | measured, configs(bundle, settings)
+    told["network_data_format"] = with_channels(told["network_data_format"], texts["inference"])
+    texts = {"metadata": told} | texts
     files = {f"configs/{name}.json": json.dumps(text, indent=4).encode() + b"\n" for name, text in texts.items()}
     copied = {"LICENSE": ROOT / "LICENSE", "configs/logging.conf": COMMON / "logging.conf"}
     copied["docs/data_license.txt"] = COMMON / "data_license.txt"
@@ -158,12 +178,12 @@ def content(bundle: str, weights: str = "", url: str = "") -> dict[str, bytes]:
     copied |= {path.relative_to(ROOT).as_posix(): path for path in sources}
     files |= {name: path.read_bytes() for name, path in copied.items()} | network
     state = "linked" if url else "shipped" if network else "none"
-    return files | {"docs/README.md": card(bundle, state, checkpoint).encode()}
+    return files | {"docs/README.md": card(bundle, state, texts["inference"], checkpoint).encode()}
 
 
-def pack(bundle: str, output: str = "dist", weights: str = "", url: str = "") -> Path:
+def pack(bundle: str, output: str | Path = "dist", checkpoint: Path | None = None, url: str = "") -> Path:
     """Write the zip of one bundle: the same files give the same bytes, on any day."""
-    files = content(bundle, weights, url)
+    files = content(bundle, checkpoint, url)
     target = Path(output) / f"{bundle}_v{metadata(bundle)['version']}.zip"
     with whole(target) as part, zipfile.ZipFile(part, "w") as archive:
         for name in sorted(files):
@@ -179,14 +199,19 @@ def release(bundle: str = "all", output: str = "dist", weights: str = "", url: s
     Args:
         bundle: a folder of bundles/, or all.
         output: folder for the zips.
-        weights: the checkpoint to ship; default: the bundle's own `models/model.pt`, if it is there.
+        weights: the checkpoint to ship; default: that of `checkpoint_of`, if it is there.
         url: where the weights will be uploaded, if they are not to lie in the zip.
     """
     if bundle == "all" and (weights or url):
         raise InputError("Weights belong to one bundle; name it by BUNDLE=.")
     for name in bundles() if bundle == "all" else [bundle]:
-        path = pack(name, output, weights, url)
-        print(f"{path}  {path.stat().st_size / 1e6:.1f} MB  sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
+        checkpoint = Path(weights) if weights else checkpoint_of(name)
+        there = checkpoint.is_file()
+        if (weights or url) and not there:
+            raise InputError(f"'{checkpoint}' is not there; train first or name the checkpoint by WEIGHTS=.")
+        path = pack(name, output, checkpoint if there else None, url)
+        size, sha256 = path.stat().st_size / 1e6, hashlib.sha256(path.read_bytes()).hexdigest()
+        print(f"{path}  {size:.1f} MB  sha256 {sha256}  weights {checkpoint if there else 'none'}")
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -60,11 +61,22 @@ class Release:
         self.name = archive.name.rsplit("_v", 1)[0]
         self.scratch, self.folder = scratch, scratch / "home" / self.name
         zipfile.ZipFile(archive).extractall(self.folder.parent)
+        models = self.folder / "models"
+        # the weights that ship stay as they are
+        self.trained = scratch / "trained" if (models / "model.pt").is_file() else models
+
+    @cached_property
+    def cohort(self) -> str:
+        return json.loads((self.folder / "configs/inference.json").read_text())["cohort"]
 
     @cached_property
     def data(self) -> Path:
-        make_patients(self.scratch / "patients", cases=6, size=40)
+        make_patients(self.scratch / "patients", cases=6, size=40, convention=self.cohort)
         return self.scratch / "patients"
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        return TINY | {"cohort": self.cohort, "dataset_dir": str(self.data)}
 
     def run(self, *command: str) -> None:
         """Run Python in the bundle's folder."""
@@ -76,7 +88,7 @@ class Release:
             raise ValueError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.stdout[-300:])
 
     def workflow(self, kind: str, *files: str) -> None:
-        settings = TINY | {"dataset_dir": str(self.data)} | (TRAINING if kind == "train" else {})
+        settings = self.settings | (TRAINING | {"ckpt_dir": str(self.trained)} if kind == "train" else {})
         paths = [f"configs/{name}.json" for name in files]
         self.run("-c", WORKFLOW, json.dumps(paths), json.dumps(kind), json.dumps(settings))
 
@@ -133,9 +145,9 @@ class Release:
         self.workflow("train", "train", "evaluate")
 
     def evaluate_alone_runs(self) -> None:
-        settings = [part for key, value in TINY.items() for part in (f"--{key}", str(value))]
-        data = ["--dataset_dir", str(self.data)]
-        self.run("-m", "monai.bundle", "run", "--config_file", "configs/evaluate.json", *data, *settings)
+        settings = self.settings | {"ckpt_dir": self.trained}
+        flags = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+        self.run("-m", "monai.bundle", "run", "--config_file", "configs/evaluate.json", *flags)
 
     def inference_properties_and_run(self) -> None:
         self.workflow("infer", "inference")
