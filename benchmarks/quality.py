@@ -36,7 +36,8 @@ from tools.parallel import cores
 from tools.score import interval_text, mean_interval, score
 
 SIDES = {
-    "ours": "ours (`neuroseg3d`, defaults)",
+    "ours": "ours (`neuroseg3d`, defaults: 96³ patches)",
+    "ours-64": "ours, trained on 64³ patches",
     "nnunet": "nnU-Net 3d_fullres, its network and training, 96³ patches",
     "zoo": "model zoo's recipe, 96³ patches",
 }
@@ -49,8 +50,8 @@ def side(name: str, data: str, cohort: str, work: str, seconds: float, seed: int
     set_determinism(seed)
     folder = nnunet.home(work, workers=1) / "quality" / f"{name}-{seconds:.0f}-{seed}"
     parts, values = parts_of(cohort, data, seed), convention(cohort)["label_values"]
-    if name == "ours":
-        return _ours(folder, data, cohort, seconds, seed)
+    if name.startswith("ours"):
+        return _ours(folder, {"cohort": cohort, "dataset_dir": data, "seed": seed}, seconds, int(name[5:] or PATCH))
     maps = folder / "maps"
     maps.mkdir(parents=True, exist_ok=True)
     steps = {"nnunet": _nnunet, "zoo": _zoo}[name](Path(work), parts, seconds, maps)
@@ -63,12 +64,14 @@ def side(name: str, data: str, cohort: str, work: str, seconds: float, seed: int
     save_json({"steps": steps}, folder / "trial.json")
 
 
-def _ours(folder: Path, data: str, cohort: str, seconds: float, seed: int) -> None:
+def _ours(folder: Path, given: dict[str, Any], seconds: float, patch: int) -> None:
     """By the bundle's commands; its pace sets how many steps the time holds."""
-    args, given = trials.args_of("neuroseg3d"), {"cohort": cohort, "dataset_dir": data, "seed": seed}
-    steps = trials.steps_in(seconds / 60, folder / "pace", args, given)
-    budget = {"epochs": trials.EPOCHS, "iterations_per_epoch": steps // trials.EPOCHS, "val_interval": trials.EPOCHS}
-    trials.trial(folder, args, {**given, **budget})
+    args, train = trials.args_of("neuroseg3d"), {**given, "patch_size": str([patch] * 3)}
+    each = trials.steps_in(seconds / 60, folder / "pace", args, train) // trials.EPOCHS
+    budget = {"epochs": trials.EPOCHS, "val_interval": trials.EPOCHS, "iterations_per_epoch": each}
+    trials.run("training", folder, args, {**train, **budget})
+    trials.run("evaluating", folder, args, given)
+    save_json({"steps": each * trials.EPOCHS}, folder / "trial.json")
 
 
 def _nnunet(work: Path, parts: dict, seconds: float, maps: Path) -> int:

@@ -115,8 +115,8 @@ def main(paths: list[str], rounds: int = 5) -> None:
             "of ours, MONAI": ratio_of(seconds["monai"], seconds["ours"]),
         })  # fmt: skip
     about = (
-        f"Rules of metastases2023, one thread, {rounds} rounds; our lesion scores agree with the steps of the organisers' "
-        "program to 1e-6. Ours also scores the three classes and NSD."
+        f"Rules of metastases2023, one thread, {rounds} rounds; our lesion scores agree with the steps of the "
+        "organisers' program to 1e-6. Ours also scores the three classes and NSD."
     )
     packages = ["numpy", "scipy", "monai", "surface-distance-based-measures", "connected-components-3d"]
     real = bool(paths)
