@@ -16,7 +16,7 @@ from torch.utils.data import IterableDataset, RandomSampler
 
 from tools.case_check import CaseCheck
 from tools.errors import InputError, input_error_in
-from tools.parallel import cores, gather, share
+from tools.parallel import cores, gather, memory, share
 from tools.usable import examine, refuse
 
 logger = logging.getLogger("bundle")
@@ -54,7 +54,7 @@ def cached(
         read: deterministic transforms, whose result is kept.
         augment: the transforms after them; they must leave their input as it is.
         cache: `memory`; `disk`, in a folder whose files are named by a hash of the case and of `read`, so that a
-            changed setting never finds old results; or `none`.
+            changed setting never finds old results; `auto`, the disk if the memory is too small; or `none`.
         cache_dir: the folder for `disk`.
         workers: threads that fill the memory.
 
@@ -64,13 +64,29 @@ def cached(
     if not data:
         raise InputError("No patient is left to train or validate on; have at least 3 patients, or lower test_share.")
     cases, transforms = share(data), [Told(read), *augment]
+    if cache == "auto":
+        cache = "memory" if _fit(cases, transforms[0], cache_dir) else "disk"
     if cache == "memory":
         return CacheDataset(cases, transforms, num_workers=workers, copy_cache=False)
     if cache == "disk":
         return PersistentDataset(cases, transforms, cache_dir, hash_transform=pickle_hashing)
     if cache == "none":
         return Dataset(cases, transforms)
-    raise InputError(f"cache must be memory, disk or none, got '{cache}'.")
+    raise InputError(f"cache must be auto, memory, disk or none, got '{cache}'.")
+
+
+def _fit(cases: Sequence[Mapping], read: Told, cache_dir: str) -> bool:
+    """Whether the cases, judged by the first, take at most a third of the memory; a training keeps two lots of them."""
+    most = memory() / 3
+    if len(cases) * 200e6 < most:  # no BraTS case is so large
+        return True
+    each = sum(value.nbytes for value in read(cases[0]).values() if isinstance(value, torch.Tensor))
+    if len(cases) * each > most:
+        logger.info(
+            f"{len(cases)} cases would take {len(cases) * each / 1e9:.0f} GB of this machine's {memory() / 1e9:.0f} GB "
+            f"of memory, so they are kept on the disk, in '{cache_dir}' (--cache memory: in memory all the same)."
+        )
+    return len(cases) * each <= most
 
 
 def epoch_sampler(dataset: Dataset, iterations: int, batch_size: int) -> RandomSampler:

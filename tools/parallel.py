@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,17 @@ def cores() -> int:
     """How many processor cores this process may use: its share where torchrun started several on this machine."""
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(own // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
+
+
+def memory() -> float:
+    """Bytes of memory that this process may use: its share of the machine's or of the container's; inf if unknown."""
+    limits = [float("inf")]
+    if hasattr(os, "sysconf"):
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    container = Path("/sys/fs/cgroup/memory.max")
+    if container.is_file() and (told := container.read_text().strip()).isdigit():
+        limits.append(int(told))
+    return min(limits) / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def rank() -> int:
