@@ -6,6 +6,7 @@ python -m benchmarks.inference --data DIR [--cohort brats2018] [--work DIR] [--c
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +90,13 @@ def measure(
     work: str = "/tmp/benchmarks",
     checkpoint: str = "bundles/unet3d/weights/model.pt",
     rounds: int = 5,
+    sides: Sequence[str] = tuple(SIDES),
 ) -> None:
     """Measure all sides on a test patient and keep the table."""
     folder, cases = nnunet.home(work), cases_of(cohort, data)
     nnunet.ready(folder, cases, convention(cohort)["label_values"])
     case = cases[0]["case"]
-    told = take_turns("benchmarks.inference", list(SIDES), rounds, work, cohort, data, checkpoint, case)
+    told = take_turns("benchmarks.inference", sides, rounds, work, cohort, data, checkpoint, case)
     rows = [
         {
             "side": title,
@@ -103,6 +105,7 @@ def measure(
             "peak GB": f"{told[name]['peak_gb'][0]:.1f}",
         }
         for name, title in SIDES.items()
+        if name in sides
     ]
     about = (
         f"One real scan (240 x 240 x 155), overlap 0.5, no mirroring, {cores()} threads, {rounds} rounds; the start of "

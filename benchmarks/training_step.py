@@ -6,6 +6,7 @@ python -m benchmarks.training_step --data DIR [--cohort brats2018] [--work DIR] 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import fire
@@ -77,11 +78,12 @@ def measure(
     patch: int = 96,
     precision: str = "float32",
     rounds: int = 5,
+    sides: Sequence[str] = tuple(SIDES),
 ) -> None:
     """Measure all sides and keep the table."""
     folder = nnunet.home(work)
     nnunet.ready(folder, cases_of(cohort, data), convention(cohort)["label_values"])
-    told = take_turns("benchmarks.training_step", list(SIDES), rounds, work, patch, precision)
+    told = take_turns("benchmarks.training_step", sides, rounds, work, patch, precision)
     own, peer = told["ours-equal"], told[BASE]
     for what, tolerance in (("parameters", 0.05), ("operations", 0.10)):
         apart = abs(own[what][0] / peer[what][0] - 1)
@@ -98,6 +100,7 @@ def measure(
             "peak GB": f"{told[name]['peak_gb'][0]:.1f}",
         }
         for name, title in SIDES.items()
+        if name in sides
     ]
     about = (
         f"Patch {patch}³, batch 2, {precision}, {cores()} threads, {rounds} rounds. The first two are held to the same "
