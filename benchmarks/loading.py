@@ -30,7 +30,7 @@ SIDES = {
     "torchio": "TorchIO's queue, our list and rates",
     "zoo": "model zoo's transforms (flips, intensity)",
 }
-CASES, PATCHES = 4, 16  # in a turn, of each side
+CASES, PATCHES = 2, 12  # in a turn, of each side
 
 
 def rates() -> dict[str, float]:
@@ -176,7 +176,7 @@ def waiting(data: str, cohort: str, steps: int = 60) -> float:
     """The share of the time of a training at its defaults in which the network waits for the next batch."""
     with tempfile.TemporaryDirectory() as scratch:
         where = {"ckpt_dir": f"{scratch}/models", "output_dir": f"{scratch}/eval"}
-        chosen = folder_with(Path(scratch, "cases"), cases_of(cohort, data)[: 2 * CASES])
+        chosen = folder_with(Path(scratch, "cases"), cases_of(cohort, data)[:8])
         parser = ours.config("neuroseg3d", cohort=cohort, dataset_dir=str(chosen), epochs=1, val_interval=2, **where)
         parser["iterations_per_epoch"] = steps
         trainer = parser.get_parsed_content("train::trainer")
@@ -217,10 +217,11 @@ def measure(
     share = waiting(data, cohort)
     about = (
         f"Patch {patch}³ of {CASES} real cases, one thread, no workers, {rounds} rounds. *First*: the case is read "
-        "from its NIfTI files (by nnU-Net: preprocessed into its store), then a patch is cut and augmented. *Later*: "
-        f"{PATCHES} more patches, from our cache in memory, nnU-Net's store, TorchIO's queue of four patches a volume "
-        "(whose volumes are read and augmented whole again), the zoo's files. In a training at our defaults with its "
-        f"own workers (`neuroseg3d`, 60 steps) the network waits for {share:.1%} of the time."
+        "from its NIfTI files (by nnU-Net: preprocessed into its store by a worker process, whose start counts), then "
+        f"a patch is cut and augmented. *Later*: {PATCHES} more patches, from our cache in memory, nnU-Net's store, "
+        "TorchIO's queue of four patches a volume (whose volumes are read and augmented whole again), the zoo's "
+        "files. In a training at our defaults with its own workers (`neuroseg3d`, 60 steps) the network waits for "
+        f"{share:.1%} of the time."
     )
     results.keep(
         "loading",
