@@ -31,7 +31,7 @@ def test_weights_lie_in_float16_beside_their_record_and_no_file_is_large(bundle)
     assert {"model.pt", "patients.json", "settings.json", "scores.json"} <= files.keys()
     assert max(map(len, files.values())) < LARGE
     weights = torch.load(folder_of(bundle) / "model.pt", weights_only=True)
-    assert {value.dtype for value in weights.values()} == {torch.float16}
+    assert {value.dtype for value in weights.values() if value.is_floating_point()} == {torch.float16}
 
 
 @shipped
