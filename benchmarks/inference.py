@@ -8,14 +8,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import fire
 import nibabel as nib
 import numpy as np
-import torch
-from monai.data import decollate_batch
-from monai.transforms import Compose, Invertd, SaveImage
 
 from benchmarks import nnunet, ours, results, zoo
 from benchmarks.machine import seconds_text
@@ -48,30 +44,14 @@ def side(name: str, work: str, cohort: str, data: str, checkpoint: str, case: st
         evaluator = parser.get_parsed_content("evaluator")
         serve(lambda: evaluator.run())
     elif name == "zoo":
-        serve(_zoo(chosen, target))
+        network = zoo.network().eval()
+        serve(lambda: zoo.segment(network, chosen, zoo.WINDOW, target / f"{case}.nii.gz"))
     else:
-        network = f"unet3d fast {checkpoint}" if name == "nnunet-ours" else ""
-        made = nnunet.trainer(folder, patch=PATCH if network else 0, network=network)
+        same = f"unet3d fast {checkpoint}" if name == "nnunet-ours" else ""
+        made = nnunet.trainer(folder, patch=PATCH if same else 0, network=same)
         predictor = nnunet.predictor(made)
         output = [str(target / case)]
         serve(lambda: predictor.predict_from_files_sequential([chosen["image"]], output))
-
-
-def _zoo(case: dict, target: Path) -> Any:
-    """Read, one window, back to the scan's grid, thresholds, file."""
-    read = Compose(zoo.reading(label=False))
-    network, inferer = zoo.network().eval(), zoo.inferer()
-    restore = Invertd("pred", transform=read, orig_keys="image", nearest_interp=False)
-    save = SaveImage(target, output_postfix="", separate_folder=False, print_log=False, output_dtype=np.uint8)
-
-    def work() -> None:
-        scan = read({"image": case["image"]})
-        with torch.no_grad():
-            pred = inferer(scan["image"][None], network)
-        (item,) = decollate_batch({"pred": torch.as_tensor(pred).sigmoid(), "image": scan["image"][None]})
-        save((restore(item)["pred"] > 0.5).sum(0, keepdim=True))
-
-    return work
 
 
 def agreement(work: str, case: str, cohort: str) -> float:

@@ -24,7 +24,6 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.data import DataLoader, list_data_collate
-from monai.transforms import Compose
 from monai.utils import set_determinism
 
 from benchmarks import nnunet, results, zoo
@@ -108,13 +107,8 @@ def _zoo(work: Path, parts: dict, seconds: float, maps: Path) -> int:
             if (spent := (time.monotonic() - began) / seconds) >= 1:
                 break
     network.eval()
-    read, inferer = Compose(zoo.reading(label=False)), zoo.inferer((PATCH,) * 3)
     for case in parts["test"]:
-        with torch.no_grad():
-            tumour_core, whole, enhancing = inferer(read({"image": case["image"]})["image"][None], network)[0] > 0
-        label = np.where(enhancing, 3, np.where(tumour_core, 1, np.where(whole, 2, 0))).astype(np.uint8)
-        affine = nib.load(case["label"]).affine  # type: ignore[attr-defined]
-        nib.save(nib.Nifti1Image(label, affine), maps / f"{case['case']}.nii.gz")  # type: ignore[attr-defined]
+        zoo.segment(network, case, (PATCH,) * 3, maps / f"{case['case']}.nii.gz")
     return steps
 
 

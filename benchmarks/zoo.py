@@ -6,8 +6,11 @@ boolean labels, which current MONAI's Dice loss refuses, to numbers.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import torch
 from monai.data import Dataset
 from monai.inferers import SlidingWindowInferer
@@ -68,6 +71,11 @@ def training_set(cases: list[dict], patch: int) -> Dataset:
     return Dataset(cases, Compose([first, *rest[:2], augment[0], *augment[1:4], rest[2], *augment[4:]]))
 
 
-def inferer(window: tuple[int, int, int] = WINDOW) -> SlidingWindowInferer:
-    """Half-overlapping windows."""
-    return SlidingWindowInferer(roi_size=window, sw_batch_size=1, overlap=0.5)
+def segment(network: torch.nn.Module, case: dict[str, Any], window: tuple[int, int, int], path: Path) -> None:
+    """Segment a case from file to file, in classes (1 necrotic, 2 oedema, 3 enhancing), by half-overlapping windows."""
+    inferer = SlidingWindowInferer(roi_size=window, sw_batch_size=1, overlap=0.5)
+    image = Compose(reading(label=False))({"image": case["image"]})["image"]
+    with torch.no_grad():
+        tumour_core, whole, enhancing = torch.as_tensor(inferer(image[None].as_tensor(), network))[0].sigmoid() > 0.5
+    classes = np.where(enhancing, 3, np.where(tumour_core, 1, np.where(whole, 2, 0))).astype(np.uint8)
+    nib.save(nib.Nifti1Image(classes, image.affine.numpy()), path)  # type: ignore[attr-defined]
