@@ -105,15 +105,16 @@ def trainer(folder: Path, plan: str = "plain", patch: int = 0, train: Sequence[s
     return made
 
 
-class Reordered(torch.nn.Module):
-    """Our TC, WT, ET in its order, which writes the largest region first."""
+class Turned(torch.nn.Module):
+    """Our network on its arrays: patches are (z, y, x) of an LPS scan where ours are RAS, regions WT, TC, ET."""
 
     def __init__(self, network: torch.nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.network(x)[:, [1, 0, 2]]
+        turned = self.network(x.permute(0, 1, 4, 3, 2).flip(2, 3).contiguous())
+        return turned[:, [1, 0, 2]].flip(2, 3).permute(0, 1, 4, 3, 2)
 
 
 def our_network(
@@ -123,7 +124,7 @@ def our_network(
     network = ours.config(bundle, size=size).get_parsed_content("network_def")
     if checkpoint != "-":
         network.load_state_dict(torch.load(checkpoint, weights_only=True))
-    return Reordered(network)
+    return Turned(network)
 
 
 def predictor(made: Any, mirror: bool = False) -> Any:
