@@ -90,8 +90,8 @@ def measure(
     about = (
         f"One real scan (240 x 240 x 155), overlap 0.5, no mirroring, {cores()} threads, {rounds} rounds; the start of "
         "Python and the making of the network are not counted. The first two have the same network, weights and "
-        f"windows; their maps agree in {agreement(work, case, cohort):.4%} of the voxels. The last two have untrained "
-        "networks, which takes as long."
+        f"windows; their maps agree in {agreement(work, case, cohort):.4%} of the voxels. The networks of the others "
+        "are untrained, which takes as long."
     )
     results.keep("inference", "Segmenting a scan, from file to file", about, rows, ["torch", "monai", "nnunetv2"])
 

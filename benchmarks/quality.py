@@ -169,13 +169,13 @@ def measure(
     rows = []
     for name in sides:
         values = np.concatenate(dice[name])
-        less = np.concatenate(dice["ours"]) - values
+        less = np.concatenate(dice[sides[0]]) - values
         rows.append({
             "side": SIDES[name],
             "steps": ", ".join(steps[name]),
             "mean Dice": interval_text(values.mean(), *mean_interval(values)),
             "each seed": ", ".join(f"{each.mean():.3f}" for each in dice[name]),
-            "ours ahead by": interval_text(less.mean(), *mean_interval(less)) if name != "ours" else "",
+            "the first ahead by": interval_text(less.mean(), *mean_interval(less)) if name != sides[0] else "",
         })  # fmt: skip
     parts = parts_of(cohort, data, seeds[0])
     about = (

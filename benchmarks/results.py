@@ -49,5 +49,7 @@ def write(sections: Mapping[str, Mapping]) -> None:
         each = sections[name]
         text += f"\n## {each['title']}\n\n{each['about']}\n\n`{each['command']}`, {each['machine']}\n\n"
         text += table(each["rows"]) + "\n"
+    missing = [name for name in ORDER if not any(name == each.split("-")[0] for each in sections)]
+    text += f"\nNot measured yet: {', '.join(missing)}.\n" if missing else ""
     with whole(HERE / "RESULTS.md") as part:
         part.write_text(text, encoding="utf-8")
