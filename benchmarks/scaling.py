@@ -68,12 +68,10 @@ def measure(cases: Sequence[int] = (10, 100, 1000), folder: str = "", **_: Any) 
             what = f"a training of {STEPS} steps on {number} cases, checked before"
             rows.append(row(what, *measured(bundle("training", **where, **short))))
         for workers in (1, 2):
-            rows.append(
-                row(f"100 patches of 64³ by {workers} worker(s)", _patches(Path(scratch, "out10"), data, workers))
-            )
+            rows.append(row(f"100 patches of 64³ by {workers} worker(s)", _patches(out, data, workers)))
         for edge in (96, 192):
             make_patients(Path(scratch, f"scan{edge}"), cases=1, size=edge)
-            where = {"dataset_dir": Path(scratch, f"scan{edge}"), "ckpt_dir": Path(scratch, "out10", "models")}
+            where = {"dataset_dir": Path(scratch, f"scan{edge}"), "ckpt_dir": Path(scratch, f"out{cases[0]}", "models")}
             run = bundle("inferring", **where, output_dir=Path(scratch, f"scan{edge}-out"))
             rows.append(row(f"segmenting a synthetic scan of {edge}³, the start counted", *measured(run)))
     about = "Synthetic cases of 64³, `neuroseg3d`, cache on the disk, one run each; memory of the largest process."
