@@ -72,7 +72,7 @@ def measure(
     rounds: int = 5,
     sides: Sequence[str] = tuple(SIDES),
 ) -> None:
-    """Measure all sides on a test patient and keep the table."""
+    """Measure the sides on the first patient and keep the table."""
     folder, cases = nnunet.home(work), cases_of(cohort, data)
     nnunet.ready(folder, cases, convention(cohort)["label_values"])
     case = cases[0]["case"]

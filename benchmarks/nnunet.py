@@ -17,7 +17,6 @@ from benchmarks import ours
 DATASET = "Dataset001_BraTS"
 PLANS = {"plain": "nnUNetPlans", "resenc": "nnUNetResEncUNetMPlans"}
 LABELS = {"background": 0, "WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}  # regions that overlap, as it trains BraTS
-CLASSES = [1, 2, 3]  # necrotic, oedema, enhancing
 
 
 def home(work: str, workers: int = 2) -> Path:
