@@ -89,6 +89,17 @@ def test_onnx_gives_the_same_map_for_any_patch(bundle, weights, patients, tmp_pa
     assert set(np.unique(ours)) == {0, 1, 2, 4} and np.mean(ours == theirs) >= 0.999
 
 
+@pytest.mark.parametrize("format", export.FORMATS)
+def test_a_network_of_two_modalities_is_exported(format, tmp_path):
+    parser = merged("bundles/unet3d/args.yaml")
+    parser["modalities"] = ["T1ce", "FLAIR"]
+    torch.save(parser.get_parsed_content("network_def").state_dict(), tmp_path / "model.pt")
+    (tmp_path / "settings.json").write_text('{"modalities": ["T1ce", "FLAIR"]}')
+    path = exported("unet3d", format, tmp_path / "model.pt", tmp_path)
+    with torch.no_grad():
+        assert export.FORMATS[format][1](path)(torch.zeros(1, 2, 32, 32, 32)).shape == (1, 3, 32, 32, 32)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real patients of ../shared/data are not on this machine")
 def test_onnx_segments_a_real_scan_as_pytorch_does(weights, tmp_path):

@@ -12,7 +12,7 @@ from monai.bundle import ConfigParser
 
 from tests.conftest import BUNDLES, ROOT
 from tests.test_configs import leaves
-from tools import card, release, verify
+from tools import card, export, release, verify
 from tools.checkpoint import half, save_whole
 from tools.errors import InputError
 from tools.files import save_json
@@ -185,13 +185,15 @@ def checkout(tmp_path, monkeypatch):
     for name in ("LICENSE", "custom_components", "tools"):
         (folder / name).symlink_to(ROOT / name)
     monkeypatch.setattr(release, "ROOT", folder)
+    monkeypatch.chdir(ROOT)
     return folder
 
 
 def put(folder, name):
     """Weights in a folder, with patients that tell them from others."""
     folder.mkdir()
-    torch.save({"a": torch.ones(3)}, folder / "model.pt")
+    network = merged(f"bundles/{BUNDLES[0]}/args.yaml").get_parsed_content("network_def")
+    save_whole(network.state_dict(), folder / "model.pt")
     (folder / "patients.json").write_text(json.dumps({"train": [name], "validate": []}))
 
 
@@ -218,6 +220,17 @@ def test_a_bundle_with_neither_is_packed_without_weights(checkout, tmp_path, cap
     assert not [name for name in files.namelist() if "/models/" in name]
     with pytest.raises(InputError, match="models/model.pt' is not there; train first"):
         release.release(BUNDLES[0], str(tmp_path), url="https://example.org/model.pt")
+
+
+@pytest.mark.parametrize("command", [release.release, export.export])
+def test_weights_of_another_attention_are_told_and_nothing_is_written(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    parser = merged("bundles/neuroseg3d/args.yaml")
+    parser["network_def::network::attention"] = "cbam"
+    save_whole(parser.get_parsed_content("network_def").state_dict(), tmp_path / "model.pt")
+    with pytest.raises(InputError, match="another network: .* must stand in bundles/neuroseg3d/configs/train.yaml"):
+        command("neuroseg3d", output=str(tmp_path / "out"), weights=str(tmp_path / "model.pt"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_wrong_names_are_told_in_one_sentence(tmp_path):

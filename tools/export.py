@@ -6,6 +6,7 @@ written is read again and compared with PyTorch on a random patch.
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from monai.bundle import ConfigParser, ckpt_export, onnx_export
 from tools.checkpoint import fill, read_checkpoint
 from tools.errors import InputError, command_line, one_of
 from tools.files import whole
-from tools.release import checkpoint_of, content, metadata
+from tools.release import checkpoint_of, content, metadata, require_fit
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 PATCH = 64  # voxels, of the comparison
@@ -46,7 +47,7 @@ def to_torchscript(folder: Path, target: Path) -> None:
 def to_onnx(folder: Path, target: Path) -> None:
     """Export the graph in the newest opset that PyTorch writes by itself, for any batch and patch size."""
     names = {"input_names": ["image"], "output_names": ["pred"], "dynamic_axes": {"image": AXES, "pred": AXES}}
-    shape = [2, 4, PATCH, PATCH, PATCH]
+    shape = [2, *random_patch(folder).shape[1:]]
     onnx_export("network_def", str(target), input_shape=shape, converter_kwargs=names, **_files(folder))
 
 
@@ -73,6 +74,12 @@ def network_of(folder: Path) -> torch.nn.Module:
     network = parser.get_parsed_content("network_def")
     fill(network, read_checkpoint(folder / "models" / "model.pt"), folder / "models" / "model.pt")
     return network.eval()
+
+
+def random_patch(folder: Path) -> torch.Tensor:
+    """A patch with the channels of an unpacked bundle's network."""
+    told = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    return torch.randn(1, told["network_data_format"]["inputs"]["image"]["num_channels"], PATCH, PATCH, PATCH)
 
 
 def apart(logits: torch.Tensor, others: torch.Tensor) -> float:
@@ -102,12 +109,12 @@ def export(bundle: str, format: str = "torchscript", output: str = "dist", weigh
     write, read, ending = one_of(FORMATS, format, setting="format")
     checkpoint = Path(weights) if weights else checkpoint_of(bundle)
     target = (Path(output) / f"{bundle}_v{metadata(bundle)['version']}.{ending}").resolve()
-    read_checkpoint(checkpoint)
+    require_fit(bundle, checkpoint)
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         folder, part = Path(scratch), Path(scratch) / target.name
         write_bundle(bundle, checkpoint, folder)
         write(folder, part)
-        ours, theirs, image = network_of(folder), read(part), torch.randn(1, 4, PATCH, PATCH, PATCH)
+        ours, theirs, image = network_of(folder), read(part), random_patch(folder)
         difference = apart(ours(image), theirs(image))
         if difference > 1e-4:
             raise InputError(f"The {format} file of {bundle} is {difference:.1e} from PyTorch; nothing is written.")

@@ -24,6 +24,7 @@ from monai.bundle.utils import merge_kv
 from monai.utils import BundlePropertyConfig
 
 from tools.card import card, scored
+from tools.checkpoint import SETTINGS, fill, read_checkpoint, settings_of
 from tools.errors import InputError, command_line
 from tools.files import whole
 from tools.show import merged
@@ -163,6 +164,21 @@ def checkpoint_of(bundle: str) -> Path:
     return brought if brought.is_file() and not own.is_file() else own
 
 
+def require_fit(bundle: str, checkpoint: Path) -> None:
+    """Refuse weights of another network than a release of the bundle would make.
+
+    Raises:
+        InputError: they are, as where `network_def` was set on the command line; or they are not whole.
+    """
+    config = configs(bundle, settings_of(str(checkpoint.parent)))["inference"]
+    weights = read_checkpoint(checkpoint)
+    try:
+        fill(ConfigParser(config).get_parsed_content("network_def"), weights, checkpoint)
+    except InputError as error:
+        rest = f"what else you set must stand in bundles/{bundle}/configs/train.yaml"
+        raise InputError(f"{error} A release takes size and modalities from {SETTINGS} beside it; {rest}.") from error
+
+
 def content(bundle: str, checkpoint: Path | None = None, url: str = "") -> dict[str, bytes]:
     """All files of a release, by their path below the bundle's folder; without a checkpoint it has no weights."""
     network = trained(checkpoint, url) if checkpoint else {}
@@ -209,6 +225,8 @@ def release(bundle: str = "all", output: str = "dist", weights: str = "", url: s
         there = checkpoint.is_file()
         if (weights or url) and not there:
             raise InputError(f"'{checkpoint}' is not there; train first or name the checkpoint by WEIGHTS=.")
+        if there:
+            require_fit(name, checkpoint)
         path = pack(name, output, checkpoint if there else None, url)
         size, sha256 = path.stat().st_size / 1e6, hashlib.sha256(path.read_bytes()).hexdigest()
         print(f"{path}  {size:.1f} MB  sha256 {sha256}  weights {checkpoint if there else 'none'}")
