@@ -37,12 +37,13 @@ from tools.parallel import cores
 from tools.score import interval_text, mean_interval, score
 
 SIDES = {
-    "ours": "ours (`neuroseg3d`, defaults: 96³ patches)",
-    "ours-64": "ours, trained on 64³ patches",
-    "nnunet": "nnU-Net 3d_fullres, its network and training, 96³ patches",
-    "zoo": "model zoo's recipe, 96³ patches",
+    "ours": "ours (`neuroseg3d`, defaults: 64³ patches)",
+    "ours-96": "ours on 96³ patches",
+    "nnunet-64": "nnU-Net 3d_fullres, its network and training, 64³ patches",
+    "nnunet-96": "nnU-Net on 96³ patches",
+    "zoo-64": "model zoo's recipe, 64³ patches",
+    "zoo-96": "model zoo's recipe on 96³ patches",
 }
-PATCH = 96
 
 
 def side(name: str, data: str, cohort: str, work: str, seconds: float, seed: int) -> None:
@@ -51,13 +52,14 @@ def side(name: str, data: str, cohort: str, work: str, seconds: float, seed: int
     set_determinism(seed)
     folder = nnunet.home(work, workers=1) / "quality" / f"{name}-{seconds:.0f}-{seed}"
     parts, values = parts_of(cohort, data, seed), convention(cohort)["label_values"]
-    if name.startswith("ours"):
-        return _ours(folder, {"cohort": cohort, "dataset_dir": data, "seed": seed}, seconds, int(name[5:] or PATCH))
+    kind, _, patch = name.partition("-")
+    if kind == "ours":
+        return _ours(folder, {"cohort": cohort, "dataset_dir": data, "seed": seed}, seconds, patch)
     logs = folder.parent.glob(f"ours*-{seconds:.0f}-{seed}/results/training.csv")
     seconds = max([seconds, *map(taken, logs)])
     maps = folder / "maps"
     maps.mkdir(parents=True, exist_ok=True)
-    steps = {"nnunet": _nnunet, "zoo": _zoo}[name](Path(work), parts, seconds, maps)
+    steps = {"nnunet": _nnunet, "zoo": _zoo}[kind](Path(work), parts, seconds, int(patch), maps)
     for path in maps.glob("*.nii.gz"):  # classes -> the values of the data set
         image: Any = nib.load(path)  # type: ignore[attr-defined]
         label = np.asarray(values, np.uint8)[np.asanyarray(image.dataobj).astype(int)]
@@ -72,19 +74,21 @@ def taken(log: Path) -> float:
     return float(pd.read_csv(log)["seconds"].iloc[: trials.EPOCHS - 1].mean() * trials.EPOCHS)
 
 
-def _ours(folder: Path, given: dict[str, Any], seconds: float, patch: int) -> None:
+def _ours(folder: Path, given: dict[str, Any], seconds: float, patch: str) -> None:
     """By the bundle's commands; its pace sets how many steps the time holds."""
-    args, train = trials.args_of("neuroseg3d"), {**given, "patch_size": str([patch] * 3)}
+    args, train = trials.args_of("neuroseg3d"), given | ({"patch_size": str([int(patch)] * 3)} if patch else {})
     each = trials.steps_in(seconds / 60, folder / "pace", args, train) // trials.EPOCHS
     budget = {"epochs": trials.EPOCHS, "val_interval": trials.EPOCHS, "iterations_per_epoch": each}
     trials.run("training", folder, args, {**train, **budget})
     trials.run("evaluating", folder, args, given)
-    save_json({"steps": each * trials.EPOCHS, "seconds": taken(folder / "results" / "training.csv")}, folder / "trial.json")
+    save_json(
+        {"steps": each * trials.EPOCHS, "seconds": taken(folder / "results" / "training.csv")}, folder / "trial.json"
+    )
 
 
-def _nnunet(work: Path, parts: dict, seconds: float, maps: Path) -> int:
+def _nnunet(work: Path, parts: dict, seconds: float, patch: int, maps: Path) -> int:
     """Its trainer's steps; the learning rate falls with the time as it would with the epochs."""
-    made = nnunet.trainer(work, patch=PATCH, train=[case["case"] for case in parts["train"]])
+    made = nnunet.trainer(work, patch=patch, train=[case["case"] for case in parts["train"]])
     loader, _ = made.get_dataloaders()
     steps, began = 0, time.monotonic()
     while (spent := (time.monotonic() - began) / seconds) < 1:
@@ -99,11 +103,11 @@ def _nnunet(work: Path, parts: dict, seconds: float, maps: Path) -> int:
     return steps
 
 
-def _zoo(work: Path, parts: dict, seconds: float, maps: Path) -> int:
+def _zoo(work: Path, parts: dict, seconds: float, patch: int, maps: Path) -> int:
     """Its loss and optimiser, a case a step."""
     network, loss = zoo.network(), zoo.loss()
     adam, _ = zoo.optimiser(network, 1)
-    dataset = zoo.training_set(parts["train"], PATCH)
+    dataset = zoo.training_set(parts["train"], patch)
     steps, began = 0, time.monotonic()
     while (spent := (time.monotonic() - began) / seconds) < 1:
         for batch in DataLoader(dataset, batch_size=1, shuffle=True, num_workers=1, collate_fn=list_data_collate):
@@ -117,7 +121,7 @@ def _zoo(work: Path, parts: dict, seconds: float, maps: Path) -> int:
                 break
     network.eval()
     for case in parts["test"]:
-        zoo.segment(network, case, (PATCH,) * 3, maps / f"{case['case']}.nii.gz")
+        zoo.segment(network, case, (96,) * 3, maps / f"{case['case']}.nii.gz")
     return steps
 
 
@@ -141,12 +145,12 @@ def measure(
         if not (done / "trial.json").is_file():
             shutil.rmtree(done, ignore_errors=True)
             own = folder / f"core{core}"  # nnU-Net keeps one split a data set
-            if name == "nnunet" and not own.is_dir():
+            if name.startswith("nnunet") and not own.is_dir():
                 (own / "preprocessed").mkdir(parents=True)
                 shutil.copytree(folder / "preprocessed" / nnunet.DATASET, own / "preprocessed" / nnunet.DATASET)
                 (own / "raw").symlink_to(folder / "raw")
                 (own / "quality").symlink_to(folder / "quality")
-            place = own if name == "nnunet" else folder
+            place = own if name.startswith("nnunet") else folder
             command = [
                 "taskset",
                 "-c",
@@ -193,7 +197,7 @@ def measure(
         f"preprocessing apart; {len(parts['train'])} patients to train, {len(parts['validate'])} to choose (ours alone "
         f"does), {len(parts['test'])} to test; seeds {', '.join(map(str, seeds))}, each with its own split. Mean over "
         "TC, WT and ET by the legacy rules, no mirroring; 95% bootstrap intervals over the test scans. The peers get "
-        "our patch size: with their own (128³; 224 x 224 x 144) the time holds a handful of steps."
+        "our patch sizes: with their own (128³; 224 x 224 x 144) the time holds a handful of steps."
     )
     results.keep(
         f"quality-{minutes:g}", f"Time to quality: {minutes:g} minutes", about, rows, ["torch", "monai", "nnunetv2"]

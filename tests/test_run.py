@@ -225,6 +225,7 @@ WRONG = [
     {"fold": 7},
     {"dataset_dir": "nowhere"},
     {"patch_size": [40, 40, 40]},
+    {"window_size": [40, 40, 40]},
 ]
 
 
