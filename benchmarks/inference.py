@@ -39,7 +39,7 @@ def side(name: str, work: str, cohort: str, data: str, checkpoint: str, case: st
         scans = folder_with(folder / "scan" / case, [chosen])
         where = {"dataset_dir": str(scans), "segmentations": str(target), "output_dir": str(folder / "eval")}
         parser = ours.config(
-            "unet3d", cohort=cohort, window_size=[PATCH] * 3, ckpt_dir=str(Path(checkpoint).parent), **where
+            "unet3d", cohort=cohort, patch_size=[PATCH] * 3, ckpt_dir=str(Path(checkpoint).parent), **where
         )
         evaluator = parser.get_parsed_content("evaluator")
         serve(lambda: evaluator.run())

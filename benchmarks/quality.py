@@ -37,12 +37,12 @@ from tools.parallel import cores
 from tools.score import interval_text, mean_interval, score
 
 SIDES = {
-    "ours": "ours (`neuroseg3d`, defaults: 64³ patches)",
-    "ours-96": "ours on 96³ patches",
-    "nnunet-64": "nnU-Net 3d_fullres, its network and training, 64³ patches",
-    "nnunet-96": "nnU-Net on 96³ patches",
-    "zoo-64": "model zoo's recipe, 64³ patches",
-    "zoo-96": "model zoo's recipe on 96³ patches",
+    "ours": "ours (`neuroseg3d`, defaults: 96³ patches)",
+    "ours-64": "ours on 64³ patches",
+    "nnunet-96": "nnU-Net 3d_fullres, its network and training, 96³ patches",
+    "nnunet-64": "nnU-Net on 64³ patches",
+    "zoo-96": "model zoo's recipe, 96³ patches",
+    "zoo-64": "model zoo's recipe on 64³ patches",
 }
 
 

@@ -65,7 +65,6 @@ def arguments(
         "ckpt_dir": folder / "models",
         "output_dir": folder / "results",
         "patch_size": [32, 32, 32],
-        "window_size": [32, 32, 32],
         "epochs": 2,
         "iterations_per_epoch": 2,
         "val_interval": 1,

@@ -92,7 +92,7 @@ def test_a_client_hands_in_a_4d_scan_and_takes_the_map_from_memory(bundle, scan,
     """As MONAI Label does: the device is a string, entries of its own lie beside the image, and nothing is written."""
     monkeypatch.chdir(ROOT)
     parser = merged(f"bundles/{bundle}/args.yaml")
-    parser.update({"device": "cpu", "output_dir": str(tmp_path / "eval"), "window_size": [32, 32, 32]})
+    parser.update({"device": "cpu", "output_dir": str(tmp_path / "eval"), "patch_size": [32, 32, 32]})
     item = parser.get_parsed_content("preprocessing")({"image": str(scan[1]), "image_path": str(scan[1])})
     with torch.no_grad():
         item["pred"] = parser.get_parsed_content("inferer")(item["image"][None], parser.get_parsed_content("network"))[

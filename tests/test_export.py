@@ -41,7 +41,7 @@ def label_map(bundle, network, data, folder, patch=32):
     """The map of the first patient, through the bundle's own reading, windows and after-treatment."""
     parser = merged(f"bundles/{bundle}/args.yaml")
     settings = {"cohort": COHORT, "dataset_dir": str(data), "output_dir": str(folder), "precision": "float32"}
-    parser.update(settings | {"window_size": [patch] * 3})
+    parser.update(settings | {"patch_size": [patch] * 3})
     item = parser.get_parsed_content("preprocessing")(parser.get_parsed_content("scans")[0][0])
     with torch.no_grad():
         item["pred"] = parser.get_parsed_content("inferer")(item["image"][None], network)[0]

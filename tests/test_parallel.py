@@ -51,7 +51,6 @@ def test_two_processes_learn_as_one_of_the_same_total_batch(patients, tmp_path):
     data = patients("brats2021")
     settings = {
         "patch_size": [48, 48, 48],
-        "window_size": [48, 48, 48],
         "augment": [],
         "losses::dice_bce::dice_weight": 0,
         "iterations_per_epoch": 3,

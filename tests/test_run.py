@@ -189,6 +189,35 @@ def test_augmentation_leaves_the_cached_case_as_it_is(patients):
         assert all(torch.equal(value, new[key]) for key, value in old.items())
 
 
+def patches_of(data, **settings):
+    """A patch of every case, its random transforms seeded."""
+    parser = parser_of("brats2021", data, "brats", "train", patch_size=[32] * 3, workers=0, **settings)
+    dataset = parser.get_parsed_content("train::dataset")
+    dataset.transform.set_random_state(0)
+    return [dataset[index][0] for index in range(len(dataset))]
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_a_case_that_is_kept_gives_the_same_patches_as_one_that_is_read_anew(cache, patients, tmp_path):
+    data = patients("brats2021")
+    kept, anew = (patches_of(data, cache=kind, cache_dir=str(tmp_path)) for kind in (cache, "none"))
+    for one, other in zip(kept, anew, strict=True):
+        assert torch.equal(one["image"], other["image"]) and torch.equal(one["label"], other["label"])
+
+
+def test_compact_arrays_and_places_found_once_give_the_patches_of_the_plain_way(patients):
+    """The cap on the places of a class is lifted: it thins them."""
+    config = yaml.safe_load((ROOT / "bundles/common/train.yaml").read_text())
+    (places, *compact), (cut, _, *rest) = config["keep"], config["crop"]
+    del cut["indices_key"]
+    fast = {"keep": [places | {"max_samples_per_class": None}, *compact]}
+    plain = {"keep": [], "crop": [cut, *rest]}
+    fast, plain = (patches_of(patients("brats2021"), cache="none", augment=[], **way) for way in (fast, plain))
+    for one, other in zip(fast, plain, strict=True):
+        assert torch.equal(one["label"], other["label"]) and one["label"].any()
+        torch.testing.assert_close(one["image"], other["image"], rtol=1e-3, atol=1e-6)
+
+
 def test_a_bad_case_is_named_and_skipped_and_the_exit_status_says_so(patients, trained, tmp_path):
     data = tmp_path / "data"
     for case in find_cases(str(patients("brats2021")), COHORTS["brats2021"], FOUR)[0][:3]:
@@ -225,7 +254,6 @@ WRONG = [
     {"fold": 7},
     {"dataset_dir": "nowhere"},
     {"patch_size": [40, 40, 40]},
-    {"window_size": [40, 40, 40]},
 ]
 
 

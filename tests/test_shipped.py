@@ -52,7 +52,7 @@ def test_the_network_of_the_settings_takes_the_weights_and_says_numbers(bundle, 
     make_patients(tmp_path, cases=1, size=40, convention=settings["cohort"])
     parser = merged(f"bundles/{bundle}/args.yaml")
     parser.update({name: settings[name] for name in ("cohort", "modalities", "size")})
-    parser.update({"dataset_dir": str(tmp_path), "device": "cpu", "precision": "float32", "window_size": [32] * 3})
+    parser.update({"dataset_dir": str(tmp_path), "device": "cpu", "precision": "float32", "patch_size": [32] * 3})
     network = parser.get_parsed_content("network")
     fill(network, read_checkpoint(path), path)
     image = parser.get_parsed_content("preprocessing")(parser.get_parsed_content("scans")[0][0])["image"]

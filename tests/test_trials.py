@@ -11,7 +11,6 @@ from tools.errors import InputError
 
 TINY = {
     "patch_size": [32, 32, 32],
-    "window_size": [32, 32, 32],
     "epochs": 1,
     "iterations_per_epoch": 2,
     "val_interval": 1,

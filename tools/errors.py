@@ -30,12 +30,13 @@ def command_line(component: Any, name: str) -> None:
         sys.exit(2)
 
 
-def check_edges(multiple: int, **sizes: Sequence[int]) -> None:
-    """Refuse a patch or window that the network's levels cannot halve, or whose deepest level would be a single voxel."""
-    for name, edges in sizes.items():
-        if any(edge % multiple or edge < 2 * multiple for edge in edges):
-            least = 2 * multiple
-            raise InputError(f"{name} is {list(edges)}; its edges must be multiples of {multiple}, {least} or more.")
+def check_patch_size(patch_size: Sequence[int], multiple: int) -> None:
+    """Refuse a patch that the network's levels cannot halve, or whose deepest level would be a single voxel."""
+    if any(edge % multiple or edge < 2 * multiple for edge in patch_size):
+        least = 2 * multiple
+        raise InputError(
+            f"patch_size is {list(patch_size)}; its edges must be multiples of {multiple}, {least} or more."
+        )
 
 
 def input_error_in(error: BaseException | None) -> InputError | None:

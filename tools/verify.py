@@ -26,14 +26,7 @@ from tools.synthetic import make_patients
 REQUIRED = ["LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf"]
 TEXTS = (".py", ".json", ".md", ".txt", ".yml", ".conf")
 REQUIRED += [f"configs/{name}.json" for name in ("metadata", "train", "evaluate", "inference", "multi_gpu_train")]
-TINY = {
-    "cohort": "brats2021",
-    "patch_size": [32, 32, 32],
-    "window_size": [32, 32, 32],
-    "workers": 0,
-    "overlap": 0,
-    "precision": "float32",
-}
+TINY = {"cohort": "brats2021", "patch_size": [32, 32, 32], "workers": 0, "overlap": 0, "precision": "float32"}
 TRAINING = {"epochs": 1, "iterations_per_epoch": 2, "val_interval": 1, "resume": False}
 WORKFLOW = """
 import sys, json

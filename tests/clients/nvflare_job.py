@@ -9,14 +9,7 @@ from pathlib import Path
 bundle, data, folder = map(Path, sys.argv[1:])
 shutil.copytree(bundle, folder / "job" / "app" / "custom")  # each site gets its copy, and its modules on the path
 common = "nvflare.app_common"
-tiny = {
-    "dataset_dir": str(data),
-    "patch_size": [32, 32, 32],
-    "window_size": [32, 32, 32],
-    "workers": 0,
-    "overlap": 0,
-    "precision": "float32",
-}
+tiny = {"dataset_dir": str(data), "patch_size": [32, 32, 32], "workers": 0, "overlap": 0, "precision": "float32"}
 training = tiny | {"iterations_per_epoch": 2, "epochs": 2, "val_interval": 1}
 algo = {"bundle_root": "custom", "local_epochs": 1, "train_kwargs": training, "eval_kwargs": tiny}
 components = {
