@@ -2,8 +2,8 @@
 
 python -m benchmarks.quality --data DIR [--cohort brats2018] [--work DIR] [--minutes 5] [--seeds "(0, 1, 2)"]
 
-A training runs on one core, as many side by side as there are cores; `minutes` are those of two cores. How many steps
-ours takes is set before, from its pace, so the peers come after it and get the time that it really took, if that is more.
+A training runs on one core, as many side by side as there are cores; `minutes` are those of two cores. Our steps are
+set before, from our pace, so the peers come after us and get the time that ours really took, if that is more.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def measure(
     about = (
         f"{minutes:g} minutes of two cores of training each, or as long as ours took, reading, validation and "
         f"preprocessing apart; {len(parts['train'])} patients to train, {len(parts['validate'])} to choose (ours alone "
-        f"does), {len(parts['test'])} to test; seeds {', '.join(map(str, seeds))}, each with its own split. Mean over "
+        f"does), {len(parts['test'])} to test; seed {', '.join(map(str, seeds))}, each with its own split. Mean over "
         "TC, WT and ET by the legacy rules, no mirroring; 95% bootstrap intervals over the test scans. The peers get "
         "our patch sizes: with their own (128³; 224 x 224 x 144) the time holds a handful of steps."
     )

@@ -40,12 +40,18 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(row.values()) + " |" for row in rows])
 
 
+def place(name: str) -> tuple:
+    """Where a section stands: in the order of the benchmarks, numbers in the name by their size."""
+    first, *others = name.split("-")
+    return ORDER.index(first), [(float(part) if part.isdigit() else 0, part) for part in others]
+
+
 def write(sections: Mapping[str, Mapping]) -> None:
     """RESULTS.md from all sections."""
     text = (
         "# Results\n\nMade by the commands below; a figure is the median of the rounds with the least and the most.\n"
     )
-    for name in sorted(sections, key=lambda name: (ORDER.index(name.split("-")[0]), name)):
+    for name in sorted(sections, key=place):
         each = sections[name]
         text += f"\n## {each['title']}\n\n{each['about']}\n\n`{each['command']}`, {each['machine']}\n\n"
         text += table(each["rows"]) + "\n"

@@ -71,7 +71,7 @@ def measure(cases: Sequence[int] = (10, 100, 1000), folder: str = "", **_: Any) 
             rows.append(row(f"100 patches of 64³ by {workers} worker(s)", _patches(out, data, workers)))
         for edge in (96, 192):
             make_patients(Path(scratch, f"scan{edge}"), cases=1, size=edge)
-            where = {"dataset_dir": Path(scratch, f"scan{edge}"), "ckpt_dir": Path(scratch, f"out{cases[0]}", "models")}
+            where = {"dataset_dir": Path(scratch, f"scan{edge}"), "ckpt_dir": "bundles/neuroseg3d/weights"}
             run = bundle("inferring", **where, output_dir=Path(scratch, f"scan{edge}-out"))
             rows.append(row(f"segmenting a synthetic scan of {edge}³, the start counted", *measured(run)))
     about = "Synthetic cases of 64³, `neuroseg3d`, cache on the disk, one run each; memory of the largest process."
