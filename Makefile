@@ -52,7 +52,7 @@ setup: .venv/ready ## install the pins of environment.yml into .venv
 demo: setup ## make synthetic patients, train NeuroSeg3D, score it, segment new patients (DEMO=folder)
 	$(PY) -m tools.synthetic --output $(DEMO)/patients --cases 16 --size 96
 	$(PY) -m tools.synthetic --output $(DEMO)/new --cases 2 --size 96 --seed 1
-	$(RUN) training $(call DEMO_LAYERS,patients) --epochs 10 --iterations_per_epoch 100 --resume False
+	$(RUN) training $(call DEMO_LAYERS,patients) --epochs 6 --iterations_per_epoch 100 --resume False
 	$(RUN) evaluating $(call DEMO_LAYERS,patients) --report True
 	$(RUN) inferring $(call DEMO_LAYERS,new)
 	@echo
