@@ -67,7 +67,7 @@ def agreement(work: str, case: str, cohort: str) -> float:
 def measure(
     data: str,
     cohort: str = "brats2018",
-    work: str = "/tmp/benchmarks",
+    work: str = nnunet.WORK,
     checkpoint: str = "bundles/unet3d/weights/model.pt",
     rounds: int = 5,
     sides: Sequence[str] = tuple(SIDES),
@@ -91,8 +91,7 @@ def measure(
         f"One real scan (240 x 240 x 155), overlap 0.5, no mirroring, {cores()} threads, {rounds} rounds; the start of "
         "Python and the making of the network are not counted. The first two have the same network, weights and "
         f"windows; their maps agree in {agreement(work, case, cohort):.4%} of the voxels. The networks of the others "
-        "are untrained, which takes as long. Half of our time is the network, the same float32 in both; the rest is "
-        "mostly reading, and we read a scan twice, since it is checked first."
+        "are untrained, which takes as long. We read a scan twice, since it is checked first."
     )
     results.keep("inference", "Segmenting a scan, from file to file", about, rows, ["torch", "monai", "nnunetv2"])
 

@@ -196,9 +196,7 @@ def waiting(data: str, cohort: str, steps: int = 60) -> float:
         return clock["waited"] / (time.perf_counter() - clock["began"])
 
 
-def measure(
-    data: str, cohort: str = "brats2018", work: str = "/tmp/benchmarks", patch: int = 128, rounds: int = 5
-) -> None:
+def measure(data: str, cohort: str = "brats2018", work: str = nnunet.WORK, patch: int = 128, rounds: int = 5) -> None:
     """Measure all sides and keep the table."""
     folder = nnunet.home(work)
     nnunet.ready(folder, cases_of(cohort, data), convention(cohort)["label_values"])
@@ -221,7 +219,7 @@ def measure(
         f"a patch is cut and augmented. *Later*: {PATCHES} more patches, from our cache in memory, nnU-Net's store, "
         "TorchIO's queue of four patches a volume (whose volumes are read and augmented whole again), the zoo's "
         "files. In a training at our defaults with its own workers (`neuroseg3d`, 60 steps) the network waits for "
-        f"{share:.1%} of the time. The zoo's first patch comes before ours: it checks nothing and keeps nothing."
+        f"{share:.1%} of the time. The zoo checks nothing and keeps nothing."
     )
     results.keep(
         "loading",

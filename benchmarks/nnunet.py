@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 
 from benchmarks import ours
 
+WORK = str(Path(tempfile.gettempdir(), "benchmarks"))  # where it keeps what it prepares
 DATASET = "Dataset001_BraTS"
 PLANS = {"plain": "nnUNetPlans", "resenc": "nnUNetResEncUNetMPlans"}
 LABELS = {"background": 0, "WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}  # regions that overlap, as it trains BraTS

@@ -128,7 +128,7 @@ def _zoo(work: Path, parts: dict, seconds: float, patch: int, maps: Path) -> int
 def measure(
     data: str,
     cohort: str = "brats2018",
-    work: str = "/tmp/benchmarks",
+    work: str = nnunet.WORK,
     minutes: float = 5,
     seeds: Sequence[int] = (0, 1, 2),
     sides: Sequence[str] = tuple(SIDES),

@@ -95,7 +95,7 @@ def measure(data: str, cohort: str = "brats2018", patients: int = 6, rounds: int
     about = (
         f"{patients} real patients, {cores()} cores, {rounds} rounds; from the start of Python to the moment when "
         "network, optimiser and first batch are there. Ours reads and checks every case on the way; nnU-Net's own "
-        "check is not counted. Three quarters of our second start are imports of PyTorch, MONAI, Ignite and MLflow."
+        "check is not counted. Our second start is mostly the imports of PyTorch, MONAI, Ignite and MLflow."
     )
     results.keep("start", "From the command to the first training step", about, rows, ["torch", "monai", "nnunetv2"])
 

@@ -74,7 +74,7 @@ def side(name: str, work: str, patch: int, precision: str) -> None:
 def measure(
     data: str,
     cohort: str = "brats2018",
-    work: str = "/tmp/benchmarks",
+    work: str = nnunet.WORK,
     patch: int = 96,
     precision: str = "float32",
     rounds: int = 5,
