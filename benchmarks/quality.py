@@ -1,6 +1,6 @@
 """Mean Dice of held-out real patients after the same CPU-seconds of training, several seeds.
 
-python -m benchmarks.quality --data DIR [--cohort brats2018] [--work DIR] [--minutes 5] [--seeds "(0, 1, 2)"]
+python -m benchmarks.quality --data DIR [--cohort brats2018] [--work DIR] [--minutes "(5, 15)"] [--seeds "(0, 1, 2)"]
 
 A training runs on one core, as many side by side as there are cores; `minutes` are those of two cores. Our steps are
 set before, from our pace, so the peers come after us and get the time that ours really took, if that is more.
@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
@@ -54,7 +54,8 @@ def side(name: str, data: str, cohort: str, work: str, seconds: float, seed: int
     parts, values = parts_of(cohort, data, seed), convention(cohort)["label_values"]
     kind, _, patch = name.partition("-")
     if kind == "ours":
-        return _ours(folder, {"cohort": cohort, "dataset_dir": data, "seed": seed}, seconds, patch)
+        given = {"cohort": cohort, "dataset_dir": data, "seed": seed}
+        return _ours(folder, given, seconds, {"patch_size": str([int(patch)] * 3)} if patch else {})
     logs = folder.parent.glob(f"ours*-{seconds:.0f}-{seed}/results/training.csv")
     seconds = max([seconds, *map(taken, logs)])
     maps = folder / "maps"
@@ -70,13 +71,13 @@ def side(name: str, data: str, cohort: str, work: str, seconds: float, seed: int
 
 
 def taken(log: Path) -> float:
-    """Seconds of our training; its last epoch holds the validation, so it counts as the others."""
-    return float(pd.read_csv(log)["seconds"].iloc[: trials.EPOCHS - 1].mean() * trials.EPOCHS)
+    """Seconds of our training, validation apart."""
+    return float(pd.read_csv(log)["seconds"].sum())
 
 
-def _ours(folder: Path, given: dict[str, Any], seconds: float, patch: str) -> None:
+def _ours(folder: Path, given: dict[str, Any], seconds: float, patch: dict[str, str]) -> None:
     """By the bundle's commands; its pace sets how many steps the time holds."""
-    args, train = trials.args_of("neuroseg3d"), given | ({"patch_size": str([int(patch)] * 3)} if patch else {})
+    args, train = trials.args_of("neuroseg3d"), given | patch
     each = trials.steps_in(seconds / 60, folder / "pace", args, train) // trials.EPOCHS
     budget = {"epochs": trials.EPOCHS, "val_interval": trials.EPOCHS, "iterations_per_epoch": each}
     trials.run("training", folder, args, {**train, **budget})
@@ -129,54 +130,56 @@ def measure(
     data: str,
     cohort: str = "brats2018",
     work: str = nnunet.WORK,
-    minutes: float = 5,
+    minutes: Sequence[float] = (5, 15, 45),
     seeds: Sequence[int] = (0, 1, 2),
     sides: Sequence[str] = tuple(SIDES),
 ) -> None:
-    """Run what is not done yet, one training a core, and keep the table."""
-    folder, seconds = nnunet.home(work), minutes * 120
+    """Run what is not done yet, one training a core, and keep a table a budget."""
+    folder = nnunet.home(work)
     nnunet.ready(folder, cases_of(cohort, data), convention(cohort)["label_values"])
+    (folder / "quality").mkdir(exist_ok=True)
     free: Queue[int] = Queue()
     for core in sorted(os.sched_getaffinity(0)):
         free.put(core)
 
-    def one(name: str, seed: int) -> None:
-        done, core = folder / "quality" / f"{name}-{seconds:.0f}-{seed}", free.get()
-        if not (done / "trial.json").is_file():
-            shutil.rmtree(done, ignore_errors=True)
-            own = folder / f"core{core}"  # nnU-Net keeps one split a data set
-            if name.startswith("nnunet") and not own.is_dir():
-                (own / "preprocessed").mkdir(parents=True)
-                shutil.copytree(folder / "preprocessed" / nnunet.DATASET, own / "preprocessed" / nnunet.DATASET)
-                (own / "raw").symlink_to(folder / "raw")
-                (own / "quality").symlink_to(folder / "quality")
-            place = own if name.startswith("nnunet") else folder
-            command = [
-                "taskset",
-                "-c",
-                str(core),
-                sys.executable,
-                "-m",
-                "benchmarks.quality",
-                "side",
-                name,
-                data,
-                cohort,
-            ]
-            subprocess.run(
-                [*command, str(place), str(seconds), str(seed)], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-            )
+    def one(name: str, seed: int, seconds: float) -> None:
+        core = free.get()
+        train(folder, name, data, cohort, seconds, seed, core)
         free.put(core)
 
-    (folder / "quality").mkdir(exist_ok=True)
-    with ThreadPoolExecutor(cores()) as pool:
-        for job in [pool.submit(one, name, seed) for seed in seeds for name in sides]:
-            job.result()
+    for budget in minutes:
+        with ThreadPoolExecutor(cores()) as pool:
+            for job in [pool.submit(one, name, seed, budget * 120) for seed in seeds for name in sides]:
+                job.result()
+        tell(folder, budget, seeds, sides, {kind: len(part) for kind, part in parts_of(cohort, data, seeds[0]).items()})
+
+
+def train(folder: Path, name: str, data: str, cohort: str, seconds: float, seed: int, core: int) -> None:
+    """Train and score a side on a core, unless that is done."""
+    done = folder / "quality" / f"{name}-{seconds:.0f}-{seed}"
+    if (done / "trial.json").is_file():
+        return
+    shutil.rmtree(done, ignore_errors=True)
+    place = folder
+    if name.startswith("nnunet"):  # which keeps one split a data set
+        place = folder / f"core{core}"
+        if not place.is_dir():
+            (place / "preprocessed").mkdir(parents=True)
+            shutil.copytree(folder / "preprocessed" / nnunet.DATASET, place / "preprocessed" / nnunet.DATASET)
+            (place / "raw").symlink_to(folder / "raw")
+            (place / "quality").symlink_to(folder / "quality")
+    work = [name, data, cohort, str(place), str(seconds), str(seed)]
+    command = ["taskset", "-c", str(core), sys.executable, "-m", "benchmarks.quality", "side", *work]
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def tell(folder: Path, minutes: float, seeds: Sequence[int], sides: Sequence[str], parts: Mapping[str, int]) -> None:
+    """Keep the table of a budget."""
     dice: dict[str, list[Any]] = {name: [] for name in sides}
     told: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     for name in sides:
         for seed in seeds:
-            run = folder / "quality" / f"{name}-{seconds:.0f}-{seed}"
+            run = folder / "quality" / f"{name}-{minutes * 120:.0f}-{seed}"
             dice[name].append(trials.mean_dice(run))
             told[name].append(json.loads((run / "trial.json").read_text(encoding="utf-8")))
     rows = []
@@ -191,13 +194,12 @@ def measure(
             "each seed": ", ".join(f"{each.mean():.3f}" for each in dice[name]),
             "the first ahead by": interval_text(less.mean(), *mean_interval(less)) if name != sides[0] else "",
         })  # fmt: skip
-    parts = parts_of(cohort, data, seeds[0])
     about = (
         f"{minutes:g} minutes of two cores of training each, or as long as ours took, reading, validation and "
-        f"preprocessing apart; {len(parts['train'])} patients to train, {len(parts['validate'])} to choose (ours alone "
-        f"does), {len(parts['test'])} to test; seed {', '.join(map(str, seeds))}, each with its own split. Mean over "
-        "TC, WT and ET by the legacy rules, no mirroring; 95% bootstrap intervals over the test scans. The peers get "
-        "our patch sizes: with their own (128³; 224 x 224 x 144) the time holds a handful of steps."
+        f"preprocessing apart; {parts['train']} patients to train, {parts['validate']} to choose (ours alone does), "
+        f"{parts['test']} to test; seed {', '.join(map(str, seeds))}, each with its own split. Mean over TC, WT and ET "
+        "by the legacy rules, no mirroring; 95% bootstrap intervals over the test scans. The peers get patches of our "
+        "sizes: with their own (128³; 224 x 224 x 144) the time holds a handful of steps."
     )
     results.keep(
         f"quality-{minutes:g}", f"Time to quality: {minutes:g} minutes", about, rows, ["torch", "monai", "nnunetv2"]

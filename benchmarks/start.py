@@ -27,9 +27,11 @@ SIDES = {
     "zoo": "model zoo's transforms, which keep nothing and check nothing",
 }
 
+READY = "ready for the first step"
+
 
 def side(name: str, data: str, cohort: str, work: str, again: str) -> None:
-    """Do all that comes before the first step, then end at once."""
+    """Do all that comes before the first step, then say so."""
     folder = nnunet.home(work)
     if name == "ours":
         from ignite.engine import Events
@@ -40,7 +42,7 @@ def side(name: str, data: str, cohort: str, work: str, again: str) -> None:
         trainer = ours.config("neuroseg3d", cohort=cohort, dataset_dir=data, **where).get_parsed_content(
             "train::trainer"
         )
-        trainer.add_event_handler(Events.ITERATION_STARTED, lambda: sys.exit(0))
+        trainer.add_event_handler(Events.ITERATION_STARTED, tell_and_end)
         trainer.run()
     elif name == "nnunet":
         if again == "first":
@@ -54,17 +56,28 @@ def side(name: str, data: str, cohort: str, work: str, again: str) -> None:
 
         zoo.optimiser(zoo.network(), 1)
         next(iter(DataLoader(zoo.training_set(cases_of(cohort, data), 96), num_workers=2)))
+    tell_and_end()
+
+
+def tell_and_end() -> None:
+    print(READY, flush=True)
+    sys.exit(0)
 
 
 def seconds_of(*arguments: str) -> float:
-    """Of a whole command."""
-    began = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.start", "side", *arguments], capture_output=True, text=True
-    )
-    if done.returncode:
-        raise SystemExit(done.stdout[-2000:] + done.stderr[-4000:])
-    return time.perf_counter() - began
+    """From the command to the line that says that the first step may come."""
+    command = [sys.executable, "-m", "benchmarks.start", "side", *arguments]
+    with tempfile.TemporaryFile("w+") as errors:
+        began = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        assert process.stdout
+        ready = any(line.strip() == READY for line in process.stdout)
+        seconds = time.perf_counter() - began
+        process.communicate()
+        if not ready or process.returncode:
+            errors.seek(0)
+            raise SystemExit(errors.read()[-4000:])
+    return seconds
 
 
 def measure(data: str, cohort: str = "brats2018", patients: int = 6, rounds: int = 5) -> None:

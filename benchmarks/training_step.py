@@ -1,12 +1,12 @@
 """Seconds and peak memory of a training step, batch 2, each side by its own trainer's step.
 
-python -m benchmarks.training_step --data DIR [--cohort brats2018] [--work DIR] [--patch 96] [--precision float32]
+python -m benchmarks.training_step --data DIR [--cohort brats2018] [--work DIR] [--patches "(96, 128)"]
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import fire
@@ -19,6 +19,7 @@ from benchmarks.patients import cases_of
 from benchmarks.sides import ratio_of, serve, take_turns
 from tools.conventions import convention
 from tools.parallel import cores
+from tools.precision import best_precision
 
 SIDES = {
     "ours-equal": "ours (`unet3d`), nnU-Net's size",
@@ -27,19 +28,33 @@ SIDES = {
     "zoo": "model zoo, SegResNet",
     "ours-full": "ours (`unet3d`), size full",
     "ours-fast": "ours (`unet3d`), size fast",
+    "ours-equal-bfloat16": "ours (`unet3d`), nnU-Net's size",
+    "nnunet-plain-bfloat16": "nnU-Net, PlainConvUNet, under an autocast that its trainer has on a GPU alone",
+    "zoo-bfloat16": "model zoo, SegResNet, likewise",
+    "ours-full-bfloat16": "ours (`unet3d`), size full",
+    "ours-fast-bfloat16": "ours (`unet3d`), size fast",
 }
 BASE = "nnunet-plain"
 
 
-def side(name: str, work: str, patch: int, precision: str) -> None:
+def sides_here() -> list[str]:
+    """All sides, or those in float32 where the processor has no bfloat16."""
+    return [name for name in SIDES if best_precision("cpu") == "bfloat16" or not name.endswith("bfloat16")]
+
+
+def precision_of(name: str) -> str:
+    return "bfloat16" if name.endswith("bfloat16") else "float32"
+
+
+def side(name: str, work: str, patch: int) -> None:
     """Answer with a step a turn; parameters and multiply-adds of the network come along."""
-    folder = nnunet.home(work, workers=0)
+    folder, precision = nnunet.home(work, workers=0), precision_of(name)
     image, target = torch.rand(2, 4, *(patch,) * 3), (torch.rand(2, 3, *(patch,) * 3) > 0.9).float()
     autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16")
     if name.startswith("ours"):
-        settings: dict[str, Any] = {"size": name.split("-")[1]} if name != "ours-equal" else {"size": "full"}
-        parser = ours.config("unet3d", **settings)
-        if name == "ours-equal":
+        equal = name.startswith("ours-equal")
+        parser = ours.config("unet3d", size="full" if equal else name.split("-")[1])
+        if equal:
             parser["sizes::full"] = ours.NNUNET_SIZE
         parser["precision"] = precision
         network, step = parser.get_parsed_content("network"), ours.step_of(parser, image, target)
@@ -75,15 +90,19 @@ def measure(
     data: str,
     cohort: str = "brats2018",
     work: str = nnunet.WORK,
-    patch: int = 96,
-    precision: str = "float32",
+    patches: Sequence[int] = (96, 128),
     rounds: int = 5,
-    sides: Sequence[str] = tuple(SIDES),
+    sides: Sequence[str] = (),
 ) -> None:
-    """Measure all sides and keep the table."""
+    """Measure all sides, or those named, and keep a table a patch size."""
     folder = nnunet.home(work)
     nnunet.ready(folder, cases_of(cohort, data), convention(cohort)["label_values"])
-    told = take_turns("benchmarks.training_step", sides, rounds, work, patch, precision)
+    for patch in patches:
+        tell(patch, rounds, take_turns("benchmarks.training_step", sides or sides_here(), rounds, work, patch))
+
+
+def tell(patch: int, rounds: int, told: Mapping[str, Mapping[str, list]]) -> None:
+    """Keep the table of a patch size."""
     own, peer = told["ours-equal"], told[BASE]
     for what, tolerance in (("parameters", 0.05), ("operations", 0.10)):
         apart = abs(own[what][0] / peer[what][0] - 1)
@@ -93,6 +112,7 @@ def measure(
     rows = [
         {
             "side": title,
+            "precision": precision_of(name),
             "parameters, M": f"{told[name]['parameters'][0]:.1f}",
             "multiply-adds, G": f"{told[name]['operations'][0]:.0f}",
             "seconds a step": seconds_text(told[name]["seconds"]),
@@ -100,19 +120,15 @@ def measure(
             "peak GB": f"{told[name]['peak_gb'][0]:.1f}",
         }
         for name, title in SIDES.items()
-        if name in sides
+        if name in told
     ]
     about = (
-        f"Patch {patch}³, batch 2, {precision}, {cores()} threads, {rounds} rounds. The first two are held to the same "
-        "parameters (5%) and multiply-adds (10%). Forward, loss, backward, clipped step; no augmentation."
+        f"Patch {patch}³, batch 2, {cores()} threads, {rounds} rounds. Those of nnU-Net's size are held to its "
+        "parameters (5%) and multiply-adds (10%). The peers' trainers compute in float32 on a CPU: `of nnU-Net's` is "
+        "against that. Forward, loss, backward, clipped step; no augmentation."
     )
-    results.keep(
-        f"training_step-{patch}-{precision}",
-        f"A training step, {patch}³, {precision}",
-        about,
-        rows,
-        ["torch", "monai", "nnunetv2"],
-    )
+    title = f"A training step, {patch}³"
+    results.keep(f"training_step-{patch}", title, about, rows, ["torch", "monai", "nnunetv2"])
 
 
 if __name__ == "__main__":
