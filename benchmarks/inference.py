@@ -40,8 +40,11 @@ def side(name: str, work: str, cohort: str, data: str, checkpoint: str, case: st
     if name.startswith("ours"):
         scans = folder_with(folder / "scan" / case, [chosen])
         where = {"dataset_dir": str(scans), "segmentations": str(target), "output_dir": str(folder / "eval")}
-        where |= {"ckpt_dir": str(Path(checkpoint).parent)} | ({"precision": "float32"} if name != "ours" else {})
-        parser = ours.config("unet3d", cohort=cohort, patch_size=[PATCH] * 3, **where)
+        parser = ours.config(
+            "unet3d", cohort=cohort, patch_size=[PATCH] * 3, ckpt_dir=str(Path(checkpoint).parent), **where
+        )
+        if name == "ours-float32":
+            parser["precision"] = "float32"
         evaluator = parser.get_parsed_content("evaluator")
         serve(lambda: evaluator.run())
     elif name == "zoo":
