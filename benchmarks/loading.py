@@ -188,7 +188,7 @@ def waiting(data: str, cohort: str, steps: int = 60) -> tuple[float, float]:
 
         @trainer.on(Events.GET_BATCH_COMPLETED)
         def come() -> None:
-            if trainer.state.iteration >= 5:  # the workers have started
+            if trainer.state.iteration >= 5:  # what the first steps set up is there
                 clock["began"] = clock["began"] or clock["asked"]
                 clock["waited"] += time.perf_counter() - clock["asked"]
 
@@ -219,8 +219,8 @@ def measure(data: str, cohort: str = "brats2018", work: str = nnunet.WORK, patch
         "from its NIfTI files (by nnU-Net: preprocessed into its store by a worker process, whose start counts), then "
         f"a patch is cut and augmented. *Later*: {PATCHES} more patches, from our cache in memory, nnU-Net's store, "
         "TorchIO's queue of four patches a volume (whose volumes are read and augmented whole again), the zoo's "
-        "files. In a training at our defaults with its own workers (`neuroseg3d`, 60 steps) the network waits for "
-        f"{share:.1%} of the time; a step takes {step:.2f} s. The zoo checks nothing and keeps nothing."
+        "files. In a training at our defaults (`neuroseg3d`, 60 steps) the network waits for patches for "
+        f"{share:.1%} of the time; a step takes {step:.2f} s, data and all. The zoo checks nothing and keeps nothing."
     )
     results.keep(
         "loading",

@@ -149,7 +149,7 @@ def measure(
 
     for budget in minutes:
         with ThreadPoolExecutor(cores()) as pool:
-            for job in [pool.submit(one, name, seed, budget * 120) for seed in seeds for name in sides]:
+            for job in [pool.submit(one, name, seed, budget * 120) for name in sides for seed in seeds]:
                 job.result()
         tell(folder, budget, seeds, sides, {kind: len(part) for kind, part in parts_of(cohort, data, seeds[0]).items()})
 

@@ -23,7 +23,7 @@ def voxel_volume(image: torch.Tensor) -> float:
 
 def require_finite(values: torch.Tensor, case: str) -> None:
     """Refuse what a network says of a case if any of it is NaN or infinite."""
-    if not torch.isfinite(values).all():
+    if not torch.isfinite(values.sum()):  # of probabilities; one that is not finite makes the sum so
         raise InputError(f"{case}: the network's values are not finite; take another model.pt or train anew.")
 
 
@@ -108,9 +108,10 @@ class EmptySmallRegionsd(PerRegion):
     def treat(self, regions: torch.Tensor, case: str) -> torch.Tensor:
         regions, voxel = regions.clone(), voxel_volume(regions)
         for index, least in enumerate(self.values):
-            present = regions[index] > 0
-            if int(present.sum()) * voxel < least - 1e-6:
-                self.without(regions, index, present)
+            if least:
+                present = regions[index] > 0
+                if int(present.sum()) * voxel < least - 1e-6:
+                    self.without(regions, index, present)
         return regions
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from tools import label_check, scan
 from tools.errors import InputError
+from tools.parallel import cores
 from tools.scan import Scan, apart, read_scan
 
 OVERLAP = (0.5, 0.9)  # Dice of the brains in two modalities: below the first they are unregistered, the second doubtful
@@ -114,20 +116,22 @@ class CaseCheck:
         """Add to a finding what its files show."""
         brains: dict[str, NDArray[np.bool_]] = {}
         first: Scan | None = None
-        for name, path in paths.items():  # one file in memory at a time
-            try:
-                file = read_scan(path)
-            except InputError as error:
-                finding.faults.append(str(error))
-                continue
-            finding.notes += [] if first else file.notes  # the others lie as the first, or it is told
-            first = first or file.emptied()
-            if told := apart(first, file):
-                finding.faults.append(told)
-            if name == "label":
-                label_check.look(finding, file, brains, self.cohort, self.cohorts, self.classes)
-            else:
-                self.look_at_image(finding, file, name, brains)
+        with ThreadPoolExecutor(cores()) as pool:
+            files = [(name, pool.submit(read_scan, path)) for name, path in paths.items()]
+            for name, read in files:
+                try:
+                    file = read.result()
+                except InputError as error:
+                    finding.faults.append(str(error))
+                    continue
+                finding.notes += [] if first else file.notes  # the others lie as the first, or it is told
+                first = first or file.emptied()
+                if told := apart(first, file):
+                    finding.faults.append(told)
+                if name == "label":
+                    label_check.look(finding, file, brains, self.cohort, self.cohorts, self.classes)
+                else:
+                    self.look_at_image(finding, file, name, brains)
         if first:
             spacing = first.spacing.round(4).tolist()
             finding.facts |= {"shape": list(first.shape), "spacing": spacing, "orientation": first.orientation}

@@ -44,9 +44,7 @@ class Told(Transform):
             raise InputError(fault(case, error)) from error
 
 
-def cached(
-    data: Sequence[Mapping], read: Sequence[Any], augment: Sequence[Any], cache: str, cache_dir: str, workers: int
-) -> Dataset:
+def cached(data: Sequence[Mapping], read: Sequence[Any], augment: Sequence[Any], cache: str, cache_dir: str) -> Dataset:
     """A data set that reads each case once and augments it anew at every visit.
 
     Args:
@@ -56,7 +54,6 @@ def cached(
         cache: `memory`; `disk`, in a folder whose files are named by a hash of the case and of `read`, so that a
             changed setting never finds old results; `auto`, the disk if the memory is too small; or `none`.
         cache_dir: the folder for `disk`.
-        workers: threads that fill the memory.
 
     Raises:
         InputError: `cache` is none of these, or there is no case.
@@ -67,7 +64,7 @@ def cached(
     if cache == "auto":
         cache = "memory" if _fit(cases, transforms[0], cache_dir) else "disk"
     if cache == "memory":
-        return CacheDataset(cases, transforms, num_workers=workers, copy_cache=False)
+        return CacheDataset(cases, transforms, num_workers=min(cores(), 8), copy_cache=False)
     if cache == "disk":
         return PersistentDataset(cases, transforms, cache_dir, hash_transform=pickle_hashing)
     if cache == "none":
@@ -107,9 +104,14 @@ def start_worker(number: int) -> None:
 
 
 def workers_for(device: torch.device | str) -> int:
-    """Loader processes: half the cores of a CPU that trains too, most of those beside a GPU, at most 12."""
+    """Processes that augment: most of the cores beside a GPU, at most 12; half those of a CPU that trains too.
+
+    On a CPU of one or two cores none: a process that shares them with the network costs more than it prepares.
+    """
     own = cores()
-    return min(own - 2 if torch.device(device).type == "cuda" and own > 2 else max(own // 2, 1), 12)
+    if torch.device(device).type == "cuda":
+        return min(own - 2 if own > 2 else 1, 12)
+    return min(own // 2, 12) if own > 2 else 0
 
 
 class ReadableCases(IterableDataset):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import nibabel as nib
+import numpy as np
 from monai.data import NibabelReader
-from monai.utils import ensure_tuple
+from monai.utils import MetaKeys, ensure_tuple
+from numpy.typing import NDArray
+
+from tools.parallel import cores
 
 
 class OneGridReader(NibabelReader):
@@ -20,6 +25,15 @@ class OneGridReader(NibabelReader):
         super().__init__(squeeze_non_spatial_dims=True)
 
     def get_data(self, img: Any) -> tuple[Any, dict]:
-        first, *others = ensure_tuple(img)
-        alike = [nib.Nifti1Image(other.dataobj, first.affine, first.header) for other in others]  # type: ignore[attr-defined]
-        return super().get_data([first, *alike])
+        images = ensure_tuple(img)
+        if len(images) == 1:
+            return super().get_data(img)
+        volumes = np.empty((len(images), *images[0].shape[:3]), np.float32)
+
+        def unpack(volume: NDArray, image: Any) -> None:  # zlib lets other threads run
+            volume[...] = np.asanyarray(image.dataobj).reshape(volume.shape)
+
+        with ThreadPoolExecutor(cores()) as pool:
+            list(pool.map(unpack, volumes, images))
+        _, meta = super().get_data(nib.Nifti1Image(volumes[0], images[0].affine, images[0].header))  # type: ignore[attr-defined]
+        return volumes, meta | {MetaKeys.ORIGINAL_CHANNEL_DIM: 0}

@@ -54,7 +54,7 @@ class Scan:
 
     def digest(self, data: NDArray) -> str:
         """A hash of some of its values that two scans do not share by chance."""
-        return hashlib.blake2b(np.ascontiguousarray(data.T).data, digest_size=12).hexdigest()
+        return hashlib.blake2b(np.ascontiguousarray(data.T[::4]).data, digest_size=12).hexdigest()  # every fourth slice
 
 
 def read_scan(path: str) -> Scan:
