@@ -1,10 +1,11 @@
-"""Seconds for a patch of a real case, read and augmented by one thread, when it comes first and later.
+"""Seconds for a patch of a real case, read and augmented on one core, when it comes first and later.
 
 python -m benchmarks.loading --data DIR [--cohort brats2018] [--work DIR] [--patch 128]
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -41,11 +42,11 @@ def rates() -> dict[str, float]:
 
 def side(name: str, work: str, cohort: str, data: str, patch: int) -> None:
     """Answer with seconds a patch, later ones and the first of each case."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     folder, cases = nnunet.home(work, workers=0), cases_of(cohort, data)[:CASES]
     make = {"ours": _ours, "nnunet": _nnunet, "nnunet-same": _nnunet, "torchio": _torchio, "zoo": _zoo}[name]
 
     def work_once() -> dict[str, Any]:
-        torch.set_num_threads(1)
         began = time.perf_counter()
         draw = make(name, folder, cohort, cases, patch)
         for number in range(CASES):
@@ -215,7 +216,7 @@ def measure(data: str, cohort: str = "brats2018", work: str = nnunet.WORK, patch
     ]
     share, step = waiting(data, cohort)
     about = (
-        f"Patch {patch}³ of {CASES} real cases, one thread, no workers, {rounds} rounds. *First*: the case is read "
+        f"Patch {patch}³ of {CASES} real cases, one core, no workers, {rounds} rounds. *First*: the case is read "
         "from its NIfTI files (by nnU-Net: preprocessed into its store by a worker process, whose start counts), then "
         f"a patch is cut and augmented. *Later*: {PATCHES} more patches, from our cache in memory, nnU-Net's store, "
         "TorchIO's queue of four patches a volume (whose volumes are read and augmented whole again), the zoo's "
