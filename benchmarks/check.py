@@ -19,7 +19,7 @@ from benchmarks import results
 from benchmarks.machine import seconds_text
 from benchmarks.patients import cases_of
 
-SIDES = {"nibabel": "nibabel, each file once", "one": "check, 1 thread", "all": "check, all cores"}
+SIDES = {"nibabel": "nibabel, each file once", "one": "check, one case at a time", "all": "check, a case a core"}
 
 
 def side(name: str, cohort: str, folder: str) -> None:

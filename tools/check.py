@@ -27,7 +27,7 @@ def check(cohort: str, dataset_dir: str, output: str = "check", workers: int | N
         cohort: the data set's name, as in bundles/common/brats.yaml.
         dataset_dir: the folder as downloaded.
         output: folder for check.json and check.csv.
-        workers: threads; default: one a core.
+        workers: cases at a time; default: one a core.
 
     Returns:
         0 if all cases are good, 1 if some are usable with a note, 2 if some cannot be used.

@@ -20,7 +20,7 @@ logger = logging.getLogger("bundle")
 
 
 def examine(cases: Sequence[Mapping[str, Any]], check: CaseCheck, workers: int | None = None) -> list[Finding]:
-    """The finding of each case, on all cores (threads: unpacking and arithmetic leave Python's lock)."""
+    """The finding of each case, a case a core at a time (threads: unpacking and arithmetic leave Python's lock)."""
     pool = ThreadPoolExecutor(workers or cores())
     try:
         findings = list(tqdm(pool.map(check, cases), total=len(cases), desc="checking", unit="case", disable=None))
