@@ -39,8 +39,8 @@ def write_cases(folder: Path, cases: int, distinct: int = 24) -> None:
         images, label = patients[index % len(patients)]
         own = {name: image.copy() for name, image in images.items()}
         for image in own.values():
-            hashed = image[..., ::4]  # as tools.scan.Scan.digest does
-            hashed[tuple(np.argwhere(hashed > 0)[index])] += 1 + index // 100
+            place = tuple(np.argwhere(image > 0)[index])
+            image[place] += 1 + index // 100
         write_patient(folder, case, own, label, convention(COHORT))
 
 

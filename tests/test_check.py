@@ -19,6 +19,7 @@ from tools.check import check
 from tools.cohort import find_cases
 from tools.errors import InputError
 from tools.faults import KINDS, plant
+from tools.scan import Scan
 from tools.survey import survey
 from tools.synthetic import make_patients
 from tools.usable import examine, usable
@@ -165,6 +166,17 @@ def test_strays_time_points_and_unlabelled_cases_are_listed_and_litter_is_not(tm
     assert told["several_time_points"] == {"BraTS-GLI-00000": [first.name, later.name]}
     printed = capsys.readouterr().out
     assert "Cases without a label: 1" in printed and "several time points: 1" in printed
+
+
+def test_scans_that_differ_in_one_voxel_are_no_copies():
+    zeros = np.zeros((8, 8, 8), np.int16)
+    scan = Scan("scan.nii.gz", zeros, np.eye(4))
+    digests = {scan.digest(zeros)}
+    for place in np.ndindex(zeros.shape):
+        changed = zeros.copy(order="F")
+        changed[place] = 1
+        digests.add(scan.digest(changed))
+    assert len(digests) == 1 + zeros.size
 
 
 # The label guard

@@ -53,8 +53,8 @@ class Scan:
         return replace(self, data=np.broadcast_to(np.uint8(0), self.data.shape))
 
     def digest(self, data: NDArray) -> str:
-        """A hash of some of its values that two scans do not share by chance."""
-        return hashlib.blake2b(np.ascontiguousarray(data.T[::4]).data, digest_size=12).hexdigest()  # every fourth slice
+        """A hash of some of its values that two scans do not share by chance; processors have SHA-256 built in."""
+        return hashlib.sha256(np.ascontiguousarray(data.T).data).hexdigest()[:24]
 
 
 def read_scan(path: str) -> Scan:
