@@ -69,7 +69,7 @@ def side(name: str, data: str, cohort: str, work: str, seconds: float, seed: int
         nib.save(nib.Nifti1Image(label, image.affine), path)  # type: ignore[attr-defined]
     reference = folder_with(folder / "test", parts["test"])
     score(str(reference), str(maps), cohort, str(folder / "results" / "scores"))
-    save_json({"steps": steps, "seconds": seconds}, folder / "trial.json")
+    save_json({"steps": steps, "seconds": seconds, "cores": cores()}, folder / "trial.json")
 
 
 def taken(log: Path) -> float:
@@ -84,9 +84,8 @@ def _ours(folder: Path, given: dict[str, Any], seconds: float, patch: dict[str, 
     budget = {"epochs": trials.EPOCHS, "val_interval": trials.EPOCHS, "iterations_per_epoch": each}
     trials.run("training", folder, args, {**train, **budget})
     trials.run("evaluating", folder, args, given)
-    save_json(
-        {"steps": each * trials.EPOCHS, "seconds": taken(folder / "results" / "training.csv")}, folder / "trial.json"
-    )
+    seconds = taken(folder / "results" / "training.csv")
+    save_json({"steps": each * trials.EPOCHS, "seconds": seconds, "cores": cores()}, folder / "trial.json")
 
 
 def _nnunet(work: Path, parts: dict, seconds: float, patch: int, maps: Path) -> int:
@@ -141,11 +140,11 @@ def measure(
     folder = nnunet.home(work)
     nnunet.ready(folder, cases_of(cohort, data), convention(cohort)["label_values"])
     (folder / "quality").mkdir(exist_ok=True)
-    free: Queue[str] = Queue()
     own = list(map(str, sorted(os.sched_getaffinity(0))))
-    for first in range(0, len(own) - threads + 1, threads):
-        free.put(",".join(own[first : first + threads]))
-    places = free.qsize()
+    groups = [",".join(own[first : first + threads]) for first in range(0, len(own) - threads + 1, threads)]
+    free: Queue[str] = Queue()
+    for group in groups:
+        free.put(group)
     sizes = {kind: len(part) for kind, part in parts_of(cohort, data, seeds[0]).items()}
 
     def one(name: str, seed: int, seconds: float) -> None:
@@ -156,10 +155,10 @@ def measure(
             free.put(mine)
 
     for budget in minutes:
-        with ThreadPoolExecutor(places) as pool:
+        with ThreadPoolExecutor(len(groups)) as pool:
             for job in [pool.submit(one, name, seed, budget * 120) for name in sides for seed in seeds]:
                 job.result()
-        tell(folder, budget, seeds, sides, threads, sizes)
+        tell(folder, budget, seeds, sides, sizes)
 
 
 def train(folder: Path, name: str, data: str, cohort: str, seconds: float, seed: int, on: str) -> None:
@@ -181,9 +180,7 @@ def train(folder: Path, name: str, data: str, cohort: str, seconds: float, seed:
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(len(on.split(",")))})
 
 
-def tell(
-    folder: Path, minutes: float, seeds: Sequence[int], sides: Sequence[str], threads: int, parts: Mapping[str, int]
-) -> None:
+def tell(folder: Path, minutes: float, seeds: Sequence[int], sides: Sequence[str], parts: Mapping[str, int]) -> None:
     """Keep the table of a budget."""
     dice: dict[str, list[Any]] = {name: [] for name in sides}
     told: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
@@ -204,8 +201,9 @@ def tell(
             "each seed": ", ".join(f"{each.mean():.3f}" for each in dice[name]),
             "the first ahead by": interval_text(less.mean(), *mean_interval(less)) if name != sides[0] else "",
         })  # fmt: skip
+    at_work = " or ".join(sorted({f"{each['cores']:.0f}" for trial in told.values() for each in trial}))
     about = (
-        f"{minutes:g} minutes of two cores of training each, or as long as ours took, with {threads} at work, reading, "
+        f"{minutes:g} minutes of two cores of training each, or as long as ours took, with {at_work} at work, reading, "
         f"validation and preprocessing apart; {parts['train']} patients to train, {parts['validate']} to choose (ours "
         f"alone does), {parts['test']} to test; seed {', '.join(map(str, seeds))}, each with its own split. Mean over "
         "TC, WT and ET by the legacy rules, no mirroring; 95% bootstrap intervals over the test scans. The peers get "
