@@ -26,7 +26,7 @@ LAYERS = --args_file $(ARGS_FILE) $(if $(ITS_COHORT),,--cohort $(COHORT)) --data
 DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --dataset_dir $(DEMO)/$(1) \
 	--patch_size "[64, 64, 64]" --ckpt_dir $(DEMO)/models --output_dir $(DEMO)/results
 BENCHMARKS = training_step loading inference start quality scaling
-CODE = custom_components tools tests benchmarks
+CODE = custom_components tumour tools tests benchmarks
 # several devices: torchrun, and one more layer over those that args.yaml lists
 SEVERAL = $(filter-out 1,$(DEVICES))
 LAUNCH = $(if $(SEVERAL),$(PY) -m torch.distributed.run --standalone --nproc_per_node=$(DEVICES) -m monai.bundle run,$(RUN))
@@ -50,8 +50,8 @@ setup: .venv/ready ## install the pins of environment.yml into .venv
 	touch $@
 
 demo: setup ## make synthetic patients, train NeuroSeg3D, score it, segment new patients (DEMO=folder)
-	$(PY) -m tools.synthetic --output $(DEMO)/patients --cases 16 --size 96
-	$(PY) -m tools.synthetic --output $(DEMO)/new --cases 2 --size 96 --seed 1
+	$(PY) -m tools.patients.synthetic --output $(DEMO)/patients --cases 16 --size 96
+	$(PY) -m tools.patients.synthetic --output $(DEMO)/new --cases 2 --size 96 --seed 1
 	$(RUN) training $(call DEMO_LAYERS,patients) --epochs 6 --iterations_per_epoch 100 --resume False
 	$(RUN) evaluating $(call DEMO_LAYERS,patients) --report True
 	$(RUN) inferring $(call DEMO_LAYERS,new)
@@ -122,13 +122,13 @@ benchmark: .venv/benchmark/ready ## measure speed beside peers (benchmarks/READM
 	touch $@
 
 release: setup ## pack all bundles, or BUNDLE, in the model zoo format into dist/ (WEIGHTS=model.pt, URL=if it stays out)
-	@$(PY) -m tools.release $(GIVEN) --weights "$(WEIGHTS)" --url "$(URL)"
+	@$(PY) -m tools.release.pack $(GIVEN) --weights "$(WEIGHTS)" --url "$(URL)"
 
 verify: setup ## check the zips of dist/ as the model zoo does (SCHEMA=a copy of the metadata schema, to stay offline)
-	@$(PY) -m tools.verify $(GIVEN) --schema "$(SCHEMA)"
+	@$(PY) -m tools.release.verify $(GIVEN) --schema "$(SCHEMA)"
 
 export: setup ## write the trained BUNDLE to one file in dist/ and compare it with PyTorch (FORMAT=torchscript or onnx)
-	@$(PY) -m tools.export $(BUNDLE) --format $(FORMAT) --weights "$(WEIGHTS)"
+	@$(PY) -m tools.release.export $(BUNDLE) --format $(FORMAT) --weights "$(WEIGHTS)"
 
 clean: ## remove .venv and the demo
 	rm -rf .venv $(DEMO)

@@ -26,10 +26,10 @@ def side(name: str, cohort: str, folder: str) -> None:
     """One measurement, in a process of its own: prints seconds, and MB before and at the peak."""
     import nibabel as nib
 
-    from tools.case_check import CaseCheck
     from tools.conventions import convention, task
-    from tools.survey import survey
-    from tools.usable import examine
+    from tumour.cases.folder import survey
+    from tumour.checks.case import CaseCheck
+    from tumour.checks.usable import examine
 
     own, brats = convention(cohort), task()
     cases = survey(folder, own, brats["modalities"]).cases
@@ -76,7 +76,7 @@ if __name__ == "__main__":
     elif sys.argv[1:]:
         main(sys.argv[1], sys.argv[2])
     else:
-        from tools.synthetic import make_patients
+        from tools.patients.synthetic import make_patients
 
         with tempfile.TemporaryDirectory() as folder:
             make_patients(Path(folder), cases=8, size=160)

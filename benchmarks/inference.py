@@ -18,8 +18,8 @@ from benchmarks.machine import seconds_text
 from benchmarks.patients import cases_of, folder_with
 from benchmarks.sides import ratio_of, serve, take_turns
 from tools.conventions import convention
-from tools.parallel import cores
-from tools.precision import best_precision
+from tumour.processes import cores
+from tumour.runs.precision import best_precision
 
 SIDES = {
     "ours": "ours (`unet3d`, size fast)",

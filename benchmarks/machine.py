@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tools.precision import best_precision
+from tumour.runs.precision import best_precision
 
 
 def machine(*packages: str) -> str:

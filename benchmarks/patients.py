@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tools.cohort import find_cases, split
 from tools.conventions import convention, task
+from tumour.cases.parts import find_cases, split
 
 
 def cases_of(cohort: str, data: str) -> list[dict[str, Any]]:

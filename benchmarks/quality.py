@@ -33,10 +33,11 @@ from benchmarks import nnunet, results, zoo
 from benchmarks.patients import cases_of, folder_with, parts_of
 from tools import trials
 from tools.conventions import convention
-from tools.files import save_json
-from tools.parallel import cores
-from tools.precision import best_precision
-from tools.score import interval_text, mean_interval, score
+from tools.score import score
+from tumour.files import save_json
+from tumour.processes import cores
+from tumour.runs.precision import best_precision
+from tumour.scores.tables import interval_text, mean_interval
 
 SIDES = {
     "ours": "ours (`neuroseg3d`, defaults: 96³ patches)",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.machine import machine
-from tools.files import save_json, whole
+from tumour.files import save_json, whole
 
 HERE = Path(__file__).parent
 ORDER = ["training_step", "loading", "inference", "start", "quality", "scaling", "score", "check"]

@@ -21,8 +21,8 @@ from tqdm import tqdm
 from benchmarks import ours, results
 from benchmarks.machine import measured
 from tools.conventions import convention
-from tools.phantom import make_patient
-from tools.synthetic import make_patients, write_patient
+from tools.patients.phantom import make_patient
+from tools.patients.synthetic import make_patients, write_patient
 
 COHORT, STEPS = "brats2021", 50
 

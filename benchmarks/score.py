@@ -26,8 +26,8 @@ from scipy import ndimage
 from benchmarks import results
 from benchmarks.machine import interleaved, seconds_text
 from benchmarks.sides import ratio_of
-from tools.challenges import CHALLENGES, NEIGHBOURS, case_scores
-from tools.phantom import SCATTERED, make_patient
+from tools.patients.phantom import SCATTERED, make_patient
+from tumour.scores.challenges import CHALLENGES, NEIGHBOURS, case_scores
 
 CLASSES = ["background", "necrotic", "oedema", "enhancing"]
 REGIONS = {"TC": ["necrotic", "enhancing"], "WT": ["necrotic", "oedema", "enhancing"], "ET": ["enhancing"]}

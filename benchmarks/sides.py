@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tools.parallel import cores
+from tumour.processes import cores
 
 
 class Side:

@@ -19,7 +19,7 @@ from benchmarks.machine import seconds_text
 from benchmarks.patients import cases_of, folder_with
 from benchmarks.sides import ratio_of
 from tools.conventions import convention
-from tools.parallel import cores
+from tumour.processes import cores
 
 SIDES = {
     "ours": "ours (`run training`, cache on the disk)",

@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="session")
 def patients(tmp_path_factory):
     """Folder of six patients of 40 voxels an edge, by convention; made once a test run."""
-    from tools.synthetic import make_patients
+    from tools.patients.synthetic import make_patients
 
     folders: dict[str, Path] = {}
 
@@ -48,7 +48,7 @@ def patients(tmp_path_factory):
 @pytest.fixture(scope="session")
 def twelve(tmp_path_factory):
     """Twelve patients: two validate and two test, so that each of two processes has one."""
-    from tools.synthetic import make_patients
+    from tools.patients.synthetic import make_patients
 
     folder = tmp_path_factory.mktemp("twelve")
     make_patients(folder, cases=12, size=40)

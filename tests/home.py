@@ -4,8 +4,8 @@ import os
 import subprocess
 import zipfile
 
-from tools import release
-from tools.verify import TINY
+from tools.release import pack as release
+from tools.release.verify import TINY
 
 
 class Home:

@@ -11,13 +11,13 @@ import sys
 
 import fire
 
-from tools.case_check import CaseCheck
-from tools.check_report import Report
 from tools.conventions import convention, task
-from tools.errors import InputError
-from tools.label_check import contradiction
-from tools.survey import survey
-from tools.usable import examine
+from tumour.cases.folder import survey
+from tumour.checks.case import CaseCheck
+from tumour.checks.label import contradiction
+from tumour.checks.table import Report
+from tumour.checks.usable import examine
+from tumour.errors import InputError
 
 
 def check(cohort: str, dataset_dir: str, output: str = "check", workers: int | None = None) -> int:

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import wilcoxon
 
-from tools.errors import InputError, command_line
-from tools.score import mean_interval
+from tumour.errors import InputError, command_line
+from tumour.scores.tables import mean_interval
 
 METRICS = ("dice", "hd95", "lesion_dice")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tools.errors import one_of
+from tumour.errors import one_of
 
 BRATS = Path(__file__).parents[1] / "bundles" / "common" / "brats.yaml"
 

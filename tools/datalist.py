@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tools.cohort import FOLDS, find_cases, patients, split
 from tools.conventions import convention, task
-from tools.errors import command_line
-from tools.files import save_json
+from tumour.cases.parts import FOLDS, find_cases, patients, split
+from tumour.errors import command_line
+from tumour.files import save_json
 
 
 def datalist(

@@ -10,7 +10,7 @@ from pathlib import Path
 from monai.apps import DecathlonDataset, download_and_extract
 from monai.apps.utils import HashCheckError
 
-from tools.errors import InputError, command_line
+from tumour.errors import InputError, command_line
 
 TASK = "Task01_BrainTumour"
 

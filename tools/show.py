@@ -9,7 +9,7 @@ import fire
 import yaml
 from monai.bundle import ConfigParser
 
-from tools.layers import layers, merge
+from tumour.runs.layers import layers, merge
 
 
 def merged(args_file: str, recipe: str = "", without: Sequence[str] = ()) -> ConfigParser:

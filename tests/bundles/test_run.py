@@ -1,0 +1,313 @@
+"""Every bundle through the real command line: trained, scored and run on scans of three conventions."""
+
+import csv
+import json
+import signal
+import subprocess
+import time
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from scipy import ndimage
+
+from tests.conftest import BUNDLES, CONVENTIONS, REAL, ROOT, arguments, run, succeed
+from tools.patients.synthetic import make_patients
+from tumour.cases.parts import find_cases
+from tumour.patches.transforms import ToRegionsd
+
+COHORTS = yaml.safe_load((ROOT / "bundles/common/brats.yaml").read_text())["cohorts"]
+FOUR = ["T1", "T1ce", "T2", "FLAIR"]
+bundles = pytest.mark.parametrize("bundle", BUNDLES)
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@bundles
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_a_bundle_trains_scores_and_segments(bundle, convention, patients, trained):
+    data, folder = patients(convention), trained(bundle, convention)
+    cases, _ = find_cases(str(data), COHORTS[convention], FOUR)
+
+    log = rows(folder / "results" / "training.csv")
+    assert [row["epoch"] for row in log] == ["1", "2"]
+    for column in "loss learning_rate train_dice_WT train_iou_ET validate_loss validate_dice validate_iou_TC".split():
+        assert np.isfinite([float(row[column]) for row in log]).all()
+    assert list((folder / "results" / "tensorboard").iterdir())
+    assert all(isinstance(v, torch.Tensor) for v in torch.load(folder / "models" / "model.pt").values())
+
+    printed = succeed("evaluating", bundle, folder, convention, data)
+    scores = pd.read_csv(folder / "results" / "scores" / "scores.csv")
+    record = json.loads((folder / "models" / "patients.json").read_text())
+    patient_of = {case["case"]: case["patient"] for case in cases}
+    assert {patient_of[case] for case in scores["case"]} == set(record["test"])
+    assert {"TC", "WT", "ET"} <= set(scores["region"])
+    assert {"dice", "iou", "hd95", "sensitivity", "precision"} <= set(scores.columns)
+    assert "WT" in printed and "±" in printed
+
+    succeed("inferring", bundle, folder, convention, data)
+    for case in cases:
+        source = nib.load(case["image"] if isinstance(case["image"], str) else case["image"][0])
+        label = nib.load(folder / "results" / "segmentations" / f"{case['case']}.nii.gz")
+        assert label.shape == source.shape[:3] and label.get_data_dtype() == np.uint8
+        assert np.allclose(label.affine, source.affine)
+        assert label.header["qform_code"] == source.header["qform_code"]
+        assert set(np.unique(label.dataobj)) <= set(COHORTS[convention]["label_values"])
+
+
+@bundles
+def test_an_after_treatment_is_fitted_on_validation_cases_and_taken_by_evaluating(bundle, patients, trained, tmp_path):
+    data, folder = patients("brats2021"), trained(bundle)
+    succeed("fitting", bundle, folder, "brats2021", data)
+    path = folder / "models" / "after_treatment.json"
+    fitted = json.loads(path.read_text())
+    assert fitted["fitted"]["cases"] == len(json.loads((folder / "models" / "patients.json").read_text())["validate"])
+    path.write_text(json.dumps({**fitted, "threshold": {"WT": 0}}))  # tumour everywhere
+    settings = {"ckpt_dir": folder / "models", "after_treatment": f"%{path}"}
+    succeed("evaluating", bundle, tmp_path, "brats2021", data, **settings)
+    scores = pd.read_csv(tmp_path / "results" / "scores" / "scores.csv").set_index("region")
+    assert scores.loc["WT", "predicted_ml"] == pytest.approx(40**3 / 1000)
+
+
+def parser_of(cohort, data, *layers, **settings):
+    parser = ConfigParser()
+    parser.read_config([str(ROOT / f"bundles/common/{name}.yaml") for name in layers])
+    parser.update({"cohort": cohort, "dataset_dir": str(data), "output_dir": f"{data}-results", **settings})
+    return parser
+
+
+def test_a_scan_on_another_grid_is_brought_to_the_training_grid_and_back(patients, tmp_path):
+    """FLAIR itself stands in for the logits, so it shows where each voxel came from and went to."""
+    case = find_cases(str(patients("brats2021")), COHORTS["brats2021"], FOUR)[0][0]
+    for path in case["image"]:
+        scan = nib.load(path)
+        array = np.asarray(scan.dataobj)[::-1, ::2].transpose(2, 0, 1)  # mirrored, 2 mm apart, axes exchanged
+        affine = scan.affine @ [[-1, 0, 0, 39], [0, 2, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+        target = tmp_path / case["case"] / path.rsplit("/", 1)[1]
+        target.parent.mkdir(exist_ok=True)
+        nib.save(nib.Nifti1Image(array, affine[:, [2, 0, 1, 3]]), target)
+    parser = parser_of("brats2021", tmp_path, "brats", "inference")
+    parser["probabilities"], parser["restore"] = [], []  # the way back alone
+    item = parser.get_parsed_content("preprocessing")(parser.get_parsed_content("scans")[0][0])
+    assert np.allclose(item["image"].pixdim, 1) and nib.aff2axcodes(item["image"].affine.numpy()) == ("R", "A", "S")
+    item["pred"] = item["image"][3:].clone()
+    back = parser.get_parsed_content("postprocessing")(item)["pred"][0].numpy()
+    flair = np.asarray(nib.load(next(tmp_path.glob("*/*_flair.nii.gz"))).dataobj)
+    assert back.shape == flair.shape
+    assert np.corrcoef(back[flair > 0], flair[flair > 0])[0, 1] > 0.97
+
+
+@pytest.mark.parametrize(
+    ("convention", "spacing"), [("brats2024_met_rc", (0.86, 0.86, 1.5)), ("msd", (0.9, 1.0, 1.3)), ("brats2024_gli", 1)]
+)
+def test_a_label_on_a_native_grid_comes_back_from_the_training_grid(convention, spacing, tmp_path):
+    make_patients(tmp_path / "data", cases=1, size=56, convention=convention, spacing=spacing)
+    parser = parser_of(convention, tmp_path / "data", "brats", "train", "inference", output_dir=str(tmp_path / "out"))
+    case = parser.get_parsed_content("found")[0][0]
+    parser["preprocessing::transforms"] = "$@read_label + @read"
+    item = parser.get_parsed_content("preprocessing")(case)
+    assert np.allclose(item["image"].pixdim, 1) and item["image"].shape[1:] == item["label"].shape[1:]
+    classes, regions = parser.get_parsed_content("classes"), parser.get_parsed_content("regions")
+    assert set(item["label"].unique().tolist()) == set(range(len(classes)))
+    inside = ToRegionsd("label", regions, classes)(item)["label"]
+    item["pred"] = MetaTensor(inside * 20 - 10, meta=item["image"].meta)  # logits of a network that is always right
+    parser.get_parsed_content("postprocessing")(item)
+    source, stored = (
+        nib.load(path) for path in (case["label"], tmp_path / "out" / "segmentations" / f"{case['case']}.nii.gz")
+    )
+    assert np.allclose(source.affine, stored.affine)
+    truth, back = np.asanyarray(source.dataobj), np.asanyarray(stored.dataobj)
+    for value in COHORTS[convention]["label_values"][1:]:
+        dice = 2 * ((truth == value) & (back == value)).sum() / ((truth == value).sum() + (back == value).sum())
+        assert dice == 1 if spacing == 1 else dice > 0.8, (value, dice)
+
+
+def test_what_the_network_says_is_interpolated_to_the_place_of_each_native_voxel(tmp_path):
+    """Each voxel of the training grid says where it lies in mm; each native one must agree."""
+    make_patients(tmp_path, cases=1, size=48, convention="brats2024_met", spacing=(0.7, 0.86, 1.5))
+    parser = parser_of("brats2024_met", tmp_path, "brats", "inference", output_dir=str(tmp_path / "out"))
+    parser["probabilities"], parser["restore"] = [], []
+    item = parser.get_parsed_content("preprocessing")(parser.get_parsed_content("scans")[0][0])
+    shape, affine = item["image"].shape[1:], item["image"].affine
+    voxels = torch.cat([torch.stack(torch.meshgrid(*map(torch.arange, shape), indexing="ij")), torch.ones(1, *shape)])
+    places = torch.einsum("ij,jxyz->ixyz", affine, voxels.to(affine.dtype))[:3]
+    item["pred"] = MetaTensor(places.float() + 200, meta=item["image"].meta)  # 0 is left for what was cropped away
+    back = parser.get_parsed_content("postprocessing")(item)["pred"].numpy()
+    scan = nib.load(next(tmp_path.glob("*/*-t1n.nii.gz")))
+    expected = np.stack(np.meshgrid(*map(np.arange, scan.shape), indexing="ij"), axis=-1)
+    expected = np.moveaxis(nib.affines.apply_affine(scan.affine, expected), -1, 0) + 200
+    inside = ndimage.binary_erosion((back > 1).all(axis=0), iterations=2)
+    assert inside.mean() > 0.2 and np.abs(back - expected)[:, inside].max() < 0.02
+
+
+def test_a_network_trained_with_modality_dropout_segments_a_case_that_lacks_one(patients, tmp_path):
+    make_patients(tmp_path / "data", cases=2, size=40, missing="T2")
+    data = patients("brats2021")
+    succeed("training", BUNDLES[0], tmp_path, "brats2021", data, epochs=1, modality_dropout=0.5)
+    printed = succeed("inferring", BUNDLES[0], tmp_path, "brats2021", tmp_path / "data")
+    assert "BraTS2021_00001: has no T2; the network was trained to do without" in printed
+    assert "2 of 2 cases segmented" in printed
+
+
+def inputs_of(cohort, data, index):
+    parser = parser_of(cohort, data, "brats", "train")
+    return parser.get_parsed_content("validate::preprocessing")(parser.get_parsed_content("found")[0][index])
+
+
+def test_the_same_patient_gives_the_same_input_and_target_in_every_convention(patients):
+    first, second, third = (inputs_of(convention, patients(convention), 3) for convention in CONVENTIONS)
+    assert torch.equal(first["image"], second["image"]) and torch.equal(first["label"], second["label"])
+    assert torch.allclose(first["image"], third["image"], atol=1e-4) and torch.equal(first["label"], third["label"])
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real patients of ../shared/data are not on this machine")
+def test_one_real_patient_gives_the_same_input_under_its_2021_and_2023_names():
+    first = inputs_of("brats2021", REAL / "BraTS2021", 0)
+    second = inputs_of("brats2023_gli", REAL / "BraTS2023-GLI", 0)
+    assert torch.equal(first["image"], second["image"]) and torch.equal(first["label"], second["label"])
+
+
+def test_augmentation_leaves_the_cached_case_as_it_is(patients):
+    parser = parser_of("brats2021", patients("brats2021"), "brats", "train", patch_size=[32, 32, 32], workers=0)
+    parser["augment"] = [{**step, **({"prob": 1.0} if "prob" in step else {})} for step in parser["augment"]]
+    dataset = parser.get_parsed_content("train::dataset")
+    before = [{k: v.clone() for k, v in item.items() if isinstance(v, torch.Tensor)} for item in dataset._cache]
+    for _ in range(3):
+        for index in range(len(dataset)):
+            item = dataset[index][0]
+            assert item["image"].shape == (4, 32, 32, 32) and item["label"].shape == (3, 32, 32, 32)
+            assert set(item["label"].unique().tolist()) <= {0.0, 1.0}
+    for old, new in zip(before, dataset._cache, strict=True):
+        assert all(torch.equal(value, new[key]) for key, value in old.items())
+
+
+def patches_of(data, **settings):
+    """A patch of every case, its random transforms seeded."""
+    parser = parser_of("brats2021", data, "brats", "train", patch_size=[32] * 3, workers=0, **settings)
+    dataset = parser.get_parsed_content("train::dataset")
+    dataset.transform.set_random_state(0)
+    return [dataset[index][0] for index in range(len(dataset))]
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_a_case_that_is_kept_gives_the_same_patches_as_one_that_is_read_anew(cache, patients, tmp_path):
+    data = patients("brats2021")
+    kept, anew = (patches_of(data, cache=kind, cache_dir=str(tmp_path)) for kind in (cache, "none"))
+    for one, other in zip(kept, anew, strict=True):
+        assert torch.equal(one["image"], other["image"]) and torch.equal(one["label"], other["label"])
+
+
+def test_compact_arrays_and_places_found_once_give_the_patches_of_the_plain_way(patients):
+    """The cap on the places of a class is lifted: it thins them."""
+    config = yaml.safe_load((ROOT / "bundles/common/train.yaml").read_text())
+    (places, *compact), (cut, _, *rest) = config["keep"], config["crop"]
+    del cut["indices_key"]
+    fast = {"keep": [places | {"max_samples_per_class": None}, *compact]}
+    plain = {"keep": [], "crop": [cut, *rest]}
+    fast, plain = (patches_of(patients("brats2021"), cache="none", augment=[], **way) for way in (fast, plain))
+    for one, other in zip(fast, plain, strict=True):
+        assert torch.equal(one["label"], other["label"]) and one["label"].any()
+        torch.testing.assert_close(one["image"], other["image"], rtol=1e-3, atol=1e-6)
+
+
+def test_a_bad_case_is_named_and_skipped_and_the_exit_status_says_so(patients, trained, tmp_path):
+    data = tmp_path / "data"
+    for case in find_cases(str(patients("brats2021")), COHORTS["brats2021"], FOUR)[0][:3]:
+        (data / case["case"]).mkdir(parents=True)
+        for path in case["image"]:
+            (data / case["case"] / path.rsplit("/", 1)[1]).write_bytes(open(path, "rb").read())
+    first, second, third = sorted(data.iterdir())
+    cut = first / f"{first.name}_t1ce.nii.gz"
+    cut.write_bytes(cut.read_bytes()[:3000])
+    (second / f"{second.name}_t2.nii.gz").unlink()
+    done = run("inferring", BUNDLES[0], tmp_path, "brats2021", data, ckpt_dir=trained(BUNDLES[0]) / "models")
+    assert done.returncode == 1
+    assert f"{first.name}: '{cut}' is cut short or damaged" in done.stdout
+    assert f"{second.name}: left out, {second.name}_t2.nii.gz is not there" in done.stdout
+    assert "trained on complete cases alone (modality_dropout 0)" in done.stdout
+    assert "1 of 3 cases segmented" in done.stdout
+    assert [p.name for p in (tmp_path / "results" / "segmentations").iterdir()] == [f"{third.name}.nii.gz"]
+
+
+def test_a_training_names_a_damaged_case_in_one_sentence(patients, tmp_path):
+    data = tmp_path / "data"
+    for case in find_cases(str(patients("brats2021")), COHORTS["brats2021"], FOUR)[0]:
+        (data / case["case"]).mkdir(parents=True)
+        for path in [*case["image"], case["label"]]:
+            (data / case["case"] / path.rsplit("/", 1)[1]).write_bytes(b"<html>Please log in</html>")
+    done = run("training", BUNDLES[0], tmp_path, "brats2021", data)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "is a web page, not a scan; download it again" in done.stderr
+
+
+WRONG = [
+    {"cohort": "brats1999"},
+    {"size": "huge"},
+    {"fold": 7},
+    {"dataset_dir": "nowhere"},
+    {"patch_size": [40, 40, 40]},
+]
+
+
+@pytest.mark.parametrize("setting", WRONG)
+def test_a_wrong_setting_is_told_in_one_sentence(setting, patients, tmp_path):
+    done = run("training", BUNDLES[0], tmp_path, **{"cohort": "brats2021", "data": patients("brats2021")} | setting)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(patients, tmp_path):
+    command = arguments(
+        "training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), epochs=40, iterations_per_epoch=3
+    )
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not (tmp_path / "models" / "last.ckpt").is_file():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed = process.communicate(timeout=60)[0]
+    assert process.returncode == 130 and "the same command goes on from there" in printed
+    stopped = torch.load(tmp_path / "models" / "last.ckpt", weights_only=True)["iteration"]
+    assert 0 < stopped < 120
+    epochs = stopped // 3 + 1
+    data = patients("brats2021")
+    printed = succeed("training", BUNDLES[0], tmp_path, "brats2021", data, epochs=epochs, iterations_per_epoch=3)
+    assert f"at epoch {epochs}" in printed
+    assert torch.load(tmp_path / "models" / "last.ckpt", weights_only=True)["iteration"] == epochs * 3
+    assert [int(row["epoch"]) for row in rows(tmp_path / "results" / "training.csv")] == list(range(1, epochs + 1))
+
+
+def test_a_checkpoint_of_the_other_size_is_refused_in_one_sentence(patients, trained):
+    done = run("inferring", BUNDLES[0], trained(BUNDLES[0]), "brats2021", patients("brats2021"), size="full")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "is of another network" in done.stderr and "size" in done.stderr
+
+
+def test_size_full_fewer_modalities_and_the_disk_cache_train(patients, tmp_path):
+    settings = {"size": "full", "modalities": ["FLAIR", "T1", "T1ce"], "cache": "disk", "epochs": 1}
+    succeed("training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), **settings)
+    cached = sorted((tmp_path / "results" / "cache").iterdir())
+    assert len(cached) == 5  # 4 that train and 1 that validates
+    settings |= {"modalities": ["FLAIR", "T1"], "resume": False}
+    succeed("training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), **settings)
+    assert len(sorted((tmp_path / "results" / "cache").iterdir())) == 10  # other settings find no old results
+
+
+def test_mlflow_tracks_a_training(patients, tmp_path):
+    pytest.importorskip("mlflow")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    data = patients("brats2021")
+    succeed("training", BUNDLES[0], tmp_path, "brats2021", data, tracking="mlflow", tracking_uri=uri, epochs=1)
+    import mlflow
+
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    (tracked,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert np.isfinite(tracked.data.metrics["dice_WT"])

@@ -1,0 +1,321 @@
+"""Every fault that a download can have is found, told with case, file and mend, and the rest is used."""
+
+import json
+import re
+import shutil
+import sys
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from monai.bundle import ConfigParser
+
+from tests.conftest import BUNDLES, REAL, ROOT, run, succeed
+from tools import check as module
+from tools.check import check
+from tools.patients.faults import KINDS, plant
+from tools.patients.synthetic import make_patients
+from tumour.cases.folder import survey
+from tumour.cases.parts import find_cases
+from tumour.checks.case import CaseCheck
+from tumour.checks.usable import examine, usable
+from tumour.errors import InputError
+from tumour.scans.nifti import Scan
+
+BRATS = yaml.safe_load((ROOT / "bundles/common/brats.yaml").read_text())
+COHORTS, MODALITIES = BRATS["cohorts"], BRATS["modalities"]
+BAD, FILE = "BraTS2021_00003", "'{case}_t1ce.nii.gz'"
+# what is said of each fault; the mend stands in it
+UNUSABLE = {
+    "absent": "_t1ce.nii.gz is not there; add it",
+    "empty": "is empty; download it again",
+    "half": "is cut short or damaged .*; download it again",
+    "flipped_byte": "does not fit its checksum.*; download it again",
+    "web_page": "is a web page, not a scan; download it again, logged in",
+    "lfs_pointer": "is a Git LFS pointer.*; fetch it with 'git lfs pull'",
+    "annex_pointer": "is a git-annex pointer.*; fetch it with 'git annex get'",
+    "zeros": "nothing but zeros.*; download it again",
+    "text": "no NIfTI file.*; download it again",
+    "not_compressed": r"is not compressed, unlike its name; rename it to '.*_t1ce\.nii'",
+    "compressed": r"is compressed, unlike its name; rename it to '.*_t1ce\.nii\.gz'",
+    "few_voxels": "fewer voxels than it says.*; download it again",
+    "nan": "not finite; export it again",
+    "infinite": "not finite; export it again",
+    "constant": "T1ce is 0 everywhere; export it again",
+    "four_axes": r"has the shape \(\d+, \d+, \d+, 2\), not three axes; export it so",
+    "one_slice": "not that of a volume; export the whole series",
+    "complex": "colours or complex numbers.*; export it again",
+    "wrong_modality": "is the scan of its T1, not T1ce; restore it",
+    "shape": "has the shape .*; resample them to one grid",
+    "orientation": "has the orientation .*; resample them to one grid",
+    "spacing": "has the spacing .*; resample them to one grid",
+    "moved": r"lies up to 5\.0 mm off .*; resample them to one grid",
+    "singular": "its affine is singular.*; export it again",
+    "elsewhere": "the brains in its .* differ .*; register them",
+    "label_value": r"_seg\.nii\.gz' holds 9; brats2021 has \[0, 1, 2, 4\]: restore the label",
+    "label_fraction": r"_seg\.nii\.gz' holds 0\.5; .*restore the label",
+    "label_shape": r"_seg\.nii\.gz' has the shape .*; resample",
+    "label_moved": r"_seg\.nii\.gz' lies up to 5\.0 mm off .*; resample",
+    "label_elsewhere": "lies outside the brain; find the label of this patient",
+    "label_four_axes": "not three axes; export one label map",
+    "label_half": r"_seg\.nii\.gz' is cut short or damaged .*; download it again",
+}
+NOTES = {
+    "cut_field": "the brains in its .* differ .*; look at them",
+    "skull": "the background of its T1ce is not 0; skull-strip it",
+    "no_codes": "left and right are a guess",
+    "label_outside": "lies outside the brain; look at it",
+    "label_empty": "marks no tumour; see that it is meant so",
+    "twin": "is a second T1ce beside .*; remove one",
+    "duplicate": "its T1, T1ce, T2, FLAIR are also those of BraTS2021_0000X; keep one of them",
+}
+
+
+@pytest.fixture
+def data(patients, tmp_path):
+    """A copy of six patients that a test may spoil."""
+    return shutil.copytree(patients("brats2021"), tmp_path / "data")
+
+
+def files_of(folder, case=BAD):
+    suffixes = COHORTS["brats2021"]["files"]
+    return {name: folder / case / f"{case}{suffix}.nii.gz" for name, suffix in suffixes.items()}
+
+
+def checked(folder, cohort="brats2021", **options):
+    status = check(cohort, str(folder), str(folder.parent / "out"), **options)
+    return status, json.loads((folder.parent / "out" / "check.json").read_text())
+
+
+def test_every_fault_that_can_be_planted_is_expected_here():
+    assert set(UNUSABLE) | set(NOTES) == set(KINDS) and len(KINDS) >= 30
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_a_fault_makes_its_case_alone_unusable_and_is_told_with_file_and_mend(kind, data):
+    plant(kind, files_of(data))
+    status, told = checked(data)
+    assert status == 2 and told["counts"] == {"good": 5, "note": 0, "unusable": 1}
+    rows = pd.read_csv(data.parent / "out" / "check.csv").set_index("case")
+    assert rows.loc[BAD, "status"] == "unusable" and (rows.drop(BAD)["status"] == "good").all()
+    assert re.search(UNUSABLE[kind], rows.loc[BAD, "why"] + "."), rows.loc[BAD, "why"]
+    assert kind == "elsewhere" or re.search(f"{BAD}_(t1ce|t2|flair|seg)", rows.loc[BAD, "why"])
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_what_is_left_beside_a_fault_is_used(kind, data):
+    plant(kind, files_of(data))
+    cases, left_out = find_cases(str(data), COHORTS["brats2021"], MODALITIES)
+    checks = CaseCheck("brats2021", COHORTS, BRATS["usual"]["classes"], MODALITIES)
+    arguments = {"regions": BRATS["usual"]["regions"], "dataset_dir": str(data), "output_dir": str(data.parent / "out")}
+    parts = usable({"train": cases}, left_out, checks, strict=False, **arguments)
+    assert [case["case"] for case in parts["train"]] == [f"BraTS2021_0000{index}" for index in (0, 1, 2, 4, 5)]
+    with pytest.raises(InputError, match=rf"strict is true and 1 cases cannot be used:\n  {BAD}: "):
+        usable({"train": cases}, left_out, checks, strict=True, **arguments)
+
+
+@pytest.mark.parametrize("kind", NOTES)
+def test_a_doubt_is_noted_and_the_case_is_used(kind, data):
+    plant(kind, files_of(data))
+    status, told = checked(data)
+    assert status == 1 and told["counts"]["unusable"] == 0
+    noted = {
+        case["case"]: "; ".join(case["notes"] + case["across"]) for case in told["cases"] if case["status"] == "note"
+    }
+    assert BAD in noted and len(noted) == (2 if kind == "duplicate" else 1)
+    assert re.search(NOTES[kind], noted[BAD]), noted[BAD]
+
+
+@pytest.mark.parametrize("cohort", COHORTS)
+def test_untouched_patients_are_good_in_every_convention(cohort, tmp_path):
+    make_patients(tmp_path / "data", cases=3, size=32, convention=cohort, spacing=(1, 1, 1.5))
+    status, told = checked(tmp_path / "data", cohort)
+    assert status == 0 and told["counts"] == {"good": 3, "note": 0, "unusable": 0} and told["strays"] == []
+    assert told["regions"]["WT"]["cases"] == 3 and told["regions"]["ET"]["without"] == 1
+    assert ("RC" in told["regions"]) == ("regions" in COHORTS[cohort])
+
+
+def test_volumes_and_lesions_are_those_of_the_label(data):
+    path = files_of(data)["label"]
+    image = nib.load(path)
+    label = np.zeros(image.shape, np.uint8)
+    label[18:22, 18:22, 18:22] = 1  # touches the next by a corner alone: one lesion
+    label[22:24, 22:24, 22:24] = 4
+    label[10:12, 20:22, 20:22] = 2
+    nib.save(nib.Nifti1Image(label, image.affine), path)
+    _, told = checked(data)
+    facts = next(case["facts"] for case in told["cases"] if case["case"] == BAD)
+    assert facts["ml"] == {"necrotic": 0.064, "oedema": 0.008, "enhancing": 0.008} and facts["lesions"] == 2
+
+
+def test_strays_time_points_and_unlabelled_cases_are_listed_and_litter_is_not(tmp_path, capsys):
+    data = tmp_path / "data"
+    make_patients(data, cases=3, size=32, convention="brats2023_gli")
+    first, second, third = sorted(data.iterdir())
+    later = data / "BraTS-GLI-00000-001"
+    second.rename(later)
+    for path in later.iterdir():
+        path.rename(later / path.name.replace(second.name, later.name))
+    (third / f"{third.name}-seg.nii.gz").unlink()
+    (third / "atlas.nii.gz").touch()
+    (third / f"._{third.name}-t1n.nii.gz").touch()
+    status, told = checked(data, "brats2023_gli")
+    assert status == 0 and told["strays"] == [str(third / "atlas.nii.gz")]
+    assert told["several_time_points"] == {"BraTS-GLI-00000": [first.name, later.name]}
+    printed = capsys.readouterr().out
+    assert "Cases without a label: 1" in printed and "several time points: 1" in printed
+
+
+def test_scans_that_differ_in_one_voxel_are_no_copies():
+    zeros = np.zeros((8, 8, 8), np.int16)
+    scan = Scan("scan.nii.gz", zeros, np.eye(4))
+    digests = {scan.digest(zeros)}
+    for place in np.ndindex(zeros.shape):
+        changed = zeros.copy(order="F")
+        changed[place] = 1
+        digests.add(scan.digest(changed))
+    assert len(digests) == 1 + zeros.size
+
+
+# The label guard
+def relabelled(folder, change):
+    for path in folder.rglob("*seg.nii.gz"):
+        image = nib.load(path)
+        values = np.array(image.dataobj)
+        nib.save(nib.Nifti1Image(np.array(change, np.uint8)[values], image.affine), path)
+
+
+@pytest.mark.parametrize(
+    ("stored", "read_as", "change", "named"),
+    [
+        ("brats2021", "brats2021", [0, 1, 2, 0, 3], "hold 3 .*brats2023_gli stores its labels so"),
+        ("brats2023_gli", "brats2023_gli", [0, 1, 2, 4], "hold 4 .*--cohort brats2024_gli"),
+        ("brats2024_gli", "brats2023_gli", [0, 1, 2, 3, 4], "hold 4 .*--cohort brats2024_gli"),
+        ("brats2024_met_rc", "brats2024_met", [0, 1, 2, 3, 4], "hold 4 .*--cohort brats2024_met_rc"),
+        ("brats2021", "brats2021", [0, 1, 2, 3, 4], None),
+        ("brats2021", "brats2021", [0, 2, 1, 0, 4], r"calls necrotic lies around .*label_values '\[0, 2, 1, 4\]'"),
+        ("brats2023_gli", "brats2023_gli", [0, 2, 1, 3], "calls necrotic lies around what it calls oedema; msd stores"),
+    ],
+)
+def test_labels_that_contradict_the_cohort_stop_with_the_name_of_the_right_one(
+    stored, read_as, change, named, tmp_path
+):
+    make_patients(tmp_path / "data", cases=7, size=32, convention=stored)
+    relabelled(tmp_path / "data", change)
+    if named is None:
+        assert checked(tmp_path / "data", read_as)[0] == 0
+        return
+    with pytest.raises(InputError, match=named):
+        checked(tmp_path / "data", read_as)
+
+
+def test_a_dataset_json_of_another_order_stops_with_its_values(tmp_path):
+    data = tmp_path / "data"
+    make_patients(data, cases=2, size=32, convention="msd")
+    labels = {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"}
+    (data / "dataset.json").write_text(json.dumps({"labels": labels}))
+    assert checked(data, "msd")[0] == 0
+    labels |= {"1": "necrosis", "2": "edema"}
+    (data / "dataset.json").write_text(json.dumps({"labels": labels}))
+    with pytest.raises(InputError, match=r"says that 1 is necrotic.* label.* so, msd has \[0, 2, 1, 3\]"):
+        checked(data, "msd")
+    (data / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "NCR": 1, "ED": 2, "ET": 3}}))  # nnU-Net
+    with pytest.raises(InputError, match="says that 1 is necrotic, 2 is oedema, 3 is enhancing, unlike msd"):
+        checked(data, "msd")
+
+
+def test_a_case_that_breaks_the_check_itself_is_told_and_left_out(data, monkeypatch):
+    def broken(path):
+        raise MemoryError("no room") if BAD in path else InputError("x")
+
+    monkeypatch.setattr("tumour.checks.case.read_scan", broken)
+    _, told = checked(data)
+    bad = next(case for case in told["cases"] if case["case"] == BAD)
+    assert bad["faults"] == ["it could not be checked (MemoryError: no room); look at its files"]
+
+
+def test_files_named_as_another_cohort_are_told_with_its_name(patients):
+    with pytest.raises(InputError, match="named as in brats2023_gli or .*: name that by --cohort"):
+        survey(str(patients("brats2023_gli")), COHORTS["brats2021"], MODALITIES, COHORTS)
+
+
+# The record, the command and the runs
+def test_what_did_not_change_is_not_read_again(data, monkeypatch):
+    checked(data)
+    checks = CaseCheck(
+        "brats2021", COHORTS, BRATS["usual"]["classes"], MODALITIES, str(data.parent / "out" / "check.json")
+    )
+    cases, _ = find_cases(str(data), COHORTS["brats2021"], MODALITIES)
+    read = []
+    monkeypatch.setattr("tumour.checks.case.read_scan", lambda path: read.append(path))
+    assert all(finding.status == "good" for finding in examine(cases, checks)) and read == []
+    plant("empty", files_of(data))
+    assert [finding.case for finding in examine(cases, checks) if finding.faults] == [BAD]
+    assert read and all(BAD in path for path in read)
+
+
+def test_the_command_prints_a_table_and_its_exit_status_says_the_worst(data, monkeypatch, capsys):
+    arguments = ["check", "--cohort=brats2021", f"--dataset_dir={data}", f"--output={data.parent / 'out'}"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    for kind, expected in ((None, 0), ("cut_field", 1), ("half", 2)):
+        if kind:
+            plant(kind, files_of(data))
+        with pytest.raises(SystemExit) as stop:
+            module.main()
+        printed = capsys.readouterr().out
+        assert stop.value.code == expected and re.search(rf"good +{6 if not kind else 5}\n", printed)
+    assert f"{BAD}: '" in printed and "6 cases, written to" in printed
+    monkeypatch.setattr(sys, "argv", [*arguments[:1], "--cohort=brats1999", *arguments[2:]])
+    with pytest.raises(SystemExit) as stop:
+        module.main()
+    assert stop.value.code == 2 and capsys.readouterr().err.startswith("error: cohort must be one of")
+
+
+def test_a_training_leaves_out_what_cannot_be_used_and_strict_stops_it(data, tmp_path):
+    plant("half", files_of(data))
+    done = run("training", BUNDLES[0], tmp_path, "brats2021", data, epochs=1, strict=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and f"{BAD}: '" in done.stderr
+    printed = succeed("training", BUNDLES[0], tmp_path, "brats2021", data, epochs=1, cache="none")
+    assert f"left out, {BAD}: '" in printed and "5 of 6 cases used; see '" in printed
+    record = json.loads((tmp_path / "models" / "patients.json").read_text())
+    assert BAD not in record["train"] + record["validate"] + record["test"]
+    (told,) = json.loads((tmp_path / "results" / "runs" / "training.json").read_text())["left_out"]  # for the report
+    assert told.startswith(f"{BAD}: '")
+
+
+@pytest.mark.parametrize("change", ["a little moved", "a fourth axis of length 1"])
+def test_what_the_check_lets_pass_is_read(change, data):
+    for name in ("T2", "label"):
+        path = files_of(data)[name]
+        image = nib.load(path)
+        if change == "a little moved":
+            image = nib.Nifti1Image(np.array(image.dataobj), image.affine + np.eye(4, k=3) * 0.05)
+        else:
+            image = nib.Nifti1Image(np.array(image.dataobj)[..., None], image.affine)
+        nib.save(image, path)
+    assert checked(data)[0] == 0
+    parser = ConfigParser()
+    parser.read_config([str(ROOT / f"bundles/common/{name}.yaml") for name in ("brats", "train")])
+    parser.update({"cohort": "brats2021", "dataset_dir": str(data), "output_dir": str(data.parent / "out")})
+    case = next(case for case in parser.get_parsed_content("found")[0] if case["case"] == BAD)
+    item = parser.get_parsed_content("validate::preprocessing")(case)
+    assert item["image"].shape[0] == 4 and item["label"].shape[0] == 3
+    assert item["image"].shape[1:] == item["label"].shape[1:]
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real patients of ../shared/data are not on this machine")
+@pytest.mark.parametrize(
+    ("folder", "cohort", "cases", "noted"),
+    [
+        ("BraTS2018", "brats2018", 30, ["Brats18_2013_20_1"]),
+        ("BraTS2021", "brats2021", 6, []),
+        ("BraTS2023-GLI", "brats2023_gli", 1, []),
+        ("BraTS-MET", "brats2024_met", 1, []),
+    ],
+)
+def test_real_patients_raise_no_false_alarm(folder, cohort, cases, noted, tmp_path):
+    assert check(cohort, str(REAL / folder), str(tmp_path)) == (1 if noted else 0)
+    rows = pd.read_csv(tmp_path / "check.csv")
+    assert len(rows) == cases and rows.loc[rows["status"] == "note", "case"].tolist() == noted

@@ -1,0 +1,146 @@
+import numpy as np
+import pytest
+import torch
+
+from tumour.patches.transforms import (
+    ChannelsToRegionsd,
+    PlaceChannelsd,
+    RandDropChannelsd,
+    SelectChannelsd,
+    ToLabelMapd,
+    ToRegionsd,
+)
+from tumour.runs.inferers import MirrorInferer
+from tumour.runs.precision import MixedPrecision
+
+CLASSES = ["background", "necrotic", "oedema", "enhancing"]
+REGIONS = {"TC": ["necrotic", "enhancing"], "WT": ["necrotic", "oedema", "enhancing"], "ET": ["enhancing"]}
+
+
+def label_map():
+    return torch.randint(0, 4, (1, 6, 5, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def regions_of(label):
+    return ToRegionsd("label", REGIONS, CLASSES)({"label": label})["label"]
+
+
+def test_regions_are_the_unions_of_their_classes():
+    label = label_map()
+    expected = torch.cat([(label == 1) | (label == 3), label > 0, label == 3]).float()
+    assert torch.equal(regions_of(label), expected)
+
+
+@pytest.mark.parametrize("values", [[0, 1, 2, 4], [0, 1, 2, 3], [0, 2, 1, 3]])
+def test_regions_go_back_to_the_values_of_each_data_set(values):
+    label = label_map()
+    back = ToLabelMapd("x", REGIONS, CLASSES, values)({"x": regions_of(label)})["x"]
+    assert back.dtype is torch.uint8
+    assert np.array_equal(back.numpy(), np.asarray(values)[label.numpy()])
+
+
+def test_enhancing_tumour_is_painted_over_core_over_whole_tumour():
+    tc, wt, et = 0, 1, 2
+    regions = torch.zeros(3, 1, 1, 4)
+    regions[wt, 0, 0, :3] = regions[tc, 0, 0, 1:3] = regions[et, 0, 0, 2] = 1
+    label = ToLabelMapd("x", REGIONS, CLASSES, [0, 1, 2, 4])({"x": regions})["x"]
+    assert label.flatten().tolist() == [2, 1, 4, 0]
+
+
+def test_a_region_without_a_class_of_its_own_is_refused():
+    with pytest.raises(ValueError, match="region TC must hold one class of its own"):
+        ToLabelMapd("x", {"TC": ["necrotic", "enhancing"], "WT": CLASSES[1:]}, CLASSES, [0, 1, 2, 4])
+
+
+def test_channels_are_selected_in_the_order_asked_for():
+    image = torch.arange(4.0).reshape(4, 1, 1, 1).expand(4, 2, 2, 2)
+    out = SelectChannelsd("image", [1, 2, 3, 0])({"image": image})["image"]
+    assert out[:, 0, 0, 0].tolist() == [1, 2, 3, 0]
+    with pytest.raises(ValueError, match="channel 4 is asked for, but there are 4"):
+        SelectChannelsd("image", [0, 4])({"image": image})
+
+
+def test_a_modality_that_a_case_lacks_becomes_a_channel_of_zeros_in_its_place():
+    image = torch.arange(1.0, 3).reshape(2, 1, 1, 1).expand(2, 4, 3, 2)
+    place = PlaceChannelsd("image", ["T1", "T1ce", "T2", "FLAIR"])
+    out = place({"image": image, "present": "T1ce,FLAIR"})["image"]
+    assert out[:, 0, 0, 0].tolist() == [0, 1, 0, 2] and out.shape == (4, 4, 3, 2)
+    assert place({"image": image})["image"] is image
+
+
+@pytest.mark.parametrize("prob", [0.0, 0.3, 1.0])
+def test_each_channel_is_dropped_as_often_as_asked_for_but_never_all(prob):
+    drop = RandDropChannelsd("image", prob)
+    drop.set_random_state(0)
+    image = torch.rand(4, 3, 2, 2) + 1
+    kept = torch.stack([(drop({"image": image})["image"] == image).flatten(1).all(1) for _ in range(2000)])
+    expected = 1 - (prob - prob**4 / 4)  # where all four would go, one of them stays
+    assert kept.any(dim=1).all() and kept.float().mean() == pytest.approx(expected, abs=0.02)
+    assert kept.float().mean(dim=0).tolist() == pytest.approx([expected] * 4, abs=0.04)
+    assert (image > 1).all()  # the cached image is left as it is
+
+
+def test_a_probability_out_of_its_range_is_told():
+    with pytest.raises(ValueError, match="modality_dropout is 1.5"):
+        RandDropChannelsd("image", 1.5)
+
+
+def test_a_cavity_is_a_region_beside_the_tumour():
+    classes, regions = [*CLASSES, "cavity"], {**REGIONS, "RC": ["cavity"]}
+    label = torch.randint(0, 5, (1, 6, 5, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    made = ToRegionsd("label", regions, classes)({"label": label})["label"]
+    assert torch.equal(made[3:] > 0, label == 4) and not (made[:3] * made[3:]).any()
+    assert torch.equal(ToLabelMapd("x", regions, classes, [0, 1, 2, 3, 4])({"x": made})["x"], label)
+
+
+def test_mirroring_averages_the_logits_of_all_eight_flips():
+    def inferer(x, network):
+        return network(x)
+
+    ramp = torch.arange(4.0 * 3 * 2).reshape(1, 1, 4, 3, 2)
+    x = torch.rand(1, 1, 4, 3, 2)
+    flips = [(), (2,), (3,), (4,), (2, 3), (2, 4), (3, 4), (2, 3, 4)]
+    expected = sum((x.flip(f) * ramp).flip(f) for f in flips) / 8
+    assert torch.allclose(MirrorInferer(inferer, [0, 1, 2])(x, lambda y: y * ramp), expected)
+    assert torch.equal(MirrorInferer(inferer, [])(x, lambda y: y * ramp), x * ramp)
+
+
+def test_mixed_precision_runs_the_network_in_it_and_answers_in_float32():
+    seen = []
+    layer = torch.nn.Linear(4, 4)
+
+    def network(x):
+        y = layer(x)
+        seen.append(y.dtype)
+        return y
+
+    def inferer(x, network):
+        return network(x)
+
+    x = torch.rand(2, 4)
+    for precision, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
+        y = MixedPrecision(inferer, torch.device("cpu"), precision)(x.half(), network)
+        assert seen[-1] is dtype and y.dtype is torch.float32
+    with pytest.raises(ValueError, match="float16 needs a GPU"):
+        MixedPrecision(inferer, torch.device("cpu"), "float16")
+    with pytest.raises(ValueError, match="precision must be one of float32, bfloat16, float16"):
+        MixedPrecision(inferer, torch.device("cpu"), "half")
+
+
+def test_regions_with_a_channel_are_that_channel_and_others_the_sum_of_their_classes():
+    classes = {name: [name] for name in CLASSES}
+    probabilities = torch.rand(4, 3, 2, 2).softmax(0)
+    regions = ChannelsToRegionsd("x", classes, REGIONS)({"x": probabilities})["x"]
+    expected = [probabilities[1] + probabilities[3], probabilities[1:].sum(0), probabilities[3]]
+    assert torch.allclose(regions, torch.stack(expected))
+    assert torch.equal(ChannelsToRegionsd("x", REGIONS, REGIONS)({"x": probabilities[:3]})["x"], probabilities[:3])
+    swapped = dict(reversed(REGIONS.items()))
+    assert torch.equal(
+        ChannelsToRegionsd("x", REGIONS, swapped)({"x": probabilities[:3]})["x"], probabilities[:3].flip(0)
+    )
+
+
+@pytest.mark.parametrize("channels", [REGIONS, {name: [name] for name in CLASSES}])
+def test_a_target_of_regions_or_of_classes_becomes_the_same_regions(channels):
+    target = ToRegionsd("x", channels, CLASSES)({"x": label_map()})["x"]
+    assert torch.equal(ChannelsToRegionsd("x", channels, REGIONS)({"x": target})["x"], regions_of(label_map()))

@@ -1,0 +1,170 @@
+"""Programs that take bundles: each takes a release as it is.
+
+MONAI Label, MONAI Deploy and NVFlare want environments of their own; name the interpreters in MONAI_LABEL_PYTHON,
+MONAI_DEPLOY_PYTHON and NVFLARE_PYTHON.
+"""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import BUNDLES, ROOT
+from tests.home import Home
+from tools.conventions import convention
+from tools.release.verify import TINY, TRAINING
+from tools.show import merged
+from tumour.cases.parts import find_cases
+
+CLIENTS = ROOT / "tests" / "clients"
+COHORT = "brats2021"
+ROUNDS = """
+import json, sys
+home, train, evaluate = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
+from monai.fl.client import MonaiAlgo
+from monai.fl.utils.exchange_object import ExchangeObject
+algo = MonaiAlgo(home, local_epochs=1, train_kwargs=train, eval_kwargs=evaluate)
+algo.initialize({"CLIENT_NAME": "site-1"})
+weights = {name: value.clone() for name, value in algo.trainer.network.state_dict().items()}
+for sent in (weights, {name: value + 0.5 for name, value in weights.items()}):
+    algo.train(ExchangeObject(weights=sent))
+    moved = algo.get_weights().weights
+    assert moved.keys() == weights.keys() and not any(value.any() for value in moved.values()), "not the weights sent"
+metrics = algo.evaluate(ExchangeObject(weights=weights)).metrics
+assert {"dice", "dice_TC", "dice_WT", "dice_ET"} <= set(metrics), metrics
+print(algo.trainer.state.epoch, "rounds")
+algo.finalize()
+"""
+
+
+def interpreter(variable, what):
+    """The Python that an environment variable names, or a skip that says how to get it."""
+    if variable not in os.environ:
+        pytest.skip(f"{variable} does not name an interpreter with {what}")
+    return os.environ[variable]
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """A checkpoint whose maps hold every class."""
+    monkeypatch.chdir(ROOT)
+    torch.manual_seed(0)
+    network = merged("bundles/neuroseg3d/args.yaml").get_parsed_content("network_def")
+    torch.nn.init.normal_(network.network.output_block.conv.conv.weight, std=2.0)
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    return tmp_path / "model.pt"
+
+
+def four_dimensional(patients, study):
+    """The folder with the scans of each patient as one 4-D file, and its label as MONAI Label keeps it."""
+    (study / "labels" / "final").mkdir(parents=True)
+    for case in find_cases(str(patients), convention(COHORT), ["T1", "T1ce", "T2", "FLAIR"])[0]:
+        scans = [nib.load(path) for path in case["image"]]
+        image = nib.Nifti1Image(np.stack([scan.dataobj for scan in scans], -1), scans[0].affine)
+        nib.save(image, study / f"{case['case']}.nii.gz")
+        shutil.copy(case["label"], study / "labels" / "final" / f"{case['case']}.nii.gz")
+    return study
+
+
+@pytest.fixture
+def scan(twelve, tmp_path):
+    """The id of a case, and its four scans as one 4-D file."""
+    path = next(four_dimensional(twelve, tmp_path / "study").glob("*.nii.gz"))
+    return path.name.removesuffix(".nii.gz"), path
+
+
+def test_monai_algo_trains_two_rounds_from_the_weights_that_the_server_sent(twelve, tmp_path):
+    """At a learning rate of zero what comes back is what was sent: no checkpoint of an earlier round comes between."""
+    home = Home("neuroseg3d", sys.executable, tmp_path, twelve)
+    given = TINY | {"dataset_dir": str(twelve), "bundle_root": str(home.folder)}
+    train = given | TRAINING | {"learning_rate": 0.0, "resume": True}
+    assert "2 rounds" in home.python_runs("-c", ROUNDS, home.folder, json.dumps(train), json.dumps(given))
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_a_client_hands_in_a_4d_scan_and_takes_the_map_from_memory(bundle, scan, tmp_path, monkeypatch):
+    """As MONAI Label does: the device is a string, entries of its own lie beside the image, and nothing is written."""
+    monkeypatch.chdir(ROOT)
+    parser = merged(f"bundles/{bundle}/args.yaml")
+    parser.update({"device": "cpu", "output_dir": str(tmp_path / "eval"), "patch_size": [32, 32, 32]})
+    item = parser.get_parsed_content("preprocessing")({"image": str(scan[1]), "image_path": str(scan[1])})
+    with torch.no_grad():
+        item["pred"] = parser.get_parsed_content("inferer")(item["image"][None], parser.get_parsed_content("network"))[
+            0
+        ]
+    label = parser.get_parsed_content("postprocessing")(item)["pred"]
+    assert label.shape == (1, 40, 40, 40) and label.dtype == torch.uint8
+    assert not (tmp_path / "eval").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "variable", "what"),
+    [
+        ("label.py", "MONAI_LABEL_PYTHON", "monailabel==0.8.5"),
+        ("deploy.py", "MONAI_DEPLOY_PYTHON", "monai-deploy-app-sdk==4.0.0"),
+    ],
+)
+def test_a_client_makes_the_map_that_the_bundle_makes(script, variable, what, scan, twelve, weights, tmp_path):
+    python = interpreter(variable, what)
+    case, path = scan
+    home = Home("neuroseg3d", sys.executable, tmp_path, twelve, weights)
+    home.python_runs(*"-m monai.bundle run --config_file configs/inference.json --dataset_dir".split(), twelve)
+    home.python = python
+    expected = home.folder / "eval" / "segmentations" / f"{case}.nii.gz"
+    printed = home.python_runs(CLIENTS / script, home.folder, path, expected, cwd=tmp_path)
+    assert "the same map" in printed or "'enhancing tumour': 4" in printed
+
+
+def test_a_client_hands_in_scans_and_labels_to_train_on_and_names_no_folder(twelve, tmp_path):
+    """As MONAI Label does; what it trained before stays in use until there is a better network."""
+    home = Home("neuroseg3d", sys.executable, tmp_path, "")
+    study = four_dimensional(twelve, tmp_path / "study")
+    items = [{"image": str(path), "label": str(study / "labels/final" / path.name)} for path in study.glob("*.nii.gz")]
+    given = {"train::dataset::data": items[:3], "validate::dataset::data": items[3:5], "device": "cpu"}
+    for _ in range(2):
+        assert "epoch 2/2" in home.run(["run"], "train", **given, **TRAINING | {"epochs": 2, "resume": True})
+    assert not list((home.folder / "models").glob("before-[0-9]"))
+    patients = json.loads((home.folder / "models" / "patients.json").read_text())
+    named = sorted(Path(item["image"]).name.removesuffix(".nii.gz") for item in items[:3])
+    assert patients["train"] == named and len(patients["validate"]) == 2 and patients["test"] == []
+
+
+def test_monai_label_trains_a_release_and_segments_with_what_it_learned(twelve, tmp_path):
+    """Its folder of 4-D scans, with their labels below labels/final; it names no dataset_dir and parts them itself."""
+    home = Home("neuroseg3d", interpreter("MONAI_LABEL_PYTHON", "monailabel==0.8.5"), tmp_path, twelve)
+    study = four_dimensional(twelve, tmp_path / "study")
+    config = home.folder / "configs" / "train.json"
+    tiny = TINY | {"iterations_per_epoch": 2, "val_interval": 1}
+    config.write_text(json.dumps(json.loads(config.read_text()) | tiny))
+    printed = home.python_runs(CLIENTS / "label_train.py", home.folder, study, cwd=tmp_path)
+    assert "trained twice, segmented" in printed and "'enhancing tumour': 4" in printed
+    patients = json.loads((home.folder / "models" / "patients.json").read_text())
+    assert (len(patients["train"]), len(patients["validate"]), patients["test"]) == (9, 3, [])
+    assert set(patients["train"]) | set(patients["validate"]) == {path.name[:-7] for path in study.glob("*.nii.gz")}
+
+
+def test_nvflare_aggregates_two_rounds_of_two_sites(twelve, tmp_path):
+    python = interpreter("NVFLARE_PYTHON", "nvflare==2.9.0, monai-nvflare==0.4.0 and the packages of the metadata")
+    home = Home("neuroseg3d", python, tmp_path, twelve)
+    printed = home.python_runs(CLIENTS / "nvflare_job.py", home.folder, twelve, tmp_path)
+    assert printed.count("aggregating 2 update(s)") == 2 and "Round 1 finished" in printed
+
+
+def test_a_release_is_pushed_to_hugging_face_with_its_card_up_to_the_network(tmp_path, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+    from monai.bundle import push_to_hf_hub
+
+    asked = []
+    for name in ("create_repo", "upload_folder", "create_tag"):
+        monkeypatch.setattr(hub.HfApi, name, lambda self, name=name, **given: asked.append((name, given)))
+    home = Home("neuroseg3d", sys.executable, tmp_path, None)
+    push_to_hf_hub("someone/neuroseg3d", "neuroseg3d", str(home.folder.parent), version="0.1.0")
+    assert [name for name, _ in asked] == ["create_repo", "upload_folder", "create_tag"]
+    card = (home.folder / "README.md").read_text()
+    assert card.startswith("---\ntags:\n- monai") and "license: apache-2.0" in card and "# Model Overview" in card

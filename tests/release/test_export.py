@@ -1,0 +1,136 @@
+"""Exported networks say what PyTorch says."""
+
+import json
+import zipfile
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from tests.conftest import BUNDLES, REAL, ROOT
+from tools.release import export
+from tools.show import merged
+from tumour.errors import InputError
+
+COHORT = "brats2021"
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Checkpoints whose maps hold every class, by bundle."""
+
+    def path(bundle):
+        torch.manual_seed(0)
+        network = merged(f"bundles/{bundle}/args.yaml").get_parsed_content("network_def")
+        torch.nn.init.normal_(network.network.output_block.conv.conv.weight, std=2.0)
+        target = tmp_path_factory.mktemp(bundle) / "model.pt"
+        torch.save(network.state_dict(), target)
+        return target
+
+    return path
+
+
+def label_map(bundle, network, data, folder, patch=32):
+    """The map of the first patient, through the bundle's own reading, windows and after-treatment."""
+    parser = merged(f"bundles/{bundle}/args.yaml")
+    settings = {"cohort": COHORT, "dataset_dir": str(data), "output_dir": str(folder), "precision": "float32"}
+    parser.update(settings | {"patch_size": [patch] * 3})
+    item = parser.get_parsed_content("preprocessing")(parser.get_parsed_content("scans")[0][0])
+    with torch.no_grad():
+        item["pred"] = parser.get_parsed_content("inferer")(item["image"][None], network)[0]
+    parser.get_parsed_content("postprocessing")(item)
+    return np.asarray(nib.load(folder / "segmentations" / f"{item['case']}.nii.gz").dataobj)
+
+
+def exported(bundle, format, weights, tmp_path):
+    told = export.export(bundle, format, str(tmp_path / "out"), str(weights))
+    assert "MB" in told and "PyTorch" in told
+    return next((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_torchscript_gives_the_same_map_and_carries_the_configs(bundle, weights, patients, tmp_path):
+    checkpoint = weights(bundle)
+    path = exported(bundle, "torchscript", checkpoint, tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        extra = {name.rsplit("/", 1)[1]: archive.read(name) for name in archive.namelist() if "/extra/" in name}
+    assert json.loads(extra["inference.json"])["run"] and json.loads(extra["metadata.json"])["version"]
+    export.write_bundle(bundle, checkpoint, tmp_path / "bundle")
+    data = patients(COHORT)
+    ours = label_map(bundle, export.network_of(tmp_path / "bundle"), data, tmp_path / "a")
+    theirs = label_map(bundle, export.read_torchscript(path), data, tmp_path / "b")
+    assert set(np.unique(ours)) == {0, 1, 2, 4} and np.mean(ours == theirs) >= 0.999
+
+
+ONE_FAST = [pytest.param(b, marks=[] if b == "neuroseg3d" else pytest.mark.slow) for b in BUNDLES]
+
+
+@pytest.mark.parametrize("bundle", ONE_FAST)
+def test_onnx_gives_the_same_map_for_any_patch(bundle, weights, patients, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    checkpoint = weights(bundle)
+    path = exported(bundle, "onnx", checkpoint, tmp_path)
+    export.write_bundle(bundle, checkpoint, tmp_path / "bundle")
+    network, onnx = export.network_of(tmp_path / "bundle"), export.read_onnx(path)
+    image = torch.randn(1, 4, 32, 48, 64)  # neither batch nor size of the export
+    with torch.no_grad():
+        assert export.apart(network(image), onnx(image)) < 1e-4
+    ours, theirs = (
+        label_map(bundle, n, patients(COHORT), tmp_path / name) for n, name in ((network, "a"), (onnx, "b"))
+    )
+    assert set(np.unique(ours)) == {0, 1, 2, 4} and np.mean(ours == theirs) >= 0.999
+
+
+@pytest.mark.parametrize("format", export.FORMATS)
+def test_a_network_of_two_modalities_is_exported(format, tmp_path):
+    parser = merged("bundles/unet3d/args.yaml")
+    parser["modalities"] = ["T1ce", "FLAIR"]
+    torch.save(parser.get_parsed_content("network_def").state_dict(), tmp_path / "model.pt")
+    (tmp_path / "settings.json").write_text('{"modalities": ["T1ce", "FLAIR"]}')
+    path = exported("unet3d", format, tmp_path / "model.pt", tmp_path)
+    with torch.no_grad():
+        assert export.FORMATS[format][1](path)(torch.zeros(1, 2, 32, 32, 32)).shape == (1, 3, 32, 32, 32)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real patients of ../shared/data are not on this machine")
+def test_onnx_segments_a_real_scan_as_pytorch_does(weights, tmp_path):
+    pytest.importorskip("onnxruntime")
+    checkpoint = weights("neuroseg3d")
+    onnx = export.read_onnx(exported("neuroseg3d", "onnx", checkpoint, tmp_path))
+    export.write_bundle("neuroseg3d", checkpoint, tmp_path / "bundle")
+    networks = {"a": export.network_of(tmp_path / "bundle"), "b": onnx}
+    data = REAL / "BraTS2021"
+    ours, theirs = (label_map("neuroseg3d", n, data, tmp_path / a, 96) for a, n in networks.items())
+    assert set(np.unique(ours)) == {0, 1, 2, 4} and np.mean(ours == theirs) >= 0.999
+
+
+def test_an_export_that_says_something_else_is_not_written(weights, tmp_path, monkeypatch):
+    write, read, ending = export.FORMATS["torchscript"]
+    wrong = lambda path: lambda image: read(path)(image) * 1.01  # noqa: E731
+    monkeypatch.setitem(export.FORMATS, "torchscript", (write, wrong, ending))
+    with pytest.raises(InputError, match="from PyTorch; nothing is written"):
+        export.export(BUNDLES[0], "torchscript", str(tmp_path), str(weights(BUNDLES[0])))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_format_or_missing_weights_are_told_in_one_sentence(tmp_path):
+    with pytest.raises(InputError, match="format must be one of torchscript, onnx; it is 'h5'"):
+        export.export(BUNDLES[0], "h5", str(tmp_path))
+    with pytest.raises(InputError, match="is not there; train first"):
+        export.export(BUNDLES[0], "onnx", str(tmp_path), str(tmp_path / "none.pt"))
+
+
+def test_tensorrt_lies_over_inference_and_without_a_gpu_pytorch_runs(tmp_path):
+    parser = merged(f"bundles/{BUNDLES[0]}/args.yaml")
+    parser.update(ConfigParser.load_config_file("bundles/common/inference_trt.yaml") | {"device": "cpu"})
+    with torch.no_grad():
+        assert parser.get_parsed_content("network")(torch.zeros(1, 4, 32, 32, 32)).shape == (1, 3, 32, 32, 32)

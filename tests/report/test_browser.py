@@ -1,0 +1,228 @@
+"""The report in a real browser: it draws, it answers, and it asks no network."""
+
+import os
+import shutil
+from urllib.parse import quote
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import REAL
+from tests.pictures.test_pictures import task
+from tests.report.test_report import FOUR, predict, report, whole  # noqa: F401 (a fixture)
+from tumour.cases.parts import find_cases
+from tumour.pictures.drawing import COLOURS, rgb
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
+SOFTWARE = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]  # WebGL without a GPU
+WIDTHS = (1400, 390)
+CASES = ("details.case", "all => all.map(one => one.dataset.case)")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium: the machine's own, or the one that `playwright install chromium` fetches."""
+    with playwright.sync_playwright() as driver:
+        own = driver.chromium.executable_path
+        path = own if os.path.exists(own) else shutil.which("chromium") or shutil.which("google-chrome")
+        if path is None:
+            pytest.skip("no Chromium on this machine: .venv/bin/playwright install chromium")
+        opened = driver.chromium.launch(executable_path=path, args=SOFTWARE)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Open a report at a width; the test fails if the page complains or asks for anything but local files."""
+    complaints, pages = [], []
+
+    def open_page(folder, width=1400):
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.on("console", lambda m: (m.type == "error" or "Too many" in m.text) and complaints.append(m.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url[:200]}"))
+        page.on(
+            "request",
+            lambda request: (
+                request.url.startswith(("file:", "data:", "blob:")) or complaints.append(f"network: {request.url}")
+            ),
+        )
+        page.goto((folder / "report.html").as_uri())
+        pages.append(page)
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert complaints == []
+
+
+def pixels(locator):
+    """What is on the screen there, as (rows, columns, 3)."""
+    import io
+
+    return np.asarray(Image.open(io.BytesIO(locator.screenshot())).convert("RGB")).astype(int)
+
+
+def share_of(colour, shown, near=40):
+    """The share of the pixels that have about this colour."""
+    return (np.abs(shown - rgb(colour)).max(axis=-1) < near).mean()
+
+
+def open_case(page, case):
+    details = page.locator(f"details[data-case='{case}']")
+    details.locator("summary").click()
+    details.locator(".modalities .tile").first.wait_for()
+    return details
+
+
+def set_slice(details, index):
+    details.locator("input[type=range]").evaluate(
+        "(slider, index) => { slider.value = index; slider.dispatchEvent(new Event('input')); }", index
+    )
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_case_opens_and_its_slices_follow_the_slider(width, whole, visit):  # noqa: F811
+    page = visit(whole / "report", width)
+    cases = page.eval_on_selector_all(*CASES)
+    assert len(cases) == 6
+    for case in cases:
+        details = open_case(page, case)
+        assert details.locator(".modalities .tile").count() == 4
+        tiles = details.locator(".modalities")
+        page.wait_for_timeout(150)  # decoding
+        before = pixels(tiles)
+        assert share_of(COLOURS["WT"], before) > 0.001  # it opens at the slice with most tumour
+        set_slice(details, 3)
+        page.wait_for_timeout(50)
+        assert np.abs(pixels(tiles) - before).mean() > 2
+        details.locator("summary").click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_table_of_validation_and_test_can_be_read_on_a_narrow_screen(whole, visit):  # noqa: F811
+    page = visit(whole / "report", 390)
+    name, dice, iou = (page.locator(".means tbody tr").first.locator("th, td").nth(n).bounding_box() for n in range(3))
+    assert name["x"] + name["width"] <= dice["x"] < iou["x"] and iou["x"] + iou["width"] <= 390
+
+
+def test_the_layers_can_be_chosen(whole, visit):  # noqa: F811
+    page = visit(whole / "report")
+    details = page.locator("details.case").first
+    details = open_case(page, details.get_attribute("data-case"))
+    shown = {}
+    for layer in ("scan alone", "reference", "prediction", "errors in WT"):
+        details.locator("select.layer").select_option(layer)
+        page.wait_for_timeout(150)
+        shown[layer] = pixels(details.locator(".modalities"))
+    assert share_of(COLOURS["WT"], shown["scan alone"]) < 0.0005
+    assert share_of(COLOURS["WT"], shown["prediction"]) > share_of(COLOURS["WT"], shown["reference"]) > 0.0005  # dots
+    assert share_of("#009E73", shown["errors in WT"], near=60) > 0.002
+
+
+def test_a_link_or_a_point_of_a_chart_opens_its_case(whole, visit):  # noqa: F811
+    page = visit(whole / "report")
+    point = page.locator("#scores figure").first.locator("a").last  # no other is drawn over it
+    case = point.locator("title").text_content()
+    assert not page.locator(f"details[data-case='{case}']").get_attribute("open")
+    point.click()
+    page.locator(f"details[data-case='{case}'][open] .modalities .tile").first.wait_for()
+    other = next(c for c in page.eval_on_selector_all(*CASES) if c != case)
+    page.goto("about:blank")
+    page.goto((whole / "report" / "report.html").as_uri() + f"#case/{quote(other)}")
+    page.locator(f"details[data-case='{other}'][open] .modalities .tile").first.wait_for()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_viewer_draws_slices_and_surfaces_in_the_colours_of_the_pictures(width, whole, visit):  # noqa: F811
+    page = visit(whole / "report", width)
+    details = open_case(page, page.locator("details.case").first.get_attribute("data-case"))
+    details.locator("button.open").click()
+    slices, solid = details.locator(".slices canvas"), details.locator(".solid canvas")
+    details.locator("[data-ready]").wait_for(state="attached", timeout=30_000)
+    before, turned = pixels(slices), pixels(solid)
+    assert (before.max(axis=-1) > 40).mean() > 0.05 and (turned.max(axis=-1) > 20).mean() > 0.02
+    hue = turned[..., 2] - turned[..., 0]  # the translucent whole tumour is the only thing that is blue
+    assert (hue > 15).mean() > 0.001
+    box = slices.bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 0.12, box["y"] + box["height"] * 0.4)
+    page.wait_for_timeout(300)
+    assert np.abs(pixels(slices) - before).mean() > 0.5  # the planes moved
+    details.locator("select.map").select_option("none")
+    page.wait_for_timeout(1000)
+    bare = pixels(solid)
+    assert (bare[..., 2] - bare[..., 0] > 15).mean() < 0.0005
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_viewer_puts_the_same_side_on_the_left_as_the_pictures(whole, visit):  # noqa: F811
+    """In the axial pane of the viewer and in the slices, the tumour of a case lies on the same side."""
+    page = visit(whole / "report")
+    sides = []
+    for case in page.eval_on_selector_all(*CASES)[:3]:
+        details = open_case(page, case)
+        details.locator("select.layer").select_option("reference")
+        details.locator("button.open").click()
+        details.locator("[data-ready]").wait_for(state="attached", timeout=30_000)
+        details.locator("select.map").select_option("reference")
+        page.wait_for_timeout(1000)
+        shape = details.evaluate("details => details.shape")
+        views = (details.locator(".modalities .tile").nth(3), details.locator(".slices canvas"))
+        for view, share in zip(views, (1, shape[0] / (2 * shape[0] + shape[1])), strict=True):  # the first pane
+            shown = pixels(view)
+            blue = shown[..., 2] - shown[..., 0] > 60
+            bright = np.nonzero((shown.max(axis=-1) > 60).sum(axis=0) > 8)[0]
+            blue, width = blue[:, : bright.min() + int(share * np.ptp(bright))], share * np.ptp(bright)
+            sides.append((np.nonzero(blue)[1].mean() - bright.min()) / width)
+        details.locator("summary").click()
+    sides = np.array(sides).reshape(-1, 2)
+    assert np.allclose(sides[:, 0], sides[:, 1], atol=0.2) and np.abs(sides[:, 0] - 0.5).max() > 0.15
+
+
+def test_one_viewer_is_open_at_a_time_for_browsers_keep_few(whole, visit):  # noqa: F811
+    page = visit(whole / "report")
+    first, second = (open_case(page, case) for case in page.eval_on_selector_all(*CASES)[:2])
+    for details, other in ((first, second), (second, first), (first, second)):
+        details.locator("button.open").click()
+        details.locator("[data-ready]").wait_for(state="attached", timeout=30_000)
+        assert other.locator("button.open").is_visible() and not other.locator(".solid canvas").is_visible()
+        assert (pixels(details.locator(".slices canvas")).max(axis=-1) > 40).mean() > 0.05
+
+
+def test_the_reports_of_scans_without_labels_and_without_cases_open_too(patients, tmp_path, visit):
+    data = tmp_path / "data"
+    shutil.copytree(patients("brats2021"), data, ignore=lambda folder, names: [n for n in names if "_seg" in n])
+    predict(patients("brats2021"), tmp_path, cases=1)
+    report(data, tmp_path)
+    page = visit(tmp_path / "report", 390)
+    details = open_case(page, page.locator("details.case").first.get_attribute("data-case"))
+    assert details.locator("select.layer option").all_text_contents() == ["prediction", "scan alone"]
+    assert details.locator(".planes .tile").count() == 3
+    details.locator("button.open").click()
+    details.locator("[data-ready]").wait_for(state="attached", timeout=30_000)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real patients of ../shared/data are not on this machine")
+def test_a_report_of_real_patients_opens_every_case_and_stays_small(visit, tmp_path):
+    """Their references, moved, stand in for predictions."""
+    data = REAL / "BraTS2018"
+    (tmp_path / "segmentations").mkdir()
+    cases = find_cases(str(data), task("brats2018").convention, FOUR)[0]
+    for shift, case in enumerate(cases):
+        label = nib.load(case["label"])
+        moved = np.roll(np.asarray(label.dataobj), shift % 5, axis=0)
+        nib.save(nib.Nifti1Image(moved, label.affine), tmp_path / "segmentations" / f"{case['case']}.nii.gz")
+    report(data, tmp_path, "brats2018")
+    folder = tmp_path / "report"
+    seen = [folder / "report.html", *(folder / "cases").rglob("*")]
+    assert sum(path.stat().st_size for path in seen if path.is_file()) < 30e6 * len(cases) / 20 + 4e6  # and the viewer
+    page = visit(folder)
+    names = page.eval_on_selector_all(*CASES)
+    assert sorted(names) == [case["case"] for case in cases]
+    for name in names:
+        open_case(page, name)

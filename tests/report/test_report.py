@@ -1,0 +1,189 @@
+"""The report of a run: complete, offline, and sensible for runs that lack a part."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from urllib.parse import unquote
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.pictures.test_pictures import task
+from tools.report.charts import curves, svg
+from tools.report.report import PAGE, write_report
+from tools.score import score
+from tumour.cases.parts import find_cases
+from tumour.errors import InputError
+
+METRICS = [f"{part}_{m}_{r}" for part in ("train", "validate") for m in ("dice", "iou") for r in ("TC", "WT", "ET")]
+FOUR = ("T1", "T1ce", "T2", "FLAIR")
+
+
+def training_log(epochs=3, best=2):
+    """A training.csv whose validation is best in one epoch and missing in the first."""
+    rows = []
+    for epoch in range(1, epochs + 1):
+        row = {"epoch": epoch, "seconds": 9.5, "learning_rate": 0.001, "loss": 1 / epoch, "validate_loss": 2 / epoch}
+        row |= {name: 0.9 if epoch == best else 0.5 for name in ["train_dice", "validate_dice", *METRICS]}
+        row["validate_iou"] = 0.8 if epoch == best else 0.4
+        rows.append({name: None if epoch == 1 and name.startswith("val") else v for name, v in row.items()})
+    return pd.DataFrame(rows)
+
+
+def report(data, folder, cohort="brats2021"):
+    """The report of what lies in `folder`, as text."""
+    write_report(
+        bundle="resunet",
+        cohort=cohort,
+        find=lambda: find_cases(str(data), task(cohort).convention, FOUR),
+        task=task(cohort, FOUR),
+        output_dir=str(folder),
+        ckpt_dir=str(folder),
+        scores=str(folder / "scores"),
+        segmentations=str(folder / "segmentations"),
+        folder=str(folder / "report"),
+    )
+    return (folder / "report" / "report.html").read_text()
+
+
+def predict(data, folder, cases=6):
+    """Label maps that are the references, moved further in every case: the first is perfect."""
+    (folder / "segmentations").mkdir(parents=True)
+    for shift, case in enumerate(find_cases(str(data), task().convention, FOUR)[0][:cases]):
+        label = nib.load(case["label"])
+        moved = np.roll(np.asarray(label.dataobj), 2 * shift, axis=0)
+        nib.save(nib.Nifti1Image(moved, label.affine), folder / "segmentations" / f"{case['case']}.nii.gz")
+
+
+@pytest.fixture(scope="module")
+def whole(patients, tmp_path_factory):
+    """The folder of a run that trained, was scored by lesions and segmented; its report is made."""
+    folder, data = tmp_path_factory.mktemp("run"), patients("brats2021")
+    predict(data, folder)
+    score(str(data), str(folder / "segmentations"), "brats2021", str(folder / "scores"), "glioma2023", workers=1)
+    training_log().to_csv(folder / "training.csv", index=False)
+    (folder / "patients.json").write_text(json.dumps({"train": ["P1", "P2"], "validate": ["P3"], "test": ["P4"]}))
+    report(data, folder)
+    return folder
+
+
+class Links(HTMLParser):
+    """All addresses of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found += [value for name, value in attrs if name in ("src", "href", "xlink:href", "data-file")]
+
+
+def test_a_report_asks_no_network_and_every_file_that_it_names_is_there(whole):
+    folder = whole / "report"
+    text = (folder / "report.html").read_text()
+    assert all((PAGE / name).read_text().strip() in text for name in ("report.js", "report.css"))
+    addresses = Links(text).found
+    ids = set(re.findall(r'id="([^"]+)"', text))
+    assert {"curves.png", "curves.svg", "scores.csv", "cases/niivue.js"} <= set(addresses)
+    for address in addresses:
+        here = unquote(address[1:]) in ids if address.startswith("#") else (folder / unquote(address)).is_file()
+        assert here, address
+    shown = re.sub(r'xmlns(:\w+)?="[^"]*"|<!DOCTYPE[^>]*>|<metadata>.*?</metadata>', "", text, flags=re.DOTALL)
+    assert not re.search(r"https?:|@import|url\(['\"]?//", shown)
+    assert not any("://" in path.read_text() for path in folder.glob("cases/*0*.js"))
+
+
+def test_the_worst_case_comes_first(whole):
+    scores = pd.read_csv(whole / "scores" / "scores.csv")
+    mean = scores[scores["kind"] == "region"].groupby("case")["dice"].mean()
+    listed = re.findall(r'data-case="([^"]+)"', (whole / "report" / "report.html").read_text())
+    assert len(listed) == 6 and mean.nunique() > 3
+    assert [mean[case] for case in listed] == sorted(mean)
+
+
+def test_the_table_shows_the_means_and_their_intervals(whole):
+    text = (whole / "report" / "report.html").read_text()
+    told = json.loads((whole / "scores" / "summary.json").read_text())["scores"]["WT"]["dice"]
+    row = text[text.index("</i>WT</th>") :].split("</tr>")[0]
+    assert f"{told['mean']:.3f}" in row and f"{told['interval_low']:.3f} to {told['interval_high']:.3f}" in row
+
+
+def test_one_table_holds_the_means_in_percent_of_the_validation_that_chose_the_model_and_of_the_test(whole):
+    text = (whole / "report" / "report.html").read_text()
+    table = text[text.index('class="means"') :].split("</table>")[0]
+    scores = pd.read_csv(whole / "scores" / "scores.csv")
+    dice, iou = 100 * scores[scores["kind"] == "region"][["dice", "iou"]].mean()  # every case has every region
+    assert re.findall(r"<tr><th>(.*?)</th><td>(.*?)</td><td>(.*?)</td></tr>", table) == [
+        ("validation, epoch 2 (chose the model)", "90.00", "80.00"),
+        ("test", f"{dice:.2f}", f"{iou:.2f}"),
+    ]
+    written = pd.read_csv(whole / "report" / "means.csv", index_col=0)
+    assert written.loc["test", "IoU %"] == pytest.approx(iou, abs=0.01) and 5 < iou < dice - 1 < 99
+
+
+def test_every_point_of_the_charts_names_and_opens_its_case(whole):
+    text = (whole / "report" / "report.html").read_text()
+    points = re.findall(r'<a xlink:href="#case/([^"]*)"[^>]*><title>([^<]*)</title>', text)
+    rows, lesions = (pd.read_csv(whole / "scores" / f"{name}.csv") for name in ("scores", "lesions"))
+    counted = lesions[(lesions["kind"] == "region") & (lesions["outcome"] != "small")]
+    assert len(points) == 4 * (rows["kind"] == "region").sum() + len(counted)  # Dice, HD95, lesion-wise Dice, volume
+    assert all(address == title for address, title in points) and {t for _, t in points} == set(rows["case"])
+
+
+def test_the_best_epoch_is_marked(whole):
+    text = (whole / "report" / "report.html").read_text()
+    assert "the best validation is that of epoch 2" in text and text.count("best epoch, 2") == 4
+
+
+def test_the_loss_of_training_and_of_validation_stand_in_one_chart(whole):
+    page = (whole / "report" / "report.html").read_text()
+    (chart,) = (c for c in re.findall(r"<svg.*?</svg>", page, re.DOTALL) if ">Loss<" in c)
+    assert ">train, patches<" in chart and ">validate, whole brains<" in chart
+    older = curves(training_log().drop(columns="validate_loss"), ["WT"])
+    assert "validate" not in svg(older[0]) and "train, patches" in svg(older[0])
+
+
+def test_pictures_for_papers_lie_beside_the_report(whole):
+    names = {path.name for path in (whole / "report").iterdir()}
+    assert {"curves.png", "curves.svg", "scores.csv"} <= names
+    assert sum(name.endswith("_overlay.png") for name in names) == sum(name.endswith(".gif") for name in names) == 6
+
+
+def test_scans_without_labels_have_a_report_without_scores(patients, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(patients("brats2021"), data, ignore=lambda folder, names: [n for n in names if "_seg" in n])
+    predict(patients("brats2021"), tmp_path, cases=2)
+    text = report(data, tmp_path)
+    assert text.count('<details class="case"') == 2 and "No scores lie in the results folder" in text
+    assert "errors in" not in (next((tmp_path / "report" / "cases").glob("BraTS*.js"))).read_text()
+    assert "missed voxels" not in text and "worst first" not in text
+
+
+def test_a_case_that_cannot_be_drawn_is_named_and_the_others_are_drawn(patients, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(patients("brats2021"), data)
+    predict(data, tmp_path, cases=3)
+    broken = sorted(data.glob("*/*_t2.nii.gz"))[1]
+    broken.write_bytes(broken.read_bytes()[:500])
+    sorted(data.glob("*/*_t1ce.nii.gz"))[5].unlink()
+    text = report(data, tmp_path)
+    assert text.count('<details class="case"') == 2
+    assert f"{broken.parent.name}: &#39;{broken}&#39; cannot be read" in text
+    assert "left out, BraTS2021_00005_t1ce.nii.gz is not there" in text
+
+
+def test_a_training_stopped_after_one_epoch_has_its_curves(patients, tmp_path):
+    training_log(epochs=1).to_csv(tmp_path / "training.csv", index=False)
+    text = report(patients("brats2021"), tmp_path)
+    assert "1 epochs" not in text and "1 epoch, " in text and "no epoch was validated" in text
+    assert 'class="means"' not in text and not (tmp_path / "report" / "means.csv").exists()
+    assert "There is nothing to draw" in text and (tmp_path / "report" / "curves.svg").is_file()
+
+
+def test_a_folder_without_a_run_is_told_in_one_sentence(patients, tmp_path):
+    with pytest.raises(InputError, match="holds neither training.csv nor label maps"):
+        report(patients("brats2021"), tmp_path / "empty")

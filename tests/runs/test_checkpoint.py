@@ -1,0 +1,162 @@
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+
+from tests.conftest import BUNDLES, ROOT
+from tools.show import merged
+from tumour.errors import InputError
+from tumour.runs.checkpoints import Checkpoints, fill, half, read_checkpoint, save_whole
+
+
+class Trainer(Engine):
+    """Counts its steps in a weight; validates with a metric given by epoch."""
+
+    def __init__(self, folder, epochs=3, metrics=(0.1, 0.3, 0.2), resume=True, **settings):
+        self.network = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(self.network.weight)
+        super().__init__(lambda engine, batch: self.network.weight.data.add_(1))
+        self.validator = Engine(lambda engine, batch: None)
+        self.validator.state.best_metric, self.validator.state.best_metric_epoch = -1, -1
+        self.state.max_epochs, self.state.epoch_length = epochs, 4
+        self.metrics = metrics
+        self.add_event_handler(Events.EPOCH_COMPLETED, self.validate)
+        patients = {"train": ["a"], "validate": ["b"], "test": ["c"]}
+        saver = Checkpoints(str(folder), {"network": self.network}, self.validator, settings, patients, resume)
+        saver.attach(self)
+        self.saver = saver
+
+    def validate(self):
+        metric = self.metrics[self.state.epoch - 1]
+        if metric > self.validator.state.best_metric:
+            self.validator.state.best_metric, self.validator.state.best_metric_epoch = metric, self.state.epoch
+
+    def go(self):
+        self.run([0] * 4, max_epochs=self.state.max_epochs)
+        return self
+
+
+def weight(path):
+    state = torch.load(path, weights_only=True)
+    return float(state.get("network", state)["weight"])
+
+
+def test_the_best_network_is_kept_as_a_plain_state_dict_and_the_last_for_resuming(tmp_path):
+    Trainer(tmp_path).go()
+    assert weight(tmp_path / "model.pt") == 8  # epoch 2 of 3 was the best, 4 steps each
+    assert weight(tmp_path / "last.ckpt") == 12
+    assert list(torch.load(tmp_path / "model.pt", weights_only=True)) == ["weight"]
+    assert (tmp_path / "patients.json").is_file()
+
+
+def test_a_resumed_training_goes_on_and_keeps_its_best(tmp_path):
+    Trainer(tmp_path, epochs=2).go()
+    again = Trainer(tmp_path, epochs=4, metrics=(0.1, 0.3, 0.2, 0.25)).go()
+    assert float(again.network.weight) == 16
+    assert weight(tmp_path / "model.pt") == 8
+    assert again.validator.state.best_metric == 0.3
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_float16_weights_in_a_float32_network_give_the_same_label_maps(bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    torch.manual_seed(0)
+    first, second = (merged(f"bundles/{bundle}/args.yaml").get_parsed_content("network_def").eval() for _ in range(2))
+    torch.nn.init.normal_(first.network.output_block.conv.conv.weight, std=2.0)  # maps of every region
+    save_whole(half(first.state_dict()), tmp_path / "model.pt")
+    fill(second, read_checkpoint(tmp_path / "model.pt"), tmp_path / "model.pt")
+    save_whole(first.state_dict(), tmp_path / "float32.pt")
+    assert (tmp_path / "model.pt").stat().st_size < 0.55 * (tmp_path / "float32.pt").stat().st_size
+    with torch.no_grad():
+        one, two = (
+            network(torch.randn(1, 4, 48, 48, 48, generator=torch.manual_seed(1))) for network in (first, second)
+        )
+    assert one.dtype == two.dtype == torch.float32 and 0.1 < (one > 0).float().mean() < 0.9
+    assert ((one > 0) == (two > 0)).float().mean() > 0.999
+
+
+def test_what_float16_cannot_hold_stays_as_it_is():
+    weights = {"large": torch.tensor([1.0, -70000.0]), "small": torch.tensor([0.1]), "count": torch.tensor(70000)}
+    halves = half(weights)
+    assert torch.equal(halves["large"], weights["large"]) and torch.equal(halves["count"], weights["count"])
+    assert halves["small"].dtype == torch.float16
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(path.read_bytes()[:99]), lambda path: path.unlink()])
+def test_after_a_damaged_checkpoint_training_goes_on_from_the_one_before_it(tmp_path, caplog, spoil):
+    Trainer(tmp_path).go()
+    spoil(tmp_path / "last.ckpt")
+    with caplog.at_level("WARNING", "bundle"):
+        again = Trainer(tmp_path)
+        again.saver.load(again)
+    assert again.state.iteration == 8 and float(again.network.weight) == 8
+    assert "Going on from the one before it" in caplog.text
+
+
+def test_a_finished_training_is_not_trained_again(tmp_path):
+    Trainer(tmp_path).go()
+    assert float(Trainer(tmp_path).go().network.weight) == 12
+
+
+def test_a_signal_ends_the_training_after_the_step_with_a_whole_checkpoint(tmp_path):
+    trainer = Trainer(tmp_path)
+    trainer.add_event_handler(Events.ITERATION_STARTED(once=6), lambda: trainer.saver.note_signal(2, None))
+    with pytest.raises(SystemExit) as stop:
+        trainer.go()
+    assert stop.value.code == 130
+    assert weight(tmp_path / "last.ckpt") == 6
+    again = Trainer(tmp_path).go()
+    assert float(again.network.weight) == 12 and again.state.iteration == 12
+
+
+def test_a_signal_at_the_end_of_an_epoch_keeps_its_validation(tmp_path):
+    trainer = Trainer(tmp_path)
+    trainer.add_event_handler(Events.ITERATION_STARTED(once=8), lambda: trainer.saver.note_signal(15, None))
+    with pytest.raises(SystemExit) as stop:
+        trainer.go()
+    assert stop.value.code == 143
+    assert weight(tmp_path / "model.pt") == weight(tmp_path / "last.ckpt") == 8
+
+
+def test_a_training_with_other_settings_is_refused_with_both_values(tmp_path):
+    Trainer(tmp_path, cohort="brats2018", fold=0).go()
+    with pytest.raises(InputError, match="of a training with cohort = brats2018, not brats2021.*--ckpt_dir"):
+        Trainer(tmp_path, cohort="brats2021", fold=0).go()
+
+
+def test_starting_anew_moves_the_old_checkpoints_aside(tmp_path):
+    Trainer(tmp_path).go()
+    Trainer(tmp_path, epochs=1, resume=False).go()
+    Trainer(tmp_path, epochs=1, resume=False).go()
+    assert weight(tmp_path / "last.ckpt") == 4
+    assert weight(tmp_path / "before-1" / "last.ckpt") == 12
+    assert weight(tmp_path / "before-2" / "last.ckpt") == 4
+
+
+def test_a_client_that_loads_the_weights_itself_neither_resumes_nor_moves_them_aside(tmp_path):
+    Trainer(tmp_path).go()
+    assert float(Trainer(tmp_path, metrics=(0.1,) * 3, resume=None).go().network.weight) == 12
+    assert weight(tmp_path / "model.pt") == 4 and not (tmp_path / "before-1").exists()
+
+
+def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path):
+    path = tmp_path / "last.ckpt"
+    save_whole({"a": 1}, path)
+    with pytest.raises(Exception, match="pickle"):
+        save_whole({"a": lambda: None}, path)
+    assert read_checkpoint(path) == {"a": 1}
+
+
+def test_a_missing_cut_or_foreign_checkpoint_is_told_in_one_sentence(tmp_path):
+    path = tmp_path / "model.pt"
+    with pytest.raises(InputError, match="is not there; train first"):
+        read_checkpoint(path)
+    save_whole(nn.Linear(100, 100).state_dict(), path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(InputError, match="is not a whole checkpoint"):
+        read_checkpoint(path)
+    (tmp_path / "settings.json").write_text('{"size": "full", "fold": 0, "modalities": ["T1", "FLAIR"]}')
+    with pytest.raises(InputError, match="trained with: size full, modalities .'T1', 'FLAIR'..$"):
+        fill(nn.Linear(3, 2), nn.Linear(4, 2).state_dict(), path)
+    with pytest.raises(InputError, match="is of another network: 1 of 2 weights differ.*as 'weight'.*size, modalities"):
+        fill(nn.Linear(3, 2), nn.Linear(4, 2).state_dict(), path)

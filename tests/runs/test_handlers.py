@@ -1,0 +1,73 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from monai.engines import SupervisedEvaluator
+from monai.handlers import from_engine
+from monai.losses import DiceCELoss
+from monai.transforms import AsDiscreted, Compose
+from torch import nn
+
+from custom_components.losses import DiceBCELoss
+from tumour.patches.transforms import ChannelsToRegionsd
+from tumour.runs.handlers import ClipGradients, LogitsLoss, StopWhenStale
+
+
+def stepped(gradient, max_norm=1.0):
+    """How far one step moves two weights, given their gradient."""
+    network = nn.Linear(2, 1, bias=False)
+    before = network.weight.detach().clone()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    network.weight.grad = torch.tensor([gradient])
+    ClipGradients(network, max_norm).clip(SimpleNamespace(scaler=None, optimizer=optimizer))
+    optimizer.step()
+    return (before - network.weight.detach()).flatten()
+
+
+def test_long_gradients_are_scaled_to_the_norm_and_short_ones_kept():
+    assert torch.allclose(stepped([3.0, 4.0]), torch.tensor([0.6, 0.8]), atol=1e-4)
+    assert torch.allclose(stepped([0.3, 0.4]), torch.tensor([0.3, 0.4]), atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_step_whose_gradient_overflowed_is_skipped(value):
+    assert torch.equal(stepped([value, 1.0]), torch.zeros(2))
+
+
+@pytest.mark.parametrize(("epoch", "patience", "stops"), [(9, 5, False), (10, 5, True), (99, 0, False)])
+def test_training_stops_when_the_best_validation_is_patience_epochs_old(epoch, patience, stops):
+    validator = SimpleNamespace(state=SimpleNamespace(best_metric_epoch=5))
+    stopped = []
+    engine = SimpleNamespace(state=SimpleNamespace(epoch=epoch), terminate=lambda: stopped.append(True))
+    StopWhenStale(validator, patience).stop_if_stale(engine)
+    assert bool(stopped) is stops
+
+
+SINGLE = {"background": [0], "necrotic": [1], "oedema": [2]}
+BOTH = {"all": [1, 2], "necrotic": [1]}
+
+
+@pytest.mark.parametrize(
+    ("loss", "channels"),
+    [(DiceBCELoss(), BOTH), (DiceCELoss(softmax=True, batch=True), SINGLE)],
+    ids=["sigmoid", "softmax"],
+)
+def test_the_loss_of_a_validation_is_that_of_the_logits_and_the_mean_over_patients(loss, channels):
+    patients = []
+    for size in (4, 5, 6):
+        label = torch.zeros(len(channels), size, 5, 4)
+        label[0, :2], label[1, 2:] = 1, 1
+        patients.append({"image": torch.randn_like(label) * 3, "label": label})
+    compared = [AsDiscreted("pred", threshold=0.5), ChannelsToRegionsd("label", channels=channels, regions=BOTH)]
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=torch.utils.data.DataLoader(patients, batch_size=1),
+        network=nn.Identity(),
+        postprocessing=Compose(compared),
+        key_val_metric={"loss": LogitsLoss(loss, from_engine(["pred", "label"]))},
+    )
+    for _ in range(2):  # nothing of the last validation is left
+        evaluator.run()
+        one_by_one = [loss(case["image"][None], case["label"][None]) for case in patients]
+        assert evaluator.state.metrics["loss"] == pytest.approx(float(sum(one_by_one)) / 3, rel=1e-5)
+    assert set(evaluator.state.output[0]["pred"].unique().tolist()) <= {0.0, 1.0}

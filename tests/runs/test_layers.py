@@ -1,0 +1,67 @@
+"""What is told of the config of a run: every departure from the bundle's own files, wherever it comes from."""
+
+import json
+
+import pytest
+from monai.bundle import ConfigParser
+
+from tests.conftest import ROOT
+from tumour.runs.layers import config_of, departures
+
+BUNDLE = "bundles/neuroseg3d/args.yaml"
+RECIPE = "bundles/common/recipes/neuroseg3d_brats2021.yaml"
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def told(*options):
+    return config_of(["run", "training", *options])[1]
+
+
+def test_options_that_change_nothing_and_places_are_not_told():
+    places = ["--dataset_dir", "d", "--output_dir=o", "--ckpt_dir", "c", "--bundle_root", "b"]
+    config, run = config_of(["run", "training", "--args_file", BUNDLE, "--cohort", "brats2021", *places])
+    assert run == {"files": [], "settings": []}
+    assert config["dataset_dir"] == "" and config["output_dir"].startswith("$@bundle_root")
+
+
+def test_what_a_recipe_sets_is_told_and_what_the_command_line_sets_over_it():
+    options = ["--args_file", f"['{BUNDLE}','{RECIPE}']", "--network_def::network::attention", "channel"]
+    run = told(*options, "--patch_size", "[32, 32, 32]")
+    assert run["files"] == [RECIPE]
+    assert set(run["settings"]) == {
+        *["loss = @losses::dice", "val_interval = 1"],
+        *["network_def::network::attention = channel", "patch_size = [32, 32, 32]"],
+    }
+    assert "loss = @losses::focal" in told(*options, "--loss", "@losses::focal")["settings"]
+
+
+def test_what_an_added_layer_sets_is_told(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("learning_rate: 0.1\nepochs: 7\n+imports: [$import math]\n")
+    files = ConfigParser.load_config_file(BUNDLE)["config_file"]
+    config, run = config_of(["run", "training", "--args_file", BUNDLE, "--config_file", str([*files, str(mine)])])
+    assert run["files"] == [str(mine)] and config["learning_rate"] == 0.1 and len(run["settings"]) == 3
+    assert "epochs = 7" in run["settings"] and any("$import math" in line for line in run["settings"])
+
+
+def test_the_configs_of_a_release_are_its_own_and_its_recipes_are_not(tmp_path):
+    texts = {"train": {"a": 1, "run": "x"}, "evaluate": {"b": 2, "run": "y"}, "recipe": {"a": 5}}
+    paths = {name: tmp_path / "configs" / f"{name}.json" for name in texts}
+    paths["train"].parent.mkdir()
+    for name, path in paths.items():
+        path.write_text(json.dumps(texts[name]))
+    assert told("--config_file", str(paths["train"])) == {"files": [], "settings": []}
+    assert told("--config_file", str([str(path) for path in paths.values()])) == {
+        "files": [str(paths["recipe"])],
+        "settings": ["a = 5"],
+    }
+
+
+def test_a_value_that_a_run_takes_away_or_adds_is_a_departure():
+    assert list(departures({"a": {"b": 1, "c": [2]}}, {"a": {"c": [3], "d": {"e": 4}}})) == [
+        *["a::b removed", "a::c = [3]", 'a::d = {"e": 4}'],
+    ]

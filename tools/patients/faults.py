@@ -1,0 +1,157 @@
+"""Plant a fault in a case of one file a modality, so that every check can be tried."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from tumour.errors import one_of
+
+Files = Mapping[str, Path]  # of a case, by modality, and `label`
+
+
+def plant(kind: str, files: Files) -> None:
+    """Plant the fault called `kind`, one of `KINDS`, in a case."""
+    one_of(KINDS, kind, setting="corrupt")(files)
+
+
+def altered(raw: bytes) -> bytes:
+    """One voxel changed under the old checksum: nibabel reads it without a word."""
+    values = bytearray(gzip.decompress(raw))
+    values[len(values) // 2] ^= 1
+    return gzip.compress(bytes(values))[:-8] + raw[-8:]
+
+
+def without_third_axis(raw: bytes) -> bytes:
+    """A header whose affine has no third axis."""
+    values = gzip.decompress(raw)
+    return gzip.compress(values[:312] + bytes(16) + values[328:])
+
+
+def in_bytes(change: Callable[[bytes], bytes], name: str = "T1ce") -> Callable[[Files], None]:
+    """Change the bytes of one file of a case."""
+    return lambda files: (files[name].write_bytes(change(files[name].read_bytes())), None)[1]
+
+
+def in_voxels(
+    change: Callable[[NDArray], NDArray], name: str = "T1ce", affine: Callable[[NDArray], NDArray] = np.array
+) -> Callable[[Files], None]:
+    """Change the values and, if need be, the affine of one file of a case."""
+
+    def alter(files: Files) -> None:
+        image = nib.load(files[name])
+        data = change(np.array(image.dataobj))
+        nib.save(nib.Nifti1Image(data, affine(image.affine)), files[name])  # type: ignore[attr-defined]
+
+    return alter
+
+
+def moved(mm: float) -> Callable[[NDArray], NDArray]:
+    return lambda affine: affine + np.array([[0, 0, 0, mm]] + [[0] * 4] * 3)
+
+
+def scaled(*factors: float) -> Callable[[NDArray], NDArray]:
+    """Another affine: voxel edges times the factors, of which one may be negative."""
+    return lambda affine: affine @ np.diag([*factors, 1])
+
+
+def set_one(value: float, kind: type = np.float32) -> Callable[[NDArray], NDArray]:
+    def change(data: NDArray) -> NDArray:
+        data = data.astype(kind)
+        data[tuple(edge // 2 for edge in data.shape)] = value
+        return data
+
+    return change
+
+
+def cut(data: NDArray) -> NDArray:
+    """No brain in the upper third."""
+    inside = np.flatnonzero(data.any(axis=(0, 1)))
+    data[..., inside[len(inside) * 2 // 3] :] = 0
+    return data
+
+
+def to_corner(data: NDArray) -> NDArray:
+    """The brain in another place."""
+    return np.roll(data, [edge // 2 for edge in data.shape], axis=(0, 1, 2))
+
+
+def beside_brain(data: NDArray) -> NDArray:
+    """A twentieth of the tumour along an edge of the volume."""
+    flat = data.reshape(-1)
+    flat[: np.count_nonzero(flat) // 20 + 1] = 1
+    return flat.reshape(data.shape)
+
+
+def no_codes(files: Files) -> None:
+    """All files without a word on where left and right are."""
+    for path in files.values():
+        nib.save(nib.Nifti1Image(np.array(nib.load(path).dataobj), None), path)  # type: ignore[attr-defined]
+
+
+def without_ending(files: Files) -> None:
+    files["T1ce"].rename(files["T1ce"].with_suffix(""))
+
+
+def twin(files: Files) -> None:
+    folder = files["T1ce"].parent / "copy"
+    folder.mkdir()
+    shutil.copy(files["T1ce"], folder)
+
+
+def same_bytes(files: Files) -> None:
+    """The patient again, under another number."""
+    case = files["T1ce"].parent.name
+    for path in files.values():
+        target = path.parent.with_name(f"{case[:-1]}X") / path.name.replace(case, f"{case[:-1]}X")
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(path, target)
+
+
+KINDS: dict[str, Callable[[Files], None]] = {
+    "absent": lambda files: files["T1ce"].unlink(),
+    "empty": in_bytes(lambda raw: b""),
+    "half": in_bytes(lambda raw: raw[: len(raw) // 2]),
+    "flipped_byte": in_bytes(altered),
+    "web_page": in_bytes(lambda raw: b"<!DOCTYPE html><html>Please log in</html>"),
+    "lfs_pointer": in_bytes(lambda raw: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
+    "annex_pointer": in_bytes(lambda raw: b"/annex/objects/MD5E-s1--0.nii.gz\n"),
+    "zeros": in_bytes(lambda raw: bytes(len(raw))),
+    "text": in_bytes(lambda raw: b"no such file"),
+    "not_compressed": in_bytes(gzip.decompress),
+    "compressed": without_ending,
+    "few_voxels": in_bytes(lambda raw: gzip.compress(gzip.decompress(raw)[:-1000])),
+    "nan": in_voxels(set_one(np.nan)),
+    "infinite": in_voxels(set_one(np.inf)),
+    "constant": in_voxels(np.zeros_like),
+    "four_axes": in_voxels(lambda data: np.stack([data, data], axis=-1)),
+    "one_slice": in_voxels(lambda data: data[..., :1]),
+    "complex": in_voxels(lambda data: data.astype(np.complex64)),
+    "wrong_modality": lambda files: (shutil.copy(files["T1"], files["T1ce"]), None)[1],
+    "shape": in_voxels(lambda data: data[:-2]),
+    "orientation": in_voxels(np.array, affine=scaled(-1, 1, 1)),
+    "spacing": in_voxels(np.array, affine=scaled(1, 1, 2)),
+    "moved": in_voxels(np.array, affine=moved(5)),
+    "singular": in_bytes(without_third_axis),
+    "elsewhere": in_voxels(to_corner),
+    "cut_field": in_voxels(cut),
+    "skull": in_voxels(lambda data: data + np.int16(7)),
+    "no_codes": no_codes,
+    "label_value": in_voxels(set_one(9, np.uint8), "label"),
+    "label_fraction": in_voxels(set_one(0.5), "label"),
+    "label_shape": in_voxels(lambda data: data[:-2], "label"),
+    "label_moved": in_voxels(np.array, "label", affine=moved(5)),
+    "label_elsewhere": in_voxels(to_corner, "label"),
+    "label_outside": in_voxels(beside_brain, "label"),
+    "label_empty": in_voxels(np.zeros_like, "label"),
+    "label_four_axes": in_voxels(lambda data: np.stack([data, data], axis=-1), "label"),
+    "label_half": in_bytes(lambda raw: raw[: len(raw) // 2], "label"),
+    "twin": twin,
+    "duplicate": same_bytes,
+}

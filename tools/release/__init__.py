@@ -1,0 +1,1 @@
+"""Pack a bundle in the model zoo format and check the zip."""

@@ -1,0 +1,91 @@
+"""What a run left in its folders, as tables and settings; what it did not write is empty."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pandas as pd
+
+from tools.report.charts import best_epoch
+from tumour.scores.tables import SHOWN
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run wrote.
+
+    Attributes:
+        log: training.csv.
+        scores: rows of scores.csv that are of regions.
+        lesions: rows of lesions.csv that are of regions; none where the rules count no lesions.
+        summary: summary.json.
+        runs: the records of the runs.
+        patients: the patients of each part of the data.
+    """
+
+    log: pd.DataFrame
+    scores: pd.DataFrame
+    lesions: pd.DataFrame
+    summary: Mapping[str, Any]
+    runs: Sequence[Mapping[str, Any]]
+    patients: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def read(cls, output_dir: Path, ckpt_dir: Path, scores: Path) -> Results:
+        tables = (_table(scores / name) for name in ("scores.csv", "lesions.csv"))
+        rows, lesions = (table[table["kind"] == "region"] if len(table) else table for table in tables)
+        runs = [_json(path) for path in sorted(output_dir.glob("runs/*.json"))]
+        runs.sort(key=lambda run: run["started"])
+        patients = _json(ckpt_dir / "patients.json")
+        log, summary = _table(output_dir / "training.csv"), _json(scores / "summary.json")
+        return cls(log, rows, lesions, summary, runs, patients)
+
+    def left_out(self) -> list[str]:
+        return [sentence for run in self.runs for sentence in run["left_out"]]
+
+    def score_table(self) -> tuple[list[str], list[dict[str, Any]]]:
+        """Headings and rows of the scores: of each region and class the mean and its 95% interval."""
+        told = self.summary.get("scores", {})
+        shown = {metric: how for metric, how in SHOWN.items() if any(metric in scores for scores in told.values())}
+        rows = []
+        for region, scores in told.items():
+            cells = []
+            for metric, (_, decimals) in shown.items():
+                values = [scores.get(metric, {}).get(key) for key in ("mean", "interval_low", "interval_high")]
+                mean, low, high = ("" if value is None else f"{value:.{decimals}f}" for value in values)
+                cells.append({"mean": mean, "interval": f"{low} to {high}" if low else ""})
+            rows.append({"region": region, "cases": scores["dice"]["cases"], "cells": cells})
+        return [heading for heading, _ in shown.values()], rows
+
+    def means(self) -> pd.DataFrame:
+        """Mean Dice and IoU over the regions, in %: of the validation that chose the model and of the test."""
+        rows, best = {}, best_epoch(self.log)
+        if best:
+            epoch = self.log.set_index("epoch").loc[best]
+            rows[f"validation, epoch {best} (chose the model)"] = [epoch["validate_dice"], epoch["validate_iou"]]
+        tested = [scores for scores in self.summary.get("scores", {}).values() if scores["kind"] == "region"]
+        if tested:
+            rows["test"] = [fmean(scores[metric]["mean"] for scores in tested) for metric in ("dice", "iou")]
+        return 100 * pd.DataFrame.from_dict(rows, orient="index", columns=["Dice %", "IoU %"])
+
+    def worst_first(self, cases: Sequence[str], regions: Sequence[str]) -> list[tuple[str, dict[str, float]]]:
+        """The cases with their Dice of each region, the lowest mean first; those without a score come last."""
+        dice = {case: rows.set_index("region")["dice"].to_dict() for case, rows in self._by_case()}
+        told = [(case, {region: dice[case][region] for region in regions} if case in dice else {}) for case in cases]
+        return sorted(told, key=lambda line: (sum(line[1].values()) if line[1] else len(regions) + 1, line[0]))
+
+    def _by_case(self) -> Any:
+        return self.scores.groupby("case") if len(self.scores) else []
+
+
+def _table(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype={"case": str}) if path.is_file() else pd.DataFrame()
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

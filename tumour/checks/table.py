@@ -1,0 +1,113 @@
+"""What the check of a data set says: a table to read, check.json and check.csv to keep."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tumour.checks.case import Finding
+from tumour.files import whole
+
+HEADINGS = {"good": "good", "note": "usable with a note", "unusable": "unusable"}
+SHOWN = 20  # cases of a kind that are printed; the others stand in the files
+
+
+@dataclass
+class Report:
+    """A checked data set.
+
+    Args:
+        findings: one a case.
+        left_out: one sentence for each case that lacks files.
+        strays: NIfTI files that belong to no case.
+        regions: class names of each region, by the region's name.
+    """
+
+    findings: Sequence[Finding]
+    left_out: Sequence[str]
+    regions: Mapping[str, Sequence[str]]
+    strays: Sequence[str] = field(default_factory=list)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        counts = {status: sum(finding.status == status for finding in self.findings) for status in HEADINGS}
+        counts["unusable"] += len(self.left_out)
+        return counts
+
+    def time_points(self) -> dict[str, list[str]]:
+        """The cases of each patient who has several."""
+        cases = defaultdict(list)
+        for finding in self.findings:
+            cases[finding.patient].append(finding.case)
+        return {patient: names for patient, names in cases.items() if len(names) > 1}
+
+    def volumes(self) -> dict[str, dict[str, Any]]:
+        """For each region how many labels hold it or not, and its volumes in ml."""
+        classes = pd.DataFrame([finding.facts["ml"] for finding in self.findings if "ml" in finding.facts])
+        told = {}
+        for region, names in self.regions.items():
+            ml = classes[list(names)].sum(axis=1) if len(classes) else pd.Series(dtype=float)
+            there = ml[ml > 0]
+            median, largest = (round(float(value), 2) for value in (there.median(), there.max()))
+            told[region] = {
+                "cases": len(there),
+                "without": len(ml) - len(there),
+                "median ml": median,
+                "largest ml": largest,
+            }
+        return told if len(classes) else {}
+
+    def write(self, folder: str) -> None:
+        """Write check.json and check.csv, each whole or not at all."""
+        told = {
+            "counts": self.counts,
+            "left_out": list(self.left_out),
+            "strays": list(self.strays),
+            "several_time_points": self.time_points(),
+            "regions": self.volumes(),
+            "cases": [finding.record() for finding in self.findings],
+        }
+        texts = {"check.json": json.dumps(told, indent=1), "check.csv": pd.DataFrame(self.rows()).to_csv(index=False)}
+        for name, text in texts.items():
+            with whole(Path(folder, name)) as part:
+                part.write_text(text, encoding="utf-8")
+
+    def rows(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        for finding in self.findings:
+            facts = finding.facts
+            row: dict[str, Any] = {"case": finding.case, "patient": finding.patient}
+            row |= {"status": finding.status, "why": finding.why}
+            row |= {name: "x".join(map(str, facts.get(name, []))) for name in ("shape", "spacing")}
+            row |= {name: facts.get(name, "") for name in ("orientation", "least_overlap", "lesions")}
+            rows.append(row | {f"{name}_ml": ml for name, ml in facts.get("ml", {}).items()})
+        for sentence in self.left_out:
+            case, why = sentence.split(": ", 1)
+            rows.append({"case": case, "patient": "", "status": "unusable", "why": why.rstrip(".")})
+        return rows
+
+    def table(self) -> str:
+        """What a user reads: the counts, why a case is not good, and how large the regions are."""
+        blocks = ["\n".join(f"{heading:<20}{self.counts[status]:>7,}" for status, heading in HEADINGS.items())]
+        for status in ("note", "unusable"):
+            told = [finding.sentence for finding in self.findings if finding.status == status]
+            told += self.left_out if status == "unusable" else []
+            more = [f"... and {len(told) - SHOWN:,} more, see check.csv"] if len(told) > SHOWN else []
+            if told:
+                blocks.append("\n  ".join([f"{HEADINGS[status]}:", *told[:SHOWN], *more]))
+        unlabelled = sum(not finding.labelled for finding in self.findings)
+        if 0 < unlabelled < len(self.findings):
+            blocks.append(f"Cases without a label: {unlabelled:,}; they can be segmented, not trained on.")
+        if self.strays:
+            blocks.append(f"NIfTI files that belong to no case: {len(self.strays):,}, as '{self.strays[0]}'.")
+        if several := self.time_points():
+            blocks.append(f"Patients with several time points: {len(several):,}; a split keeps them together.")
+        if volumes := self.volumes():
+            blocks.append(pd.DataFrame.from_dict(volumes, orient="index").to_string())
+        return "\n\n".join(blocks)

@@ -1,0 +1,48 @@
+"""Write label maps as the scanner's file was: same grid, same header, never over an input, never by halves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+
+from tumour.errors import InputError
+from tumour.files import whole
+
+
+class SaveLabelMapd(MapTransform):
+    """Write (1, *S) label maps as `<folder>/<case>.nii.gz`, uint8, with the affine and header of the case's first scan.
+
+    Data without the key `case` is a scan that a client handed in; it takes the map from memory, and nothing is written.
+
+    Args:
+        keys: label maps on the grid of the scan that `image` was read from.
+        folder: where to write.
+    """
+
+    def __init__(self, keys: KeysCollection, folder: str, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.folder = Path(folder)
+
+    def __call__(self, data: Mapping) -> Mapping:
+        for key in self.key_iterator(data) if "case" in data else ():
+            meta = data["image"].meta
+            source, affine = Path(meta["filename_or_obj"]), np.asarray(meta["original_affine"])
+            self.write(np.asarray(data[key].cpu())[0], source, affine, self.folder / f"{data['case']}.nii.gz")
+        return data
+
+    @staticmethod
+    def write(label: np.ndarray, source: Path, affine: np.ndarray, target: Path) -> None:
+        """Write one label map (*S) with the header of `source`, or by its affine alone if that is a DICOM series."""
+        if target.exists() and target.samefile(source):
+            raise InputError(f"'{target}' is an input; name another output_dir.")
+        scan = nib.Nifti1Image(label, affine) if source.is_dir() else nib.load(source)  # type: ignore[attr-defined]
+        image = nib.Nifti1Image(label.astype(np.uint8), scan.affine, scan.header, dtype=np.uint8)  # type: ignore[attr-defined]
+        image.header["cal_max"] = image.header["cal_min"] = 0  # the display range was the scan's
+        image.header.set_slope_inter(1, 0)
+        with whole(target) as part:
+            nib.save(image, part)  # type: ignore[attr-defined]

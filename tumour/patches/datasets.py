@@ -1,0 +1,169 @@
+"""PyTorch data sets over cases: cached for training, forgiving for segmenting."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.data import CacheDataset, Dataset, PersistentDataset, pickle_hashing
+from monai.data.utils import worker_init_fn
+from monai.transforms import Compose, Transform
+from torch.utils.data import IterableDataset, RandomSampler
+
+from tumour.checks.case import CaseCheck
+from tumour.checks.usable import examine, refuse
+from tumour.errors import InputError, input_error_in
+from tumour.processes import cores, gather, memory, share
+
+logger = logging.getLogger("bundle")
+
+
+def fault(case: Mapping, error: BaseException) -> str:
+    """Why a case that passed its check failed after all, in one sentence; an item of a client has no id."""
+    told = input_error_in(error)
+    while told is None and error.__cause__ is not None:
+        error = error.__cause__
+    name = case.get("case", case["image"])
+    return f"{name}: {told or f'could not be used ({type(error).__name__}: {error}); check its files.'}"
+
+
+class Told(Transform):
+    """Run the transforms that read a case; a failure becomes one sentence that names the case."""
+
+    def __init__(self, transforms: Sequence[Any]) -> None:
+        self.transforms = Compose(list(transforms))
+
+    def __call__(self, case: Mapping) -> Any:
+        try:
+            return self.transforms(case)
+        except Exception as error:
+            raise InputError(fault(case, error)) from error
+
+
+def cached(data: Sequence[Mapping], read: Sequence[Any], augment: Sequence[Any], cache: str, cache_dir: str) -> Dataset:
+    """A data set that reads each case once and augments it anew at every visit.
+
+    Args:
+        data: cases, of which this process takes its share; MONAI Label puts its own here, which have no ids.
+        read: deterministic transforms, whose result is kept.
+        augment: the transforms after them; they must leave their input as it is.
+        cache: `memory`; `disk`, in a folder whose files are named by a hash of the case and of `read`, so that a
+            changed setting never finds old results; `auto`, the disk if the memory is too small; or `none`.
+        cache_dir: the folder for `disk`.
+
+    Raises:
+        InputError: `cache` is none of these, or there is no case.
+    """
+    if not data:
+        raise InputError("No patient is left to train or validate on; have at least 3 patients, or lower test_share.")
+    cases, transforms = share(data), [Told(read), *augment]
+    if cache == "auto":
+        cache = "memory" if _fit(cases, transforms[0], cache_dir) else "disk"
+    if cache == "memory":
+        return CacheDataset(cases, transforms, num_workers=min(cores(), 8), copy_cache=False)
+    if cache == "disk":
+        return PersistentDataset(cases, transforms, cache_dir, hash_transform=pickle_hashing)
+    if cache == "none":
+        return Dataset(cases, transforms)
+    raise InputError(f"cache must be auto, memory, disk or none, got '{cache}'.")
+
+
+def _fit(cases: Sequence[Mapping], read: Told, cache_dir: str) -> bool:
+    """Whether the cases, judged by the first, take at most a third of the memory; a training keeps two lots of them."""
+    most = memory() / 3
+    if len(cases) * 200e6 < most:  # no BraTS case is so large
+        return True
+    each = sum(value.nbytes for value in read(cases[0]).values() if isinstance(value, torch.Tensor))
+    if len(cases) * each > most:
+        logger.info(
+            f"{len(cases)} cases would take {len(cases) * each / 1e9:.0f} GB of this machine's {memory() / 1e9:.0f} GB "
+            f"of memory, so they are kept on the disk, in '{cache_dir}' (--cache memory: in memory all the same)."
+        )
+    return len(cases) * each <= most
+
+
+def epoch_sampler(dataset: Dataset, iterations: int, batch_size: int) -> RandomSampler:
+    """Draw cases in random order, round and round, for epochs of `iterations` batches, whatever their number."""
+    return RandomSampler(dataset, num_samples=iterations * batch_size)  # type: ignore[arg-type]
+
+
+def start_worker(number: int) -> None:
+    """Seed a loader's worker, give it one thread and the lower priority, and leave Ctrl-C to the main process.
+
+    A process that takes a core from a training on the CPU makes all its threads wait at every layer.
+    """
+    worker_init_fn(number)
+    if hasattr(os, "nice"):
+        os.nice(10)
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def workers_for(device: torch.device | str) -> int:
+    """Processes that augment: most of the cores beside a GPU, at most 12; half those of a CPU that trains too.
+
+    On a CPU of one or two cores none: a process that shares them with the network costs more than it prepares.
+    """
+    own = cores()
+    if torch.device(device).type == "cuda":
+        return min(own - 2 if own > 2 else 1, 12)
+    return min(own // 2, 12) if own > 2 else 0
+
+
+class ReadableCases(IterableDataset):
+    """Cases one by one; one that cannot be used is named, left out and listed by `finish`.
+
+    Args:
+        cases: what to read.
+        transform: the transforms that read a case.
+        check: finds what is wrong with a case, just before it is read.
+        left_out: sentences on cases that were left out before.
+        strict: check all cases at once and stop if any cannot be used.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Mapping],
+        transform: Any,
+        check: CaseCheck,
+        left_out: Sequence[str] = (),
+        strict: bool = False,
+    ) -> None:
+        self.cases, self.transform, self.check, self.left_out = list(cases), transform, check, list(left_out)
+        if strict:
+            refuse([*left_out, *(finding.sentence for finding in examine(cases, check) if finding.faults)])
+
+    def __iter__(self) -> Iterator[Any]:
+        for case in self.cases:
+            try:
+                finding = self.check(case)
+                item = None if finding.faults else self.transform(case)
+                told = finding.sentence
+            except Exception as error:
+                item, told = None, fault(case, error)
+            if item is None:
+                self.left_out.append(told)
+                logger.error(told)
+            else:
+                if finding.notes:
+                    logger.warning(told)
+                yield item
+
+    def finish(self, what: str, where: str) -> None:
+        """Say how many cases were done and name the others; exit with status 1 if there are any.
+
+        Args:
+            what: what was done with a case, as `segmented`.
+            where: the folder of the results.
+        """
+        names = set(gather([case["case"] for case in self.cases]))
+        left_out = list(dict.fromkeys(gather(self.left_out)))
+        total = len(names) + sum(sentence.split(":")[0] not in names for sentence in left_out)
+        logger.info(f"{total - len(left_out):,} of {total:,} cases {what}; see '{where}'.")
+        if left_out:
+            logger.error("left out:\n  " + "\n  ".join(left_out))
+            raise SystemExit(1)

@@ -1,0 +1,200 @@
+"""Transforms between the files' conventions and what the network sees; everything else is MONAI's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import or_
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, RandomizableTransform, Spacingd
+from monai.utils import convert_to_tensor
+
+from tumour.errors import InputError
+
+
+class SelectChannelsd(MapTransform):
+    """Keep the given channels of (C, *S), in the order given.
+
+    Args:
+        keys: what to select from.
+        indices: channels to keep.
+    """
+
+    def __init__(self, keys: KeysCollection, indices: Sequence[int], allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.indices = list(indices)
+
+    def __call__(self, data: Mapping) -> dict:
+        out = dict(data)
+        for key in self.key_iterator(out):
+            image = out[key]
+            if max(self.indices) >= image.shape[0]:
+                raise ValueError(f"channel {max(self.indices)} is asked for, but there are {image.shape[0]}.")
+            if self.indices != list(range(image.shape[0])):
+                out[key] = image[self.indices]
+        return out
+
+
+class PlaceChannelsd(MapTransform):
+    """Give a case that lacks modalities all its channels, those of zeros; a case without the key `present` is complete.
+
+    Args:
+        keys: (C, *S) with the channels that `present` names, a text as `T1,FLAIR`.
+        channels: names of all channels, in order.
+    """
+
+    def __init__(self, keys: KeysCollection, channels: Sequence[str], allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.channels = list(channels)
+
+    def __call__(self, data: Mapping) -> dict:
+        out = dict(data)
+        for key in self.key_iterator(out) if "present" in out else ():
+            image = out[key]
+            places = [self.channels.index(name) for name in out["present"].split(",")]
+            filled = image[:1].repeat(len(self.channels), *[1] * (image.ndim - 1)) * 0  # keeps the metadata
+            filled[places] = image
+            out[key] = filled
+        return out
+
+
+class RandDropChannelsd(RandomizableTransform, MapTransform):
+    """Zero each channel of (C, *S) with a probability, but never all of them (ModDrop; Neverova et al., 2016).
+
+    Args:
+        keys: what to drop channels of.
+        prob: of each channel, 0..1.
+    """
+
+    def __init__(self, keys: KeysCollection, prob: float, allow_missing_keys: bool = False) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        RandomizableTransform.__init__(self, prob=1.0)
+        if not 0 <= prob <= 1:
+            raise InputError(f"modality_dropout is {prob}; it must lie within 0 and 1.")
+        self.share = prob
+
+    def __call__(self, data: Mapping) -> dict:
+        out = dict(data)
+        for key in self.key_iterator(out) if self.share else ():
+            image = out[key]
+            kept = self.R.uniform(size=len(image)) >= self.share
+            kept[self.R.randint(len(image))] |= not kept.any()
+            out[key] = image * torch.as_tensor(kept, device=image.device).reshape(-1, *[1] * (image.ndim - 1))
+        return out
+
+
+class ResampleSpacingd(Spacingd):
+    """MONAI's Spacingd, shown its own keys alone.
+
+    It takes whatever is called `image_...` for metadata, and fails on the `image_path` that MONAI Label adds.
+    """
+
+    def __call__(self, data: Mapping, lazy: bool | None = None) -> dict:
+        own = {key: data[key] for key in self.key_iterator(dict(data))}
+        return dict(data) | super().__call__(own, lazy)
+
+
+class ToRegionsd(MapTransform):
+    """Turn a label map of classes (1, *S) into overlapping regions (R, *S) of zeros and ones, float32.
+
+    Args:
+        keys: label maps whose values are positions in `classes`.
+        regions: class names of each region, by the region's name.
+        classes: class names, background first.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        regions: Mapping[str, Sequence[str]],
+        classes: Sequence[str],
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.members = [[classes.index(name) for name in names] for names in regions.values()]
+
+    def __call__(self, data: Mapping) -> dict:
+        out = dict(data)
+        for key in self.key_iterator(out):
+            label = out[key]
+            regions = [reduce(or_, (label == value for value in members)) for members in self.members]
+            out[key] = convert_to_tensor(torch.cat(regions), dtype=torch.float32, track_meta=False)
+        return out
+
+
+class ChannelsToRegionsd(MapTransform):
+    """Turn the channels of a network (C, *S) into regions (R, *S).
+
+    A region that has a channel of its own is that channel; another is the sum of the channels of its classes, as the
+    probability of one of several classes that exclude each other is the sum of theirs.
+
+    Args:
+        keys: probabilities, or a target of zeros and ones.
+        channels: class names of each channel, by its name.
+        regions: class names of each region, by its name.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        channels: Mapping[str, Sequence[str]],
+        regions: Mapping[str, Sequence[str]],
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        sets = [set(names) for names in channels.values()]
+        self.parts = [
+            [i for i, s in enumerate(sets) if s == set(names)] or [i for i, s in enumerate(sets) if s < set(names)]
+            for names in regions.values()
+        ]
+
+    def __call__(self, data: Mapping) -> dict:
+        out = dict(data)
+        for key in self.key_iterator(out):
+            if self.parts != [[index] for index in range(out[key].shape[0])]:
+                out[key] = torch.stack([out[key][part].sum(dim=0) for part in self.parts])
+        return out
+
+
+class ToLabelMapd(MapTransform):
+    """Turn regions (R, *S) of zeros and ones into one label map (1, *S), uint8, in the data set's own values.
+
+    Regions are painted from the largest to the smallest, each with the one class that no region inside it holds:
+    whole tumour as oedema, over it tumour core as necrotic, over it enhancing tumour as enhancing (as nnU-Net does).
+
+    Args:
+        keys: regions to turn into a label map.
+        regions: class names of each region, by the region's name.
+        classes: class names, background first.
+        label_values: how the data set stores each of `classes`.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        regions: Mapping[str, Sequence[str]],
+        classes: Sequence[str],
+        label_values: Sequence[int],
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        sets = [set(names) for names in regions.values()]
+        self.background = label_values[0]
+        self.paint: list[tuple[int, int]] = []
+        for index in sorted(range(len(sets)), key=lambda i: -len(sets[i])):
+            own = sets[index].difference(*[other for other in sets if other < sets[index]])
+            if len(own) != 1:
+                raise ValueError(f"region {list(regions)[index]} must hold one class of its own, it holds {own}.")
+            self.paint.append((index, label_values[classes.index(own.pop())]))
+
+    def __call__(self, data: Mapping) -> dict:
+        out = dict(data)
+        for key in self.key_iterator(out):
+            regions = out[key]
+            label = torch.full_like(regions[:1], self.background, dtype=torch.uint8)
+            for index, value in self.paint:
+                label[0][regions[index] > 0] = value
+            out[key] = label
+        return out

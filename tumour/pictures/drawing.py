@@ -1,0 +1,189 @@
+"""Draw a case: slices in radiological orientation with outlines of regions, the error map, a sheet and an animation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import binary_erosion
+
+from tumour.files import whole
+from tumour.pictures.volumes import Mask, Volumes
+
+# Okabe & Ito (2008), chosen so that the regions stay apart in every form of colour blindness
+COLOURS = {"WT": "#56B4E9", "TC": "#F0E442", "ET": "#D55E00"}
+NAMES = {"WT": "whole tumour (WT)", "TC": "tumour core (TC)", "ET": "enhancing tumour (ET)"}
+SPARE = ["#E69F00", "#0072B2"]  # of regions that have no colour of their own
+ERRORS = {"missed": "#009E73", "invented": "#CC79A7"}
+PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # the axis that a plane cuts
+MARKS = {"sagittal": "APSI", "coronal": "RLSI", "axial": "RLAP"}  # at the left, right, top and bottom edge
+LEGEND = "Solid line: prediction. Dotted line: reference. The patient's right (R) is on the left, as in radiology."
+
+
+def colours_of(regions: Iterable[str]) -> dict[str, str]:
+    """The colour of each region, the same in all that is drawn."""
+    names = list(regions)
+    others = sorted(set(names) - COLOURS.keys())
+    return {name: COLOURS.get(name) or SPARE[others.index(name) % len(SPARE)] for name in names}
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(colour[1:])
+    return red, green, blue
+
+
+def cut(volume: NDArray, plane: str, index: int) -> NDArray:
+    """One slice (rows, columns) of (x, y, z) in RAS order: right or front on the left, front or head on top."""
+    return np.moveaxis(volume, PLANES[plane], 0)[index][::-1, ::-1].T
+
+
+def grid_of(volumes: Volumes, plane: str, pixel: float) -> tuple[int, int]:
+    """Rows and columns of a slice that is drawn with square pixels of `pixel` mm."""
+    across, up = (axis for axis in range(3) if axis != PLANES[plane])
+    rows, columns = (round(volumes.shape[axis] * volumes.spacing[axis] / pixel) for axis in (up, across))
+    return rows, columns
+
+
+def enlarge(image: NDArray, grid: tuple[int, int]) -> NDArray:
+    """A slice on a finer grid: each pixel takes the voxel that it lies in."""
+    rows, columns = (((np.arange(n) + 0.5) / n * edge).astype(int) for n, edge in zip(grid, image.shape, strict=True))
+    return image[rows][:, columns]
+
+
+def outlines(masks: Mapping[str, Mask], plane: str, index: int, grid: tuple[int, int], dotted: bool) -> NDArray:
+    """The border of each region as RGBA (rows, columns, 4), within its outermost voxels, the largest region first."""
+    layer = np.zeros((*grid, 4), np.uint8)
+    rows, columns = np.indices(grid)
+    for region, colour in colours_of(masks).items():
+        mask = cut(masks[region], plane, index)
+        if not mask.any():
+            continue
+        width = max(max(grid) // max(mask.shape) - 1, 1)  # pixels
+        mask = enlarge(mask, grid)
+        drawn = (rows + columns) // width % 4 < 2 if dotted else True
+        layer[mask & ~binary_erosion(mask, iterations=width) & drawn] = (*rgb(colour), 255)
+    return layer
+
+
+def errors(volumes: Volumes, region: str, plane: str, index: int, grid: tuple[int, int]) -> NDArray:
+    """Missed and invented voxels of a region as RGBA (rows, columns, 4), half transparent."""
+    reference, prediction = (
+        enlarge(cut(volumes.masks[kind][region], plane, index), grid) for kind in ("reference", "prediction")
+    )
+    layer = np.zeros((*grid, 4), np.uint8)
+    layer[reference & ~prediction] = (*rgb(ERRORS["missed"]), 200)
+    layer[prediction & ~reference] = (*rgb(ERRORS["invented"]), 200)
+    return layer
+
+
+def background(volumes: Volumes) -> str:
+    """The modality that stands behind a single picture: FLAIR, where the whole tumour shows, else the last."""
+    return "FLAIR" if "FLAIR" in volumes.images else list(volumes.images)[-1]
+
+
+def picture(
+    volumes: Volumes, modality: str, plane: str, index: int, layers: Iterable[NDArray], pixel: float
+) -> Image.Image:
+    """A slice in grey under layers of `outlines` or `errors`, with the sides of the patient marked."""
+    rows, columns = grid_of(volumes, plane, pixel)
+    grey = Image.fromarray(np.ascontiguousarray(cut(volumes.images[modality], plane, index)))
+    drawn = grey.resize((columns, rows), Image.Resampling.BICUBIC).convert("RGBA")
+    for layer in layers:
+        drawn.alpha_composite(Image.fromarray(layer))
+    drawn = drawn.convert("RGB")
+    pen, font = ImageDraw.Draw(drawn), ImageFont.load_default(max(rows // 16, 10))
+    places = [
+        (2, rows // 2, "lm"),
+        (columns - 2, rows // 2, "rm"),
+        (columns // 2, 1, "mt"),
+        (columns // 2, rows - 2, "mb"),
+    ]
+    for mark, (x, y, anchor) in zip(MARKS[plane], places, strict=True):
+        pen.text((x, y), mark, "white", font, anchor, stroke_width=1, stroke_fill="black")
+    return drawn
+
+
+def outlined(
+    volumes: Volumes, modality: str, plane: str, index: int, pixel: float, kinds: Iterable[str]
+) -> Image.Image:
+    """A slice with the outlines of the prediction, the reference or both."""
+    grid = grid_of(volumes, plane, pixel)
+    layers = [outlines(volumes.masks[k], plane, index, grid, k == "reference") for k in kinds if k in volumes.masks]
+    return picture(volumes, modality, plane, index, layers, pixel)
+
+
+def planes(volumes: Volumes, pixel: float) -> dict[str, Image.Image]:
+    """Three planes through the middle of the tumour and, where there are two label maps, the error map of the axial."""
+    modality, kinds = background(volumes), ("prediction", "reference")
+    centre = volumes.centre()
+    drawn = {
+        f"{plane}, {modality}": outlined(volumes, modality, plane, centre[axis], pixel, kinds)
+        for plane, axis in reversed(PLANES.items())
+    }
+    if len(volumes.masks) == 2:
+        region, grid = next(iter(volumes.masks["reference"])), grid_of(volumes, "axial", pixel)
+        wrong = errors(volumes, region, "axial", centre[2], grid)
+        drawn[f"errors in {region}"] = picture(volumes, modality, "axial", centre[2], [wrong], pixel)
+    return drawn
+
+
+def write_image(image: Image.Image, path: Path, **options: Any) -> None:
+    """Write a picture whole or not at all."""
+    with whole(path) as part:
+        image.save(part, **options)
+
+
+def sheet(volumes: Volumes) -> Image.Image:
+    """A page for papers: all modalities at the slice with most tumour, three planes, the error map, a legend."""
+    pixel = float(min(volumes.spacing)) / 3
+    index, kinds = volumes.centre()[2], ("prediction", "reference")
+    first = {f"axial, {m}": outlined(volumes, m, "axial", index, pixel, kinds) for m in volumes.images}
+    rows = [first, planes(volumes, pixel)]
+    width = max(sum(image.width for image in row.values()) + 8 * (len(row) - 1) for row in rows)
+    line = max(width // 64, 14)
+    font, small = ImageFont.load_default(line), ImageFont.load_default(line * 4 // 5)
+    heights = [max(image.height for image in row.values()) + 2 * line for row in rows]
+    page = Image.new("RGB", (width, sum(heights) + 7 * line), "black")
+    pen = ImageDraw.Draw(page)
+    pen.text((4, 4), volumes.case, "white", font)
+    top = 2 * line
+    for row, height in zip(rows, heights, strict=True):
+        left = 0
+        for title, image in row.items():
+            pen.text((left + 4, top), title, "white", small)
+            page.paste(image, (left, top + 3 * line // 2))
+            left += image.width + 8
+        top += height
+    regions = colours_of(next(iter(volumes.masks.values()), {}))
+    named = [(NAMES.get(region, region), colour) for region, colour in regions.items()]
+    for entries in (named, list(ERRORS.items()) if len(volumes.masks) == 2 else []):
+        left = 4
+        for name, colour in entries:
+            pen.rectangle((left, top, left + line, top + line), colour)
+            pen.text((left + 3 * line // 2, top), name, "white", small)
+            left += round(small.getlength(name)) + 3 * line
+        top += 3 * line // 2
+    pen.text((4, top), LEGEND, "white", small)
+    return page
+
+
+def sweep(volumes: Volumes, path: Path, frames: int = 50) -> None:
+    """Write an animated GIF from foot to head: the reference on the left, the prediction on the right."""
+    pixel, modality = float(min(volumes.spacing)) / 1.5, background(volumes)
+    kinds = list(volumes.masks) or ["scan"]
+    drawn = []
+    for index in np.unique(np.linspace(0, volumes.shape[2] - 1, frames).astype(int)):
+        parts = [outlined(volumes, modality, "axial", index, pixel, [kind]) for kind in kinds]
+        frame = Image.new("RGB", (sum(part.width for part in parts), parts[0].height + 16))
+        pen = ImageDraw.Draw(frame)
+        for number, (kind, part) in enumerate(zip(kinds, parts, strict=True)):
+            frame.paste(part, (number * part.width, 16))
+            pen.text((number * part.width + 4, 2), kind, "white", ImageFont.load_default(12))
+        drawn.append(frame)
+    palette = drawn[len(drawn) // 2].quantize(64)
+    flat = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in drawn]
+    write_image(flat[0], path, save_all=True, append_images=flat[1:], duration=80, loop=0)

@@ -1,0 +1,1 @@
+"""What MONAI's engines need around them: handlers, checkpoints, inferers, records."""

@@ -1,0 +1,209 @@
+"""Ignite handlers that MONAI lacks: metrics, gradient clipping, the training log and the progress bar."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.metrics import Loss
+from ignite.metrics.metric import MetricUsage
+from monai.engines.utils import IterationEvents
+from monai.handlers import IgniteMetricHandler, from_engine
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from tumour.files import whole
+from tumour.processes import gather, rank
+
+logger = logging.getLogger("bundle")
+
+
+class RegionMetric(IgniteMetricHandler):
+    """A MONAI metric as scalars of `engine.state.metrics`: `NAME` is the mean over regions, `NAME_REGION` each one.
+
+    Args:
+        metric_fn: MONAI metric with `reduction="mean_batch"`. Give it `ignore_empty=False`, else false positives in
+            patients without a region go unseen.
+        regions: names of the channels.
+    """
+
+    def __init__(self, metric_fn: Any, regions: Sequence[str]) -> None:
+        super().__init__(metric_fn=metric_fn, output_transform=from_engine(["pred", "label"]), save_details=False)
+        self.regions = list(regions)
+
+    def completed(self, engine: Engine, name: str) -> None:
+        values = self.compute()
+        engine.state.metrics[name] = float(values.mean())
+        for region, value in zip(self.regions, values, strict=True):
+            engine.state.metrics[f"{name}_{region}"] = float(value)
+
+
+class LogitsLoss(Loss):
+    """Ignite's mean loss over patients, taken of the logits: postprocessing leaves the other metrics zeros and ones."""
+
+    def attach(self, engine: Engine, name: str, usage: str | MetricUsage | None = None) -> None:
+        logits = MetricUsage(Events.EPOCH_STARTED, Events.EPOCH_COMPLETED, IterationEvents.FORWARD_COMPLETED)
+        super().attach(engine, name, usage or logits)
+
+
+class ClipGradients:
+    """Scale all gradients down together when their norm exceeds `max_norm`; a step whose norm is not finite is skipped.
+
+    A patch of nothing but background has no variance, and normalising it at every level can overflow the gradient.
+
+    Args:
+        network: whose gradients.
+        max_norm: largest L2 norm.
+    """
+
+    def __init__(self, network: nn.Module, max_norm: float) -> None:
+        self.network, self.max_norm = network, max_norm
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self.clip)
+
+    def clip(self, engine: Any) -> None:
+        if engine.scaler is not None:
+            engine.scaler.unscale_(engine.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
+        if not torch.isfinite(norm):
+            self.network.zero_grad()  # to None: the optimizer has nothing to step on
+
+
+class StopWhenStale:
+    """End the training when the last best validation lies `patience` epochs back.
+
+    It keeps no count of its own, so a resumed training stops where an uninterrupted one would.
+
+    Args:
+        validator: evaluator whose key metric counts.
+        patience: in epochs; 0 never stops.
+    """
+
+    def __init__(self, validator: Engine, patience: int) -> None:
+        self.validator, self.patience = validator, patience
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.stop_if_stale)
+
+    def stop_if_stale(self, engine: Engine) -> None:
+        best = max(self.validator.state.best_metric_epoch, 0)
+        if self.patience and engine.state.epoch - best >= self.patience:
+            logger.info(f"no better validation in {self.patience} epochs: stopping.")
+            engine.terminate()
+
+
+class TrainingLog:
+    """One row an epoch in `training.csv`, the same as TensorBoard curves, and one line in the log.
+
+    A resumed training goes on in the same file; rows of epochs that are trained again are dropped. Attach after the
+    validation handler.
+
+    Args:
+        folder: where `training.csv` and the TensorBoard events go.
+        validator: evaluator whose metrics stand beside those of the training.
+        optimizer: whose learning rate is logged.
+    """
+
+    def __init__(self, folder: str, validator: Engine, optimizer: torch.optim.Optimizer) -> None:
+        self.folder, self.validator, self.optimizer = Path(folder), validator, optimizer
+        self.board: SummaryWriter | None = None
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start_epoch)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.add_loss)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
+
+    def open(self, done: int) -> None:
+        """Go on behind the epochs that are done."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.rows: list[dict] = []
+        if (self.folder / "training.csv").is_file():
+            with open(self.folder / "training.csv", newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= done]
+        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=done + 1)
+
+    def start_epoch(self, engine: Engine) -> None:
+        if self.board is None and not rank():  # not when the engine starts: the checkpoint may not be loaded yet
+            self.open(engine.state.epoch - 1)
+        self.losses: list[float] = []
+        self.began, self.seconds = time.monotonic(), 0.0
+
+    def add_loss(self, engine: Any) -> None:
+        self.losses.append(float(engine.state.output[0]["loss"]))
+        self.seconds = time.monotonic() - self.began  # of the training alone: what validates comes later
+
+    def write(self, engine: Engine) -> None:
+        losses = gather(self.losses)
+        if rank():
+            return
+        assert self.board is not None  # an epoch that ends has started
+        epoch = engine.state.epoch
+        row: dict[str, Any] = {"epoch": epoch, "seconds": round(self.seconds, 2)}
+        row["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        row["loss"] = sum(losses) / max(len(losses), 1)
+        row |= engine.state.metrics
+        validated = self.validator.state.epoch == epoch
+        row |= {f"validate_{n}": value if validated else "" for n, value in self.validator.state.metrics.items()}
+        for name, value in row.items():
+            if name != "epoch" and value != "":
+                part, _, metric = ("train_loss" if name == "loss" else name).partition("_")
+                shared = metric == "loss" or f"train_{metric}" in row  # training and validation stand side by side
+                self.board.add_scalar(f"{metric}/{part}" if shared else name, value, epoch)
+        self.board.flush()
+        self.rows.append(row)
+        self.save()
+        text = f"epoch {epoch}/{engine.state.max_epochs}: loss {row['loss']:.4f}"
+        if validated:
+            told = [n for n in self.validator.state.metrics if n.startswith(("loss", "dice"))]
+            text += ", validation " + ", ".join(f"{n} {self.validator.state.metrics[n]:.4f}" for n in told)
+        logger.info(text)
+
+    def save(self) -> None:
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        with whole(self.folder / "training.csv") as part, open(part, "w", newline="") as file:
+            writer = csv.DictWriter(file, names, restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+class Progress:
+    """A bar over all steps of a run with the loss, the last validation and the time left; silent without a terminal.
+
+    Args:
+        unit: what one step is called.
+        total: number of steps; without it, epochs times their length.
+        validator: evaluator whose last Dice is shown.
+    """
+
+    def __init__(self, unit: str = "step", total: int | None = None, validator: Engine | None = None) -> None:
+        self.unit, self.total, self.validator = unit, total, validator
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.step)
+        engine.add_event_handler(Events.COMPLETED, self.close)
+
+    def start(self, engine: Any) -> None:
+        total = self.total or engine.state.max_epochs * engine.state.epoch_length
+        silent = True if rank() else None
+        self.bar = tqdm(total=total, initial=engine.state.iteration, unit=self.unit, disable=silent, dynamic_ncols=True)
+
+    def step(self, engine: Any) -> None:
+        output = engine.state.output[0]
+        if "loss" in output:
+            shown = {"loss": f"{float(output['loss']):.3f}"}
+            if self.validator is not None and "dice" in self.validator.state.metrics:
+                shown["dice"] = f"{self.validator.state.metrics['dice']:.3f}"
+            self.bar.set_postfix(shown, refresh=False)
+        self.bar.update()
+
+    def close(self, engine: Engine) -> None:
+        self.bar.close()

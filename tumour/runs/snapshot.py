@@ -1,0 +1,44 @@
+"""Show in TensorBoard what the network says of one patient, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ignite.engine import Engine, Events
+from torch.utils.tensorboard import SummaryWriter
+
+from tumour.pictures.drawing import outlined
+from tumour.pictures.volumes import Volumes, to_bytes
+from tumour.processes import rank
+
+KINDS = {"pred": "prediction", "label": "reference"}  # what the engine calls them, what the report calls them
+
+
+class Snapshot:
+    """Handler of the validator: the first patient at the slice with most tumour, outlines as in the report.
+
+    Args:
+        folder: where TensorBoard looks.
+        modalities: names of the channels of the image; the last is shown.
+        regions: names of the channels of the label and the prediction.
+    """
+
+    def __init__(self, folder: str, modalities: Sequence[str], regions: Sequence[str]) -> None:
+        self.folder, self.modalities, self.regions = folder, list(modalities), list(regions)
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.show)
+
+    def show(self, engine: Any) -> None:
+        if engine.state.iteration != 1 or rank():
+            return
+        item = {key: np.asarray(engine.state.output[0][key].float().cpu()) for key in ("image", *KINDS)}
+        masks = {kind: dict(zip(self.regions, item[key] > 0, strict=True)) for key, kind in KINDS.items()}
+        masks = {kind: dict(sorted(own.items(), key=lambda region: -region[1].sum())) for kind, own in masks.items()}
+        image = item["image"][-1]
+        volumes = Volumes("first patient", {self.modalities[-1]: to_bytes(image - image.min() * (image != 0))}, masks)
+        drawn = outlined(volumes, self.modalities[-1], "axial", volumes.centre()[2], pixel=1 / 3, kinds=masks)
+        with SummaryWriter(self.folder) as board:
+            board.add_image("first validation patient", np.asarray(drawn), engine.state.epoch, dataformats="HWC")

@@ -1,0 +1,79 @@
+"""Scores as tables: files, means with their intervals, text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tumour.files import whole
+from tumour.scores.metrics import PERFECT, Row
+
+SHOWN = {  # metric: heading and decimals
+    "dice": ("Dice", 3),
+    "iou": ("IoU", 3),
+    "hd95": ("HD95 mm", 1),
+    "sensitivity": ("sensitivity", 3),
+    "precision": ("precision", 3),
+    "lesion_dice": ("lesion-wise Dice", 3),
+}
+LESION_COLUMNS = ["case", "kind", "region", "outcome", *"xyz", "reference_ml", "predicted_ml", *PERFECT]
+
+
+def write_scores(rows: Sequence[Row], lesion_rows: Sequence[Row], output_dir: str, **about: Any) -> dict[str, Any]:
+    """Write scores.csv, lesions.csv and summary.json, all or none of them, from the rows of all cases.
+
+    Returns:
+        The summary: all of `about`, and `scores`, which holds for each region and metric the number of cases, mean, sd,
+        median, quartiles, extremes and the 95% bootstrap interval of the mean.
+    """
+    frame = pd.DataFrame(rows)
+    summary: dict[str, Any] = {**about, "scores": {}}
+    for (kind, region), part in frame.groupby(["kind", "region"], sort=False):
+        summary["scores"][region] = {"kind": kind, **_statistics(part.drop(columns=["case", "kind", "region"]))}
+    texts = {
+        "scores.csv": frame.to_csv(index=False),
+        "lesions.csv": pd.DataFrame(lesion_rows, columns=LESION_COLUMNS).to_csv(index=False),
+        "summary.json": json.dumps(summary, indent=2) + "\n",
+    }
+    with ExitStack() as all_or_none:
+        for name, text in texts.items():
+            all_or_none.enter_context(whole(Path(output_dir) / name)).write_text(text, encoding="utf-8")
+    return summary
+
+
+def _statistics(metrics: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    names = {"count": "cases", "std": "sd", "25%": "lower_quartile", "50%": "median", "75%": "upper_quartile"}
+    told = metrics.describe().T.rename(columns=names).astype({"cases": int})
+    told["interval_low"], told["interval_high"] = mean_interval(metrics.to_numpy(float))
+    return told.astype(object).where(told.notna(), None).to_dict("index")  # JSON has no NaN, the sd of one case
+
+
+def mean_interval(values: NDArray, resamples: int = 2000) -> NDArray:
+    """The 95% interval of the mean over the first axis by resampling cases (Efron, 1979); (cases, ...) to (2, ...)."""
+    cases = len(values)
+    draws = np.random.default_rng(0).multinomial(cases, np.full(cases, 1 / cases), resamples)  # times a case is drawn
+    return np.quantile(draws @ values / cases, [0.025, 0.975], axis=0)
+
+
+def interval_text(mean: float, low: float, high: float, form: str = ".3f") -> str:
+    """A mean and its interval, as in tables."""
+    return f"{mean:{form}} ({low:{form}} to {high:{form}})"
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """The means ± sd of a summary, a line a region."""
+    lines: dict[str, dict[str, str]] = {}
+    for region, scores in summary["scores"].items():
+        line = lines[region if scores["kind"] == "region" else f"{region} ({scores['kind']})"] = {}
+        for metric, (heading, decimals) in SHOWN.items():
+            if metric in scores:
+                mean, sd = scores[metric]["mean"], scores[metric]["sd"]
+                line[heading] = f"{mean:.{decimals}f}" + ("" if sd is None else f" ± {sd:.{decimals}f}")
+    return pd.DataFrame.from_dict(lines, orient="index").to_string()
