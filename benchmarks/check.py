@@ -26,20 +26,20 @@ def side(name: str, cohort: str, folder: str) -> None:
     """One measurement, in a process of its own: prints seconds, and MB before and at the peak."""
     import nibabel as nib
 
-    from tools.conventions import convention, task
-    from tumour.cases.folder import survey
+    from tools.cohorts import cohort_named, known_cohorts, modalities
+    from tumour.cases.find import find_cases
     from tumour.checks.case import CaseCheck
     from tumour.checks.usable import examine
 
-    own, brats = convention(cohort), task()
-    cases = survey(folder, own, brats["modalities"]).cases
+    own = cohort_named(cohort)
+    cases = find_cases(folder, own, modalities()).complete
     before, began = peak(), time.perf_counter()
     if name == "nibabel":
         for case in cases:
-            for path in [*case["image"], case["label"]] if isinstance(case["image"], list) else case.values():
+            for path in case.files.values():
                 np.asanyarray(nib.load(path).dataobj)  # type: ignore[attr-defined]
     else:
-        check = CaseCheck(cohort, brats["cohorts"], own["classes"], brats["modalities"])
+        check = CaseCheck(own, known_cohorts(), modalities())
         examine(cases, check, 1 if name == "one" else None)
     print(time.perf_counter() - began, before, peak())
 

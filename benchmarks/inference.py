@@ -17,7 +17,7 @@ from benchmarks import nnunet, ours, results, zoo
 from benchmarks.machine import seconds_text
 from benchmarks.patients import cases_of, folder_with
 from benchmarks.sides import ratio_of, serve, take_turns
-from tools.conventions import convention
+from tools.cohorts import cohort_named
 from tumour.processes import cores
 from tumour.runs.precision import best_precision
 
@@ -34,7 +34,7 @@ PATCH = 96
 def side(name: str, work: str, cohort: str, data: str, checkpoint: str, case: str) -> None:
     """Answer with one scan segmented a turn."""
     folder = nnunet.home(work, workers=0)
-    (chosen,) = [each for each in cases_of(cohort, data) if each["case"] == case]
+    (chosen,) = [each for each in cases_of(cohort, data) if each.name == case]
     target = folder / "segmented" / name
     target.mkdir(parents=True, exist_ok=True)
     if name.startswith("ours"):
@@ -55,12 +55,12 @@ def side(name: str, work: str, cohort: str, data: str, checkpoint: str, case: st
         made = nnunet.trainer(folder, patch=PATCH if same else 0, network=same)
         predictor = nnunet.predictor(made)
         output = [str(target / case)]
-        serve(lambda: predictor.predict_from_files_sequential([chosen["image"]], output))
+        serve(lambda: predictor.predict_from_files_sequential([list(chosen.images)], output))
 
 
 def agreement(work: str, case: str, cohort: str) -> float:
     """The share of voxels with the same label in our map and in nnU-Net's with our network."""
-    values = convention(cohort)["label_values"]
+    values = cohort_named(cohort).label_values
     own, other = (
         np.asanyarray(nib.load(Path(work, "segmented", name, f"{case}.nii.gz")).dataobj)  # type: ignore[attr-defined]
         for name in ("ours", "nnunet-ours")
@@ -78,8 +78,8 @@ def measure(
 ) -> None:
     """Measure the sides on the first patient and keep the table."""
     folder, cases = nnunet.home(work), cases_of(cohort, data)
-    nnunet.ready(folder, cases, convention(cohort)["label_values"])
-    case = cases[0]["case"]
+    nnunet.ready(folder, cases, cohort_named(cohort).label_values)
+    case = cases[0].name
     told = take_turns("benchmarks.inference", sides, rounds, work, cohort, data, checkpoint, case)
     rows = [
         {

@@ -22,7 +22,8 @@ from benchmarks import nnunet, ours, results, zoo
 from benchmarks.machine import seconds_text
 from benchmarks.patients import cases_of, folder_with
 from benchmarks.sides import ratio_of, serve, take_turns
-from tools.conventions import convention
+from tools.cohorts import cohort_named
+from tumour.cases.case import Case
 
 SIDES = {
     "ours": "ours",
@@ -60,7 +61,7 @@ def side(name: str, work: str, cohort: str, data: str, patch: int) -> None:
     serve(work_once)
 
 
-def _ours(name: str, folder: Path, cohort: str, cases: list[dict], patch: int) -> Any:
+def _ours(name: str, folder: Path, cohort: str, cases: list[Case], patch: int) -> Any:
     """The training set of a bundle, kept in memory."""
     parser = ours.config("unet3d", cohort=cohort, patch_size=[patch] * 3, workers=1, dataset_dir="-")
     parser["train::dataset::data"] = cases
@@ -68,14 +69,14 @@ def _ours(name: str, folder: Path, cohort: str, cases: list[dict], patch: int) -
     return lambda number: dataset[number][0]["image"]
 
 
-def _nnunet(name: str, folder: Path, cohort: str, cases: list[dict], patch: int) -> Any:
+def _nnunet(name: str, folder: Path, cohort: str, cases: list[Case], patch: int) -> Any:
     """Its preprocessed store, made anew from the files, and its loader without workers."""
     from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
     from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 
     few = nnunet.home(str(folder / "few"), workers=0)
     if not (few / "ready").is_file():
-        nnunet.lay_out(few, cases, convention(cohort)["label_values"])
+        nnunet.lay_out(few, cases, cohort_named(cohort).label_values)
         shutil.copytree(folder / "preprocessed" / nnunet.DATASET, few / "preprocessed" / nnunet.DATASET)
         (few / "ready").touch()
     preprocess_dataset(1, nnunet.PLANS["plain"], ["3d_fullres"], num_processes=[1], show_progress_bar=False)
@@ -130,7 +131,7 @@ def _our_list(patch: int, rotation: Any, regions: Any) -> Any:
     ])  # fmt: skip
 
 
-def _torchio(name: str, folder: Path, cohort: str, cases: list[dict], patch: int) -> Any:
+def _torchio(name: str, folder: Path, cohort: str, cases: list[Case], patch: int) -> Any:
     """Its queue of patches, four of a volume, which is read and augmented whole."""
     import torchio as tio
 
@@ -149,7 +150,9 @@ def _torchio(name: str, folder: Path, cohort: str, cases: list[dict], patch: int
         tio.CropOrPad(tuple(max(patch, size) for size in (160, 192, 160))),
     ])  # fmt: skip
     subjects = [
-        tio.Subject(image=tio.ScalarImage(case["image"]), label=tio.LabelMap(case["label"]), brain=_brain(folder, case))
+        tio.Subject(
+            image=tio.ScalarImage(list(case.images)), label=tio.LabelMap(case.label), brain=_brain(folder, case)
+        )
         for case in cases
     ]
     queue = tio.Queue(
@@ -159,15 +162,15 @@ def _torchio(name: str, folder: Path, cohort: str, cases: list[dict], patch: int
     return lambda number: queue[number]["image"][tio.DATA]
 
 
-def _brain(folder: Path, case: dict) -> Any:
+def _brain(folder: Path, case: Case) -> Any:
     """Where any modality is not nought; made from the files, as a user of TorchIO would before."""
     import torchio as tio
 
-    image = tio.ScalarImage(case["image"][0])
+    image = tio.ScalarImage(case.images[0])
     return tio.LabelMap(tensor=(image.data > 0).to(torch.uint8), affine=image.affine)
 
 
-def _zoo(name: str, folder: Path, cohort: str, cases: list[dict], patch: int) -> Any:
+def _zoo(name: str, folder: Path, cohort: str, cases: list[Case], patch: int) -> Any:
     """Each case read anew at every visit."""
     dataset = zoo.training_set(cases, patch)
     return lambda number: dataset[number]["image"]
@@ -201,7 +204,7 @@ def waiting(data: str, cohort: str, steps: int = 60) -> tuple[float, float]:
 def measure(data: str, cohort: str = "brats2018", work: str = nnunet.WORK, patch: int = 128, rounds: int = 5) -> None:
     """Measure all sides and keep the table."""
     folder = nnunet.home(work)
-    nnunet.ready(folder, cases_of(cohort, data), convention(cohort)["label_values"])
+    nnunet.ready(folder, cases_of(cohort, data), cohort_named(cohort).label_values)
     told = take_turns("benchmarks.loading", list(SIDES), rounds, work, cohort, data, patch)
     rows = [
         {

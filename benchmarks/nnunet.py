@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from benchmarks import ours
+from tumour.cases.case import Case
 
 WORK = str(Path(tempfile.gettempdir(), "benchmarks"))  # where it keeps what it prepares
 DATASET = "Dataset001_BraTS"
@@ -31,19 +32,19 @@ def home(work: str, workers: int = 2) -> Path:
     return folder
 
 
-def lay_out(folder: Path, cases: Sequence[Mapping[str, Any]], label_values: Sequence[int]) -> None:
+def lay_out(folder: Path, cases: Sequence[Case], label_values: Sequence[int]) -> None:
     """The raw data set: links to the scans, label maps with consecutive values."""
     raw = folder / "raw" / DATASET
     for part in ("imagesTr", "labelsTr"):
         (raw / part).mkdir(parents=True, exist_ok=True)
     for case in cases:
-        for channel, path in enumerate(case["image"]):
-            link = raw / "imagesTr" / f"{case['case']}_{channel:04d}.nii.gz"
+        for channel, path in enumerate(case.images):
+            link = raw / "imagesTr" / f"{case.name}_{channel:04d}.nii.gz"
             link.unlink(missing_ok=True)
             link.symlink_to(Path(path).resolve())
-        label: Any = nib.load(case["label"])  # type: ignore[attr-defined]
+        label: Any = nib.load(str(case.label))  # type: ignore[attr-defined]
         values = np.searchsorted(label_values, np.asanyarray(label.dataobj)).astype(np.uint8)
-        nib.save(nib.Nifti1Image(values, label.affine), raw / "labelsTr" / f"{case['case']}.nii.gz")  # type: ignore[attr-defined]
+        nib.save(nib.Nifti1Image(values, label.affine), raw / "labelsTr" / f"{case.name}.nii.gz")  # type: ignore[attr-defined]
     about = {"channel_names": {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"}, "labels": LABELS}
     about |= {"regions_class_order": [2, 1, 3], "numTraining": len(cases), "file_ending": ".nii.gz"}
     (raw / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
@@ -60,7 +61,7 @@ def prepare(folder: Path, plans: Sequence[str] = ("plain", "resenc")) -> None:
     api.preprocess_dataset(1, PLANS[plans[0]], ["3d_fullres"], num_processes=[2], show_progress_bar=False)
 
 
-def ready(folder: Path, cases: Sequence[Mapping[str, Any]], label_values: Sequence[int]) -> None:
+def ready(folder: Path, cases: Sequence[Case], label_values: Sequence[int]) -> None:
     """Lay out and prepare once a folder."""
     done = folder / "ready"
     if not done.is_file():

@@ -32,7 +32,7 @@ from monai.utils import set_determinism
 from benchmarks import nnunet, results, zoo
 from benchmarks.patients import cases_of, folder_with, parts_of
 from tools import trials
-from tools.conventions import convention
+from tools.cohorts import cohort_named
 from tools.score import score
 from tumour.files import save_json
 from tumour.processes import cores
@@ -54,7 +54,7 @@ def side(name: str, data: str, cohort: str, work: str, seconds: float, seed: int
     torch.set_num_threads(cores())
     set_determinism(seed)
     folder = nnunet.home(work, workers=1) / "quality" / f"{name}-{seconds:.0f}-{seed}"
-    parts, values = parts_of(cohort, data, seed), convention(cohort)["label_values"]
+    parts, values = parts_of(cohort, data, seed), cohort_named(cohort).label_values
     kind, _, patch = name.partition("-")
     if kind == "ours":
         given = {"cohort": cohort, "dataset_dir": data, "seed": seed}
@@ -91,7 +91,7 @@ def _ours(folder: Path, given: dict[str, Any], seconds: float, patch: dict[str, 
 
 def _nnunet(work: Path, parts: dict, seconds: float, patch: int, maps: Path) -> int:
     """Its trainer's steps; the learning rate falls with the time as it would with the epochs."""
-    made = nnunet.trainer(work, patch=patch, train=[case["case"] for case in parts["train"]])
+    made = nnunet.trainer(work, patch=patch, train=[case.name for case in parts["train"]])
     loader, _ = made.get_dataloaders()
     steps, began = 0, time.monotonic()
     while (spent := (time.monotonic() - began) / seconds) < 1:
@@ -100,8 +100,8 @@ def _nnunet(work: Path, parts: dict, seconds: float, patch: int, maps: Path) -> 
         made.train_step(next(loader))
         steps += 1
     loader._finish()
-    inputs = [case["image"] for case in parts["test"]]
-    outputs = [str(maps / case["case"]) for case in parts["test"]]
+    inputs = [list(case.images) for case in parts["test"]]
+    outputs = [str(maps / case.name) for case in parts["test"]]
     nnunet.predictor(made).predict_from_files_sequential(inputs, outputs)
     return steps
 
@@ -124,7 +124,7 @@ def _zoo(work: Path, parts: dict, seconds: float, patch: int, maps: Path) -> int
                 break
     network.eval()
     for case in parts["test"]:
-        zoo.segment(network, case, (96,) * 3, maps / f"{case['case']}.nii.gz")
+        zoo.segment(network, case, (96,) * 3, maps / f"{case.name}.nii.gz")
     return steps
 
 
@@ -139,7 +139,7 @@ def measure(
 ) -> None:
     """Run what is not done yet, `threads` cores a training, and keep a table a budget."""
     folder = nnunet.home(work)
-    nnunet.ready(folder, cases_of(cohort, data), convention(cohort)["label_values"])
+    nnunet.ready(folder, cases_of(cohort, data), cohort_named(cohort).label_values)
     (folder / "quality").mkdir(exist_ok=True)
     own = list(map(str, sorted(os.sched_getaffinity(0))))
     groups = [",".join(own[first : first + threads]) for first in range(0, len(own) - threads + 1, threads)]

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from benchmarks import ours, results
 from benchmarks.machine import measured
-from tools.conventions import convention
+from tools.cohorts import cohort_named
 from tools.patients.phantom import make_patient
 from tools.patients.synthetic import make_patients, write_patient
 
@@ -41,7 +41,7 @@ def write_cases(folder: Path, cases: int, distinct: int = 24) -> None:
         for image in own.values():
             place = tuple(np.argwhere(image > 0)[index])
             image[place] += 1 + index // 100
-        write_patient(folder, case, own, label, convention(COHORT))
+        write_patient(folder, case, own, label, cohort_named(COHORT))
 
 
 def bundle(run_id: str, **settings: Any) -> list[str]:

@@ -18,7 +18,7 @@ from benchmarks import nnunet, results, zoo
 from benchmarks.machine import seconds_text
 from benchmarks.patients import cases_of, folder_with
 from benchmarks.sides import ratio_of
-from tools.conventions import convention
+from tools.cohorts import cohort_named
 from tumour.processes import cores
 
 SIDES = {
@@ -46,7 +46,7 @@ def side(name: str, data: str, cohort: str, work: str, again: str) -> None:
         trainer.run()
     elif name == "nnunet":
         if again == "first":
-            nnunet.lay_out(folder, cases_of(cohort, data), convention(cohort)["label_values"])
+            nnunet.lay_out(folder, cases_of(cohort, data), cohort_named(cohort).label_values)
             nnunet.prepare(folder, ["plain"])
         made = nnunet.trainer(folder)
         made.on_train_start()

@@ -17,7 +17,7 @@ from benchmarks import nnunet, ours, results, zoo
 from benchmarks.machine import seconds_text
 from benchmarks.patients import cases_of
 from benchmarks.sides import ratio_of, serve, take_turns
-from tools.conventions import convention
+from tools.cohorts import cohort_named
 from tumour.processes import cores
 from tumour.runs.precision import best_precision
 
@@ -96,7 +96,7 @@ def measure(
 ) -> None:
     """Measure all sides, or those named, and keep a table a patch size."""
     folder = nnunet.home(work)
-    nnunet.ready(folder, cases_of(cohort, data), convention(cohort)["label_values"])
+    nnunet.ready(folder, cases_of(cohort, data), cohort_named(cohort).label_values)
     for patch in patches:
         chosen = list(dict.fromkeys([BASE, *(sides or sides_here())]))  # the others are told beside it
         tell(patch, rounds, take_turns("benchmarks.training_step", chosen, rounds, work, patch))

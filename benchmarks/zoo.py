@@ -6,6 +6,7 @@ boolean labels, which current MONAI's Dice loss refuses, to numbers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from monai.transforms import (
     RandShiftIntensityd,
     RandSpatialCropd,
 )
+
+from tumour.cases.case import Case
 
 WINDOW = (240, 240, 160)
 
@@ -58,7 +61,7 @@ def reading(label: bool) -> list:
     return [*steps, NormalizeIntensityd("image", nonzero=True, channel_wise=True)]
 
 
-def training_set(cases: list[dict], patch: int) -> Dataset:
+def training_set(cases: Sequence[Case], patch: int) -> Dataset:
     """A random patch of a case, read anew at every visit, as there."""
     both = ["image", "label"]
     augment: list = [RandSpatialCropd(both, (patch,) * 3, random_size=False)]
@@ -68,13 +71,15 @@ def training_set(cases: list[dict], patch: int) -> Dataset:
         RandShiftIntensityd("image", offsets=0.1, prob=1.0),
     ]
     first, *rest = reading(label=True)
-    return Dataset(cases, Compose([first, *rest[:2], augment[0], *augment[1:4], rest[2], *augment[4:]]))
+    return Dataset(
+        [case.item() for case in cases], Compose([first, *rest[:2], augment[0], *augment[1:4], rest[2], *augment[4:]])
+    )
 
 
-def segment(network: torch.nn.Module, case: dict[str, Any], window: tuple[int, int, int], path: Path) -> None:
+def segment(network: torch.nn.Module, case: Case, window: tuple[int, int, int], path: Path) -> None:
     """Segment a case from file to file, in classes (1 necrotic, 2 oedema, 3 enhancing), by half-overlapping windows."""
     inferer = SlidingWindowInferer(roi_size=window, sw_batch_size=1, overlap=0.5)
-    image = Compose(reading(label=False))({"image": case["image"]})["image"]
+    image = Compose(reading(label=False))({"image": list(case.images)})["image"]
     with torch.no_grad():
         tumour_core, whole, enhancing = torch.as_tensor(inferer(image[None].as_tensor(), network))[0].sigmoid() > 0.5
     classes = np.where(enhancing, 3, np.where(tumour_core, 1, np.where(whole, 2, 0))).astype(np.uint8)

@@ -8,7 +8,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from tests.masks import CLASSES, MM, REGIONS, blobs, cube, mask
+from tests.cohorts import CLASSES, REGIONS
+from tests.masks import MM, blobs, cube, mask
 from tumour.scores.challenges import CHALLENGES, case_scores, lesion_scores
 from tumour.scores.metrics import region_scores
 

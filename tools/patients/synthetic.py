@@ -8,16 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
 
-from tools import conventions
+from tools.cohorts import cohort_named
 from tools.patients.faults import KINDS, plant
 from tools.patients.phantom import SIGNAL, make_patient
+from tumour.cohort import Cohort
 from tumour.errors import InputError, command_line, one_of
 from tumour.files import whole
 
@@ -73,25 +73,23 @@ def write_patient(
     case: str,
     images: Mapping[str, np.ndarray],
     label: np.ndarray,
-    cohort: Mapping[str, Any],
+    cohort: Cohort,
     axes: str = "LPS",
     spacing: Sequence[float] = (1, 1, 1),
 ) -> dict[str, Path]:
     """Store a patient under the file names, in the voxel order and with the label values of a convention."""
-    label = with_cavity(label) if len(cohort["label_values"]) > 4 else label
+    label = with_cavity(label) if len(cohort.classes) > 4 else label
     left = 1 - label.shape[0]
-    label = np.array(cohort["label_values"], np.uint8)[on_grid(label, spacing, order=0)]
+    label = cohort.to_values(on_grid(label, spacing, order=0))
     images = {name: on_grid(image, spacing, order=1) for name, image in images.items()}
-    if "channels" in cohort:
-        image = np.stack([images[modality] for modality in cohort["channels"]], axis=-1)  # (x, y, z, channel)
-        folders = cohort["folders"]
-        files = {"image": output / folders["image"][0], "label": output / folders["label"]}
+    if cohort.channels:
+        image = np.stack([images[modality] for modality in cohort.channels], axis=-1)  # (x, y, z, channel)
+        files = {"image": output / cohort.image_folders[0], "label": output / cohort.label_folder}
         paths = {name: folder / f"{case}.nii.gz" for name, folder in files.items()}
         arrays: Mapping[str, np.ndarray] = {"image": image, "label": label}
     else:
         arrays = {**images, "label": label}
-        suffixes = {name: cohort["files"][name] for name in arrays}
-        endings = {name: given if isinstance(given, str) else given[0] for name, given in suffixes.items()}
+        endings = {name: cohort.suffixes[name][0] for name in arrays}
         paths = {name: output / case / f"{Path(case).name}{ending}.nii.gz" for name, ending in endings.items()}
     for name, path in paths.items():
         save(arrays[name], path, axes, spacing, left)
@@ -141,12 +139,12 @@ def make_patients(
     grid: list = list(spacing) if isinstance(spacing, list | tuple) else [spacing] * 3
     if len(grid) != 3 or not all(isinstance(mm, int | float) and 0.2 <= mm <= 8 for mm in grid):
         raise InputError(f"spacing is {spacing}; it must be one number or three, from 0.2 to 8 mm.")
-    cohort = conventions.convention(convention, setting="convention")
+    cohort = cohort_named(convention, setting="convention")
     if corrupt:
         one_of(KINDS, corrupt, setting="corrupt")
     if missing:
         one_of(SIGNAL, missing, setting="missing")
-    if (missing or corrupt) and "channels" in cohort:
+    if (missing or corrupt) and cohort.channels:
         raise InputError(f"missing and corrupt need one file a modality, which {convention} has not.")
     made = []
     for index in tqdm(range(cases), desc="synthetic patients", unit="patient", disable=None):

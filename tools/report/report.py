@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 from urllib.parse import quote
 
 from ignite.engine import Engine, Events
@@ -22,10 +21,12 @@ from tqdm import tqdm
 from tools.report.charts import best_epoch, curves, save_curves, score_charts, svg
 from tools.report.results import Results
 from tools.report.slides import slides
+from tumour.cases.case import Case, LeftOut
+from tumour.cohort import Cohort
 from tumour.errors import InputError
 from tumour.files import whole
 from tumour.pictures.drawing import ERRORS, LEGEND, NAMES, background, colours_of, outlined, sheet, sweep, write_image
-from tumour.pictures.volumes import Task, read_case
+from tumour.pictures.volumes import read_case
 from tumour.processes import cores
 
 PAGE = Path(__file__).with_name("page")
@@ -33,12 +34,12 @@ VIEWER = "_assets/js/niivue.umd.js"  # in nilearn
 logger = logging.getLogger("bundle")
 
 
-def draw_case(case: Mapping[str, Any], prediction: str, task: Task, folder: Path) -> str | None:
+def draw_case(case: Case, prediction: str, cohort: Cohort, modalities: Sequence[str], folder: Path) -> LeftOut | None:
     """Write the files of one case; what is wrong with it comes back."""
     try:
-        volumes = read_case(case, prediction, task)
+        volumes = read_case(case, prediction, cohort, modalities)
     except InputError as error:
-        return str(error)
+        return LeftOut(case.name, str(error).removeprefix(f"{case.name}: ").rstrip("."))
     name, kinds = volumes.case, ("prediction", "reference")
     write_image(sheet(volumes), folder / f"{name}_overlay.png")
     sweep(volumes, folder / f"{name}.gif")
@@ -49,11 +50,13 @@ def draw_case(case: Mapping[str, Any], prediction: str, task: Task, folder: Path
     return None
 
 
-def draw_cases(cases: Sequence[Mapping[str, Any]], predictions: Sequence[str], task: Task, folder: Path) -> list[str]:
-    """Draw all cases, several at once; one sentence for each that could not be drawn."""
+def draw_cases(
+    cases: Sequence[Case], predictions: Sequence[str], cohort: Cohort, modalities: Sequence[str], folder: Path
+) -> list[LeftOut]:
+    """Draw all cases, several at once; those that could not be drawn."""
     if not cases:
         return []
-    job = partial(draw_case, task=task, folder=folder)
+    job = partial(draw_case, cohort=cohort, modalities=modalities, folder=folder)
     with ProcessPoolExecutor(min(cores(), len(cases))) as pool:
         drawn = pool.map(job, cases, predictions)
         return [fault for fault in tqdm(drawn, "drawing", len(cases), unit="case", disable=None) if fault]
@@ -61,9 +64,8 @@ def draw_cases(cases: Sequence[Mapping[str, Any]], predictions: Sequence[str], t
 
 def write_report(
     bundle: str,
-    cohort: str,
-    find: Callable[[], tuple[list[dict], list[str]]],
-    task: Task,
+    cohort: Cohort,
+    modalities: Sequence[str],
     output_dir: str,
     ckpt_dir: str,
     scores: str,
@@ -74,9 +76,8 @@ def write_report(
 
     Args:
         bundle: its name.
-        cohort: the name of the data set.
-        find: gives its cases and a sentence on each that was left out, as `tumour.cases.parts.find_cases` does.
-        task: what its files mean.
+        cohort: what the files of the data set mean.
+        modalities: those of the network.
         output_dir: where training.csv and the records of the runs lie.
         ckpt_dir: where patients.json lies.
         scores: folder of scores.csv.
@@ -87,17 +88,16 @@ def write_report(
         InputError: there is neither a training nor a label map to report on.
     """
     results, target = Results.read(Path(output_dir), Path(ckpt_dir), Path(scores)), Path(folder)
-    found = find()
-    cases = [case for case in found[0] if Path(segmentations, f"{case['case']}.nii.gz").is_file()]
+    cases = [case for case in results.cases() if Path(segmentations, f"{case.name}.nii.gz").is_file()]
     if results.log.empty and not cases:
         raise InputError(f"'{output_dir}' holds neither training.csv nor label maps; train or infer first.")
     target.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    faults = draw_cases(cases, [f"{segmentations}/{case['case']}.nii.gz" for case in cases], task, target)
-    left_out = list(dict.fromkeys([*found[1], *results.left_out(), *faults]))
-    names = [case["case"] for case in cases if case["case"] not in {fault.split(":")[0] for fault in faults}]
+    faults = draw_cases(cases, [f"{segmentations}/{case.name}.nii.gz" for case in cases], cohort, modalities, target)
+    left_out = list(dict.fromkeys([*results.left_out(), *faults]))
+    names = [case.name for case in cases if case.name not in {fault.case for fault in faults}]
     if len(results.log):
-        save_curves(curves(results.log, task.regions), target)
+        save_curves(curves(results.log, cohort.regions), target)
     if len(results.scores):
         shutil.copyfile(Path(scores, "scores.csv"), target / "scores.csv")
     means = results.means()
@@ -109,7 +109,7 @@ def write_report(
     (target / "cases").mkdir(exist_ok=True)
     shutil.copyfile(str(files("nilearn") / VIEWER), target / "cases" / "niivue.js")
     with whole(target / "report.html") as part:
-        part.write_text(page(bundle, cohort, task, results, names, left_out), encoding="utf-8")
+        part.write_text(page(bundle, cohort, modalities, results, names, left_out), encoding="utf-8")
     keep_in_mlflow(Path(output_dir, "mlruns.db"), target)
     told = f"{len(names)} cases drawn in {time.monotonic() - began:.0f} s"
     logger.info(f"{told}, {len(left_out)} left out; open '{target / 'report.html'}'.")
@@ -128,18 +128,25 @@ def keep_in_mlflow(database: Path, folder: Path) -> None:
             client.log_artifact(run.info.run_id, shutil.make_archive(f"{scratch}/report", "zip", folder))
 
 
-def page(bundle: str, cohort: str, task: Task, results: Results, names: Sequence[str], left_out: Sequence[str]) -> str:
+def page(
+    bundle: str,
+    cohort: Cohort,
+    modalities: Sequence[str],
+    results: Results,
+    names: Sequence[str],
+    left_out: Sequence[LeftOut],
+) -> str:
     """The page, complete but for the files of the cases, which it loads when they are opened."""
     environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["quote"] = quote
-    regions, log = list(task.regions), results.log
+    regions, log = list(cohort.regions), results.log
     colours = colours_of(regions)
     headings, rows = results.score_table()
     legend = {NAMES.get(region, region): colour for region, colour in colours.items()}
     return environment.get_template("report.html").render(
         bundle=bundle,
-        cohort=cohort,
-        modalities=task.modalities,
+        cohort=cohort.name,
+        modalities=modalities,
         made=time.strftime("%Y-%m-%d %H:%M"),
         results=results,
         left_out=left_out,

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from tools.report.charts import best_epoch
+from tumour.cases.case import Case, LeftOut
 from tumour.scores.tables import SHOWN
 
 
@@ -45,8 +46,13 @@ class Results:
         log, summary = _table(output_dir / "training.csv"), _json(scores / "summary.json")
         return cls(log, rows, lesions, summary, runs, patients)
 
-    def left_out(self) -> list[str]:
-        return [sentence for run in self.runs for sentence in run["left_out"]]
+    def cases(self) -> list[Case]:
+        """The cases that the runs segmented, each once."""
+        records = {case["name"]: case for run in self.runs for case in run.get("cases", [])}
+        return [Case.from_record(record) for _, record in sorted(records.items())]
+
+    def left_out(self) -> list[LeftOut]:
+        return [LeftOut(**each) for run in self.runs for each in run["left_out"]]
 
     def score_table(self) -> tuple[list[str], list[dict[str, Any]]]:
         """Headings and rows of the scores: of each region and class the mean and its 95% interval."""
