@@ -15,8 +15,8 @@ class SpatialAttention(nn.Module):
 
     Args:
         spatial_dims: 2 or 3.
-        kernel_size: size of the neighbourhood in voxels, odd. The paper uses 7 in 2-D; in 3-D on a CPU, 7 costs as much as
-            four convolutions of 16 channels, and 3 as much as one.
+        kernel_size: size of the neighbourhood in voxels, odd. The paper uses 7 in 2-D; in 3-D on a CPU, 7 costs as much
+            as four convolutions of 16 channels, and 3 as much as one.
     """
 
     def __init__(self, spatial_dims: int, kernel_size: int = 3) -> None:
