@@ -10,12 +10,13 @@ import yaml
 
 from tumour.errors import one_of
 
-BRATS = Path(__file__).parents[1] / "bundles" / "common" / "brats.yaml"
+COMMON = Path(__file__).parents[1] / "bundles" / "common"
 
 
 def task() -> dict[str, Any]:
-    """What bundles/common/brats.yaml says, as it is written."""
-    return yaml.safe_load(BRATS.read_text(encoding="utf-8"))
+    """What cohorts.yaml and brats.yaml of bundles/common say, as it is written."""
+    cohorts, brats = (yaml.safe_load((COMMON / f"{name}.yaml").read_text("utf-8")) for name in ("cohorts", "brats"))
+    return {**cohorts, **brats}
 
 
 def convention(name: str, setting: str = "cohort") -> Mapping[str, Any]:

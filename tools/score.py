@@ -74,7 +74,7 @@ def score(
     Args:
         reference: folder that holds the references, named as in the data set.
         prediction: folder that holds `<case>.nii.gz` or files named as the references; a missing one scores as empty.
-        cohort: data set whose names and label values the files follow, as in bundles/common/brats.yaml.
+        cohort: data set whose names and label values the files follow, as in bundles/common/cohorts.yaml.
         output: folder for scores.csv, lesions.csv and summary.json.
         challenge: whose rules; default: the one that belongs to the cohort.
         workers: processes; default: one a core.

@@ -11,7 +11,7 @@ from monai.bundle import ComponentLocator, ConfigParser
 from tests.conftest import BUNDLES, ROOT
 from tools.show import merged
 
-LAYERS = ("brats", "train", "losses", "inference", "evaluate", "fit", "report")
+LAYERS = ("cohorts", "brats", "train", "losses", "inference", "evaluate", "fit", "report")
 ZOO_IDS = """bundle_root ckpt_dir output_dir dataset_dir device network_def network loss optimizer lr_scheduler
     val_interval initialize dataset dataloader inferer preprocessing postprocessing handlers evaluator
     training evaluating inferring fitting""".split()

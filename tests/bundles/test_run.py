@@ -21,7 +21,7 @@ from tools.patients.synthetic import make_patients
 from tumour.cases.parts import find_cases
 from tumour.patches.transforms import ToRegionsd
 
-COHORTS = yaml.safe_load((ROOT / "bundles/common/brats.yaml").read_text())["cohorts"]
+COHORTS = yaml.safe_load((ROOT / "bundles/common/cohorts.yaml").read_text())["cohorts"]
 FOUR = ["T1", "T1ce", "T2", "FLAIR"]
 bundles = pytest.mark.parametrize("bundle", BUNDLES)
 

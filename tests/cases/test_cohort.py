@@ -8,7 +8,7 @@ from tumour.cases.folder import channel_indices
 from tumour.cases.parts import find_cases, never_seen, patients, scans_only, split, that_selected, with_reference
 from tumour.errors import InputError
 
-COHORTS = yaml.safe_load((ROOT / "bundles/common/brats.yaml").read_text())["cohorts"]
+COHORTS = yaml.safe_load((ROOT / "bundles/common/cohorts.yaml").read_text())["cohorts"]
 FOUR = ["T1", "T1ce", "T2", "FLAIR"]
 
 
