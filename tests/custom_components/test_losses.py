@@ -128,7 +128,7 @@ NAMED = [(name, kind) for name in NAMES for kind in ("regions", "classes") if ON
 
 def named(name, kind):
     parser = ConfigParser()
-    parser.read_config([str(ROOT / f"bundles/common/{layer}.yaml") for layer in ("cohorts", "brats", "train", "losses")])
+    parser.read_config([str(ROOT / f"bundles/common/{layer}.yaml") for layer in ("cohorts", "brats", "network", "train", "losses")])
     weights = [1.0, 2.0, 3.0, 4.0][: 3 if kind == "regions" else 4]
     parser.update({"output": f"@outputs::{kind}", "channel_weights": weights, "usable": {"train": []}})
     return parser.get_parsed_content(f"losses::{name}")
@@ -153,7 +153,7 @@ def test_a_named_loss_falls_with_the_error_and_is_finite_on_empty_targets(name, 
 
 def test_the_loss_follows_the_output_of_the_network():
     parser = ConfigParser()
-    parser.read_config([str(ROOT / f"bundles/common/{layer}.yaml") for layer in ("cohorts", "brats", "train", "losses")])
+    parser.read_config([str(ROOT / f"bundles/common/{layer}.yaml") for layer in ("cohorts", "brats", "network", "train", "losses")])
     assert type(parser.get_parsed_content("loss")).__name__ == "DiceBCELoss"
     parser.update({"output": "@outputs::classes"})
     parser.ref_resolver.reset()
