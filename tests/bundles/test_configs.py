@@ -153,13 +153,14 @@ def test_one_value_selects_the_attention(bundle, attention):
     assert names & blocks == expected[attention]
 
 
-def test_the_cpu_and_the_gpu_have_defaults_of_their_own():
-    parser = merged(args_file(BUNDLES[0]))
-    for device, patch in (("cpu", 96), ("cuda", 128)):
-        parser.read_config(parser.get())
-        parser["device"] = f"$torch.device('{device}')"
-        assert parser.get_parsed_content("patch_size") == [patch] * 3
+def test_the_cpu_and_every_accelerator_have_defaults_of_their_own():
+    names = ("epochs", "iterations_per_epoch", "val_interval", "patch_size")
+    gpu = [200, 250, 5, [128, 128, 128]]
+    expected = {"cpu": [10, 150, 2, [96, 96, 96]], "cuda": gpu, "cuda:1": gpu, "mps": gpu, "xpu": gpu}
+    for device, budget in expected.items():
         parser = merged(args_file(BUNDLES[0]))
+        parser["device"] = device
+        assert [parser.get_parsed_content(name) for name in names] == budget
 
 
 def test_an_unknown_size_or_cohort_is_told_with_the_names_there_are():
