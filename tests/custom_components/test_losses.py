@@ -130,7 +130,7 @@ def named(name, kind):
     parser = ConfigParser()
     parser.read_config([str(ROOT / f"bundles/common/{layer}.yaml") for layer in ("cohorts", "brats", "network", "train", "losses")])
     weights = [1.0, 2.0, 3.0, 4.0][: 3 if kind == "regions" else 4]
-    parser.update({"output": f"@outputs::{kind}", "channel_weights": weights, "usable": {"train": []}})
+    parser.update({"head": f"@heads::{kind}", "channel_weights": weights, "usable": {"train": []}})
     return parser.get_parsed_content(f"losses::{name}")
 
 
@@ -155,6 +155,6 @@ def test_the_loss_follows_the_output_of_the_network():
     parser = ConfigParser()
     parser.read_config([str(ROOT / f"bundles/common/{layer}.yaml") for layer in ("cohorts", "brats", "network", "train", "losses")])
     assert type(parser.get_parsed_content("loss")).__name__ == "DiceBCELoss"
-    parser.update({"output": "@outputs::classes"})
+    parser.update({"head": "@heads::classes"})
     parser.ref_resolver.reset()
     assert type(parser.get_parsed_content("loss")).__name__ == "DiceCELoss"
