@@ -53,7 +53,7 @@ demo: setup ## make synthetic patients, train NeuroSeg3D, score it, segment new 
 	$(PY) -m tools.patients.synthetic --output $(DEMO)/patients --cases 16 --size 96
 	$(PY) -m tools.patients.synthetic --output $(DEMO)/new --cases 2 --size 96 --seed 1
 	$(RUN) training $(call DEMO_LAYERS,patients) --epochs 6 --iterations_per_epoch 100 --resume False
-	$(RUN) evaluating $(call DEMO_LAYERS,patients) --report True
+	$(RUN) evaluating $(call DEMO_LAYERS,patients) --report_at_end True
 	$(RUN) inferring $(call DEMO_LAYERS,new)
 	@echo
 	@echo "best checkpoint   $(DEMO)/models/model.pt"

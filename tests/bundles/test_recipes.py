@@ -72,7 +72,7 @@ def test_a_recipe_trains_scores_what_it_promises_and_segments(recipe, patients, 
     log = pd.read_csv(tmp_path / "results" / "training.csv")
     assert np.isfinite(log[[f"train_{name}" for name in ("dice", "iou")] + ["loss", "validate_loss"]]).all(axis=None)
     assert np.isfinite(log[["validate_dice", "validate_iou"]]).all(axis=None)
-    succeed("evaluating", bundle, tmp_path, cohort, data, report=recipe in STATES_PICTURES, **settings)
+    succeed("evaluating", bundle, tmp_path, cohort, data, report_at_end=recipe in STATES_PICTURES, **settings)
     drawn = [list((tmp_path / "results" / "report").glob(picture)) for picture in PICTURES]
     assert all(drawn) == (recipe in STATES_PICTURES)
     scores = pd.read_csv(tmp_path / "results" / "scores" / "scores.csv").set_index("region")
