@@ -24,7 +24,7 @@ def check(cohort: str, dataset_dir: str, output: str = "check", workers: int | N
     """Check every case of a data set, print a table and write check.json and check.csv.
 
     Args:
-        cohort: the data set's name, as in bundles/common/brats.yaml.
+        cohort: the data set's name, as in bundles/common/cohorts.yaml.
         dataset_dir: the folder as downloaded.
         output: folder for check.json and check.csv.
         workers: cases at a time; default: one per core.

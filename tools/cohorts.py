@@ -16,8 +16,8 @@ COMMON = Path(__file__).parents[1] / "bundles" / "common"
 @cache
 def known_cohorts() -> dict[str, Cohort]:
     """All cohorts by name."""
-    brats = yaml.safe_load((COMMON / "brats.yaml").read_text(encoding="utf-8"))
-    return read_cohorts(brats["cohorts"], brats["usual"])
+    config = yaml.safe_load((COMMON / "cohorts.yaml").read_text(encoding="utf-8"))
+    return read_cohorts(config["cohorts"], config["usual"])
 
 
 def cohort_named(name: str, setting: str = "cohort") -> Cohort:

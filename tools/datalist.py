@@ -23,7 +23,7 @@ def datalist(
     """Write datalist.json: `training` with the fold in which a case validates, `testing` with the test share.
 
     Args:
-        cohort: the data set's name, as in bundles/common/brats.yaml.
+        cohort: the data set's name, as in bundles/common/cohorts.yaml.
         dataset_dir: the folder as downloaded.
         output: the file to write; paths in it start at its folder.
         test_share: share of the patients that are for testing alone, as in training.

@@ -21,7 +21,7 @@ from tools.patients.synthetic import make_patients
 from tumour.cases.parts import find_cases
 from tumour.patches.transforms import ToRegionsd
 
-COHORTS = yaml.safe_load((ROOT / "bundles/common/brats.yaml").read_text())["cohorts"]
+COHORTS = yaml.safe_load((ROOT / "bundles/common/cohorts.yaml").read_text())["cohorts"]
 FOUR = ["T1", "T1ce", "T2", "FLAIR"]
 bundles = pytest.mark.parametrize("bundle", BUNDLES)
 
@@ -79,7 +79,7 @@ def test_an_after_treatment_is_fitted_on_validation_cases_and_taken_by_evaluatin
 
 def parser_of(cohort, data, *layers, **settings):
     parser = ConfigParser()
-    parser.read_config([str(ROOT / f"bundles/common/{name}.yaml") for name in layers])
+    parser.read_config([str(ROOT / f"bundles/common/{name}.yaml") for name in ("cohorts", "network", *layers)])
     parser.update({"cohort": cohort, "dataset_dir": str(data), "output_dir": f"{data}-results", **settings})
     return parser
 
@@ -208,10 +208,10 @@ def test_a_case_that_is_kept_gives_the_same_patches_as_one_that_is_read_anew(cac
 def test_compact_arrays_and_places_found_once_give_the_patches_of_the_plain_way(patients):
     """The cap on the places of a class is lifted: it thins them."""
     config = yaml.safe_load((ROOT / "bundles/common/train.yaml").read_text())
-    (places, *compact), (cut, _, *rest) = config["keep"], config["crop"]
+    (centres,), (cut, _, *rest) = config["centres"], config["crop"]
     del cut["indices_key"]
-    fast = {"keep": [places | {"max_samples_per_class": None}, *compact]}
-    plain = {"keep": [], "crop": [cut, *rest]}
+    fast = {"centres": [centres | {"max_samples_per_class": None}]}
+    plain = {"centres": [], "compact": {"image": [], "label": []}, "crop": [cut, *rest]}
     fast, plain = (patches_of(patients("brats2021"), cache="none", augment=[], **way) for way in (fast, plain))
     for one, other in zip(fast, plain, strict=True):
         assert torch.equal(one["label"], other["label"]) and one["label"].any()

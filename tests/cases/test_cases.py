@@ -158,7 +158,7 @@ def test_scans_of_both_kinds_are_found_and_incomplete_ones_wait_for_modality_dro
         for kind in kinds:
             (tmp_path / case / kind).mkdir(parents=True)
             (tmp_path / case / kind / "1.dcm").write_bytes(bytes(128) + b"DICM")
-    series = yaml.safe_load((ROOT / "bundles/common/brats.yaml").read_text())["series"]
+    series = yaml.safe_load((ROOT / "bundles/common/cohorts.yaml").read_text())["series"]
     place = str(tmp_path), COHORTS["brats2021"], FOUR, COHORTS, series
     found = find_scans(*place, 0)
     assert [case.name for case in found.complete] == ["B_1", "D_1"]
@@ -313,7 +313,7 @@ def test_a_cohort_that_makes_no_sense_is_refused(entry, message):
         "patient": "(.+)",
         "challenge": "legacy",
     }
-    usual = yaml.safe_load((ROOT / "bundles/common/brats.yaml").read_text())["usual"]
+    usual = yaml.safe_load((ROOT / "bundles/common/cohorts.yaml").read_text())["usual"]
     assert Cohort.from_config("mine", good, usual).modalities == ("T1",)
     with pytest.raises(InputError, match=message):
         Cohort.from_config("mine", {**good, **entry}, usual)

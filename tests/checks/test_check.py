@@ -24,8 +24,8 @@ from tumour.checks.usable import examine, usable
 from tumour.errors import InputError
 from tumour.scans.nifti import Scan
 
-BRATS = yaml.safe_load((ROOT / "bundles/common/brats.yaml").read_text())
-COHORTS, MODALITIES = BRATS["cohorts"], BRATS["modalities"]
+DATA = yaml.safe_load((ROOT / "bundles/common/cohorts.yaml").read_text())
+COHORTS, MODALITIES = DATA["cohorts"], ["T1", "T1ce", "T2", "FLAIR"]
 BAD, FILE = "BraTS2021_00003", "'{case}_t1ce.nii.gz'"
 # what is said of each fault; the mend stands in it
 UNUSABLE = {
@@ -108,8 +108,8 @@ def test_a_fault_makes_its_case_alone_unusable_and_is_told_with_file_and_mend(ki
 def test_what_is_left_beside_a_fault_is_used(kind, data):
     plant(kind, files_of(data))
     cases, left_out = find_cases(str(data), COHORTS["brats2021"], MODALITIES)
-    checks = CaseCheck("brats2021", COHORTS, BRATS["usual"]["classes"], MODALITIES)
-    arguments = {"regions": BRATS["usual"]["regions"], "dataset_dir": str(data), "output_dir": str(data.parent / "out")}
+    checks = CaseCheck("brats2021", COHORTS, DATA["usual"]["classes"], MODALITIES)
+    arguments = {"regions": DATA["usual"]["regions"], "dataset_dir": str(data), "output_dir": str(data.parent / "out")}
     parts = usable({"train": cases}, left_out, checks, strict=False, **arguments)
     assert [case["case"] for case in parts["train"]] == [f"BraTS2021_0000{index}" for index in (0, 1, 2, 4, 5)]
     with pytest.raises(InputError, match=rf"strict is true and 1 cases cannot be used:\n  {BAD}: "):
@@ -245,7 +245,7 @@ def test_files_named_as_another_cohort_are_told_with_its_name(patients):
 def test_what_did_not_change_is_not_read_again(data, monkeypatch):
     checked(data)
     checks = CaseCheck(
-        "brats2021", COHORTS, BRATS["usual"]["classes"], MODALITIES, str(data.parent / "out" / "check.json")
+        "brats2021", COHORTS, DATA["usual"]["classes"], MODALITIES, str(data.parent / "out" / "check.json")
     )
     cases, _ = find_cases(str(data), COHORTS["brats2021"], MODALITIES)
     read = []

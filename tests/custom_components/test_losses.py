@@ -8,6 +8,8 @@ from monai.losses import DiceLoss, TverskyLoss
 from custom_components.losses import BlobLoss, ComponentDiceBCELoss, DiceBCELoss, FocalTverskyLoss, WeightedSum
 from tests.conftest import ROOT
 
+LAYERS = ("cohorts", "brats", "network", "train", "losses")
+
 
 def target(spatial_dims=3, regions=3):
     return (torch.rand(2, regions, *(6, 5, 4)[:spatial_dims], generator=torch.Generator().manual_seed(0)) > 0.7).float()
@@ -128,9 +130,11 @@ NAMED = [(name, kind) for name in NAMES for kind in ("regions", "classes") if ON
 
 def named(name, kind):
     parser = ConfigParser()
-    parser.read_config([str(ROOT / f"bundles/common/{layer}.yaml") for layer in ("brats", "train", "losses")])
+    parser.read_config(
+        [str(ROOT / f"bundles/common/{layer}.yaml") for layer in ("cohorts", "brats", "network", "train", "losses")]
+    )
     weights = [1.0, 2.0, 3.0, 4.0][: 3 if kind == "regions" else 4]
-    parser.update({"output": f"@outputs::{kind}", "channel_weights": weights, "usable": {"train": []}})
+    parser.update({"head": f"@heads::{kind}", "channel_weights": weights, "usable": {"train": []}})
     return parser.get_parsed_content(f"losses::{name}")
 
 
@@ -153,8 +157,10 @@ def test_a_named_loss_falls_with_the_error_and_is_finite_on_empty_targets(name, 
 
 def test_the_loss_follows_the_output_of_the_network():
     parser = ConfigParser()
-    parser.read_config([str(ROOT / f"bundles/common/{layer}.yaml") for layer in ("brats", "train", "losses")])
+    parser.read_config(
+        [str(ROOT / f"bundles/common/{layer}.yaml") for layer in ("cohorts", "brats", "network", "train", "losses")]
+    )
     assert type(parser.get_parsed_content("loss")).__name__ == "DiceBCELoss"
-    parser.update({"output": "@outputs::classes"})
+    parser.update({"head": "@heads::classes"})
     parser.ref_resolver.reset()
     assert type(parser.get_parsed_content("loss")).__name__ == "DiceCELoss"

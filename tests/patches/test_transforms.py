@@ -140,6 +140,17 @@ def test_regions_with_a_channel_are_that_channel_and_others_the_sum_of_their_cla
     )
 
 
+def test_a_channel_without_classes_is_empty_and_belongs_to_no_region():
+    channels = {"background": ["background"], "unused": [], **{name: [name] for name in CLASSES[1:]}}
+    target = ToRegionsd("x", channels, CLASSES)({"x": label_map()})["x"]
+    assert target.shape == (5, 6, 5, 4) and target.dtype is torch.float32 and not target[1].any()
+    assert torch.equal(target.argmax(0), torch.tensor([0, 2, 3, 4])[label_map()[0].long()])
+    probabilities = torch.rand(5, 3, 2, 2).softmax(0)
+    regions = ChannelsToRegionsd("x", channels, REGIONS)({"x": probabilities})["x"]
+    expected = [probabilities[2] + probabilities[4], probabilities[2:].sum(0), probabilities[4]]
+    assert torch.allclose(regions, torch.stack(expected))
+
+
 @pytest.mark.parametrize("channels", [REGIONS, {name: [name] for name in CLASSES}])
 def test_a_target_of_regions_or_of_classes_becomes_the_same_regions(channels):
     target = ToRegionsd("x", channels, CLASSES)({"x": label_map()})["x"]

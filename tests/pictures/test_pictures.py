@@ -32,7 +32,7 @@ from tumour.pictures.drawing import (
 )
 from tumour.pictures.volumes import Task, Volumes, read_case
 
-BRATS = yaml.safe_load((ROOT / "bundles/common/brats.yaml").read_text())
+DATA = yaml.safe_load((ROOT / "bundles/common/cohorts.yaml").read_text())
 SHAPE = (13, 17, 11)
 # Machado, Oliveira & Fernandes (2009), severity 1, on linear RGB
 BLINDNESS = {
@@ -44,7 +44,7 @@ BLINDNESS = {
 
 
 def task(cohort="brats2021", modalities=("T1", "FLAIR")):
-    return Task(BRATS["cohorts"][cohort], modalities, BRATS["usual"]["classes"], BRATS["usual"]["regions"])
+    return Task(DATA["cohorts"][cohort], modalities, DATA["usual"]["classes"], DATA["usual"]["regions"])
 
 
 @pytest.fixture

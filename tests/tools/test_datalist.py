@@ -21,7 +21,7 @@ from tumour.cases.parts import find_cases, split
 from tumour.cases.parts import patients as parts_of
 from tumour.errors import InputError
 
-COHORTS = yaml.safe_load((ROOT / "bundles/common/brats.yaml").read_text())["cohorts"]
+COHORTS = yaml.safe_load((ROOT / "bundles/common/cohorts.yaml").read_text())["cohorts"]
 FOUR = ["T1", "T1ce", "T2", "FLAIR"]
 
 

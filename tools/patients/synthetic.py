@@ -116,7 +116,7 @@ def make_patients(
         cases: how many patients.
         size: edge of the volume in voxels of 1 mm, or its three edges; the brain is scaled to fill about 85 % of it.
         seed: with the index of a patient it decides all of that patient.
-        convention: one of the cohorts in bundles/common/brats.yaml.
+        convention: one of the cohorts in bundles/common/cohorts.yaml.
         lesions: how many each patient has.
         spacing: edge of a voxel in mm, or its three edges: the same head on another grid, as metastases' 0.86,0.86,1.5.
         missing: modality that the last patient lacks.

@@ -105,13 +105,13 @@ def metadata(bundle: str) -> dict[str, Any]:
 def with_channels(formats: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """The `network_data_format` of the metadata, with the channels and label values of a config."""
     parser = ConfigParser(copy.deepcopy(dict(config)))
-    names = ("modalities", "output", "label_values", "classes")
-    modalities, output, values, classes = (parser.get_parsed_content(name) for name in names)
+    names = ("modalities", "head", "label_values", "classes")
+    modalities, head, values, classes = (parser.get_parsed_content(name) for name in names)
     labels = {str(value): NAMED.get(name, name) for value, name in sorted(zip(values, classes, strict=True))}
     inputs = {"num_channels": len(modalities), "channel_def": {str(n): name for n, name in enumerate(modalities)}}
     of: dict[str, dict[str, dict[str, Any]]] = {
         "inputs": {"image": inputs},
-        "outputs": {"pred": {"num_channels": len(output["channels"]), "channel_def": labels}},
+        "outputs": {"pred": {"num_channels": len(head["channels"]), "channel_def": labels}},
         "post_processed_outputs": {"pred": {"value_range": [0, max(values)], "channel_def": labels}},
     }
     return {part: {name: told | of[part][name] for name, told in its.items()} for part, its in formats.items()}

@@ -126,7 +126,7 @@ class ToRegionsd(MapTransform):
 
     Args:
         keys: label maps whose values are positions in `classes`.
-        regions: class names of each region, by the region's name.
+        regions: class names of each region, by the region's name; a region without classes is empty.
         classes: class names, background first.
     """
 
@@ -144,7 +144,8 @@ class ToRegionsd(MapTransform):
         out = dict(data)
         for key in self.key_iterator(out):
             label = out[key]
-            regions = [reduce(or_, (label == value for value in members)) for members in self.members]
+            none = torch.zeros_like(label, dtype=torch.bool)
+            regions = [reduce(or_, (label == value for value in members), none) for members in self.members]
             out[key] = convert_to_tensor(torch.cat(regions), dtype=torch.float32, track_meta=False)
         return out
 
@@ -157,7 +158,7 @@ class ChannelsToRegionsd(MapTransform):
 
     Args:
         keys: probabilities, or a target of zeros and ones.
-        channels: class names of each channel, by its name.
+        channels: class names of each channel, by its name; a channel without classes belongs to no region.
         regions: class names of each region, by its name.
     """
 
@@ -171,7 +172,8 @@ class ChannelsToRegionsd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         sets = [set(names) for names in channels.values()]
         self.parts = [
-            [i for i, s in enumerate(sets) if s == set(names)] or [i for i, s in enumerate(sets) if s < set(names)]
+            [i for i, s in enumerate(sets) if s == set(names)]
+            or [i for i, s in enumerate(sets) if s and s < set(names)]
             for names in regions.values()
         ]
 
