@@ -34,8 +34,8 @@ CODE = custom_components tumour tools tests benchmarks
 GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data check train evaluate infer report watch table compare ablation recipes release verify export test \
-	smoke lint show benchmark clean
+.PHONY: help setup demo data check train evaluate infer report watch results table compare ablation recipes release verify export \
+	test smoke lint show benchmark clean
 
 help: ## print the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -84,6 +84,9 @@ report: setup ## a page of curves, scores and pictures of what lies in BUNDLE's 
 watch: setup ## follow the training of BUNDLE in a browser: curves, and a picture at every validation (RESULTS=folder)
 	.venv/bin/tensorboard --logdir $(RESULTS)/tensorboard --reload_interval 10
 
+results: setup ## write the scores of bundles/*/weights into the table of README.md
+	@$(PY) -m tools.results
+
 table: setup ## parameters and FLOPs of the four networks
 	@$(PY) -m tools.networks
 
@@ -122,7 +125,7 @@ benchmark: .venv/benchmark/ready ## measure speed beside peers (benchmarks/READM
 	touch $@
 
 release: setup ## pack all bundles, or BUNDLE, in the model zoo format into dist/ (WEIGHTS=model.pt, URL=if it stays out)
-	@$(PY) -m tools.release.pack $(GIVEN) --weights "$(WEIGHTS)" --url "$(URL)"
+	@$(PY) -m tools.release $(GIVEN) --weights "$(WEIGHTS)" --url "$(URL)"
 
 verify: setup ## check the zips of dist/ as the model zoo does (SCHEMA=a copy of the metadata schema, to stay offline)
 	@$(PY) -m tools.release.verify $(GIVEN) --schema "$(SCHEMA)"

@@ -25,11 +25,11 @@ SIDES = {"nibabel": "nibabel, each file once", "one": "check, one case at a time
 def side(name: str, cohort: str, folder: str) -> None:
     """One measurement, in a process of its own: prints seconds, and MB before and at the peak."""
     import nibabel as nib
-
-    from tools.cohorts import cohort_named, known_cohorts, modalities
     from tumour.cases.find import find_cases
     from tumour.checks.case import CaseCheck
     from tumour.checks.usable import examine
+
+    from tools.cohorts import cohort_named, known_cohorts, modalities
 
     own = cohort_named(cohort)
     cases = find_cases(folder, own, modalities()).complete

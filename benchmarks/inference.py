@@ -12,14 +12,14 @@ from pathlib import Path
 import fire
 import nibabel as nib
 import numpy as np
+from tumour.processes import cores
+from tumour.runs.precision import best_precision
 
 from benchmarks import nnunet, ours, results, zoo
 from benchmarks.machine import seconds_text
 from benchmarks.patients import cases_of, folder_with
 from benchmarks.sides import ratio_of, serve, take_turns
 from tools.cohorts import cohort_named
-from tumour.processes import cores
-from tumour.runs.precision import best_precision
 
 SIDES = {
     "ours": "ours (`unet3d`, size fast)",

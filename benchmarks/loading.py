@@ -17,13 +17,13 @@ import fire
 import numpy as np
 import torch
 from ignite.engine import Events
+from tumour.cases.case import Case
 
 from benchmarks import nnunet, ours, results, zoo
 from benchmarks.machine import seconds_text
 from benchmarks.patients import cases_of, folder_with
 from benchmarks.sides import ratio_of, serve, take_turns
 from tools.cohorts import cohort_named
-from tumour.cases.case import Case
 
 SIDES = {
     "ours": "ours",

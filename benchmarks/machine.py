@@ -14,7 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-
 from tumour.runs.precision import best_precision
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
+from tumour.cases.case import Case
 
 from benchmarks import ours
-from tumour.cases.case import Case
 
 WORK = str(Path(tempfile.gettempdir(), "benchmarks"))  # where it keeps what it prepares
 DATASET = "Dataset001_BraTS"

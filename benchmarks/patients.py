@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.cohorts import cohort_named, modalities
 from tumour.cases.case import Case
 from tumour.cases.find import find_cases
 from tumour.cases.parts import split
+
+from tools.cohorts import cohort_named, modalities
 
 TEST_SHARE = 0.2  # as in bundles/common/brats.yaml
 

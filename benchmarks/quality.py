@@ -28,16 +28,16 @@ import pandas as pd
 import torch
 from monai.data import DataLoader, list_data_collate
 from monai.utils import set_determinism
+from tumour.files import save_json
+from tumour.processes import cores
+from tumour.runs.precision import best_precision
+from tumour.scores.tables import interval_text, mean_interval
 
 from benchmarks import nnunet, results, zoo
 from benchmarks.patients import cases_of, folder_with, parts_of
 from tools import trials
 from tools.cohorts import cohort_named
 from tools.score import score
-from tumour.files import save_json
-from tumour.processes import cores
-from tumour.runs.precision import best_precision
-from tumour.scores.tables import interval_text, mean_interval
 
 SIDES = {
     "ours": "ours (`neuroseg3d`, defaults: 96³ patches)",

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.machine import machine
 from tumour.files import save_json, whole
+
+from benchmarks.machine import machine
 
 HERE = Path(__file__).parent
 ORDER = ["training_step", "loading", "inference", "start", "quality", "scaling", "score", "check"]

@@ -22,12 +22,12 @@ import surface_distance
 import torch
 from monai.metrics import DiceMetric, HausdorffDistanceMetric, SurfaceDiceMetric
 from scipy import ndimage
+from tumour.scores.challenges import CHALLENGES, NEIGHBOURS, case_scores
 
 from benchmarks import results
 from benchmarks.machine import interleaved, seconds_text
 from benchmarks.sides import ratio_of
 from tools.patients.phantom import SCATTERED, make_patient
-from tumour.scores.challenges import CHALLENGES, NEIGHBOURS, case_scores
 
 CLASSES = ["background", "necrotic", "oedema", "enhancing"]
 REGIONS = {"TC": ["necrotic", "enhancing"], "WT": ["necrotic", "oedema", "enhancing"], "ET": ["enhancing"]}

@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 
 import fire
+from tumour.processes import cores
 
 from benchmarks import nnunet, results, zoo
 from benchmarks.machine import seconds_text
 from benchmarks.patients import cases_of, folder_with
 from benchmarks.sides import ratio_of
 from tools.cohorts import cohort_named
-from tumour.processes import cores
 
 SIDES = {
     "ours": "ours (`run training`, cache on the disk)",

@@ -12,14 +12,14 @@ from typing import Any
 import fire
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from tumour.processes import cores
+from tumour.runs.precision import best_precision
 
 from benchmarks import nnunet, ours, results, zoo
 from benchmarks.machine import seconds_text
 from benchmarks.patients import cases_of
 from benchmarks.sides import ratio_of, serve, take_turns
 from tools.cohorts import cohort_named
-from tumour.processes import cores
-from tumour.runs.precision import best_precision
 
 SIDES = {
     "ours-equal": "ours (`unet3d`), nnU-Net's size",

@@ -28,7 +28,6 @@ from monai.transforms import (
     RandShiftIntensityd,
     RandSpatialCropd,
 )
-
 from tumour.cases.case import Case
 
 WINDOW = (240, 240, 160)

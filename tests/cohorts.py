@@ -1,8 +1,9 @@
 """Cohorts and cases for tests."""
 
-from tools.cohorts import known_cohorts
 from tumour.cases.case import Case
 from tumour.cohort import Cohort
+
+from tools.cohorts import known_cohorts
 
 COHORTS = known_cohorts()
 FOUR = ["T1", "T1ce", "T2", "FLAIR"]

@@ -10,14 +10,14 @@ from __future__ import annotations
 import sys
 
 import fire
-
-from tools.cohorts import cohort_named, known_cohorts, modalities
 from tumour.cases.find import find_cases
 from tumour.checks.case import CaseCheck
 from tumour.checks.label import contradiction
 from tumour.checks.table import Report
 from tumour.checks.usable import examine
 from tumour.errors import InputError
+
+from tools.cohorts import cohort_named, known_cohorts, modalities
 
 
 def check(cohort: str, dataset_dir: str, output: str = "check", workers: int | None = None) -> int:

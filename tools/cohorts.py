@@ -6,7 +6,6 @@ from functools import cache
 from pathlib import Path
 
 import yaml
-
 from tumour.cohort import Cohort, read_cohorts
 from tumour.errors import one_of
 

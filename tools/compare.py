@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.stats import wilcoxon
-
 from tumour.errors import InputError, command_line
 from tumour.scores.tables import mean_interval
 

@@ -9,12 +9,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tools.cohorts import cohort_named, known_cohorts, modalities
 from tumour.cases.case import Case
 from tumour.cases.find import find_cases
 from tumour.cases.parts import FOLDS, split
 from tumour.errors import command_line
 from tumour.files import save_json
+
+from tools.cohorts import cohort_named, known_cohorts, modalities
 
 
 def datalist(

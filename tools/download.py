@@ -9,7 +9,6 @@ from pathlib import Path
 
 from monai.apps import DecathlonDataset, download_and_extract
 from monai.apps.utils import HashCheckError
-
 from tumour.errors import InputError, command_line
 
 TASK = "Task01_BrainTumour"

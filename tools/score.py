@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
-
-from tools.cohorts import cohort_named
 from tumour.cases.folder import nifti_files
 from tumour.cohort import LABEL, Cohort
 from tumour.errors import InputError, command_line, one_of
@@ -23,6 +21,8 @@ from tumour.scans.readers import read_classes
 from tumour.scores.challenges import CHALLENGES, score_case
 from tumour.scores.metrics import Row
 from tumour.scores.tables import table, write_scores
+
+from tools.cohorts import cohort_named
 
 
 def label_files(folder: str, cohort: Cohort, bare: bool) -> dict[str, Path]:

@@ -8,7 +8,6 @@ from pathlib import Path
 import fire
 import yaml
 from monai.bundle import ConfigParser
-
 from tumour.runs.layers import layers, merge
 
 

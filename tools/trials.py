@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from tumour.errors import InputError, command_line, one_of
+from tumour.files import save_json, whole
+from tumour.scores.tables import interval_text, mean_interval
 
 from tools.compare import differences, read_run, significance
 from tools.networks import cost
 from tools.show import merged
-from tumour.errors import InputError, command_line, one_of
-from tumour.files import save_json, whole
-from tumour.scores.tables import interval_text, mean_interval
 
 OVER = {  # what can be compared within a bundle: its id and the values
     "attention": ("network_def::network::attention", ["spatial", "channel", "cbam", "none"]),

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
 from tumour.errors import InputError
 
 ENDINGS = (".nii.gz", ".nii")

@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 from monai.bundle import ConfigParser
+from tumour.runs.layers import given, layers
 
 from tests.conftest import BUNDLES, ROOT
-from tumour.runs.layers import given, layers
 
 
 def words(target, **variables):

@@ -15,11 +15,11 @@ import yaml
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from scipy import ndimage
+from tumour.cases.parts import find_cases
+from tumour.patches.transforms import ToRegionsd
 
 from tests.conftest import BUNDLES, CONVENTIONS, REAL, ROOT, arguments, run, succeed
 from tools.patients.synthetic import make_patients
-from tumour.cases.parts import find_cases
-from tumour.patches.transforms import ToRegionsd
 
 COHORTS = yaml.safe_load((ROOT / "bundles/common/cohorts.yaml").read_text())["cohorts"]
 FOUR = ["T1", "T1ce", "T2", "FLAIR"]

@@ -5,13 +5,13 @@ import shutil
 
 import pytest
 import torch
+from tumour.runs.checkpoints import fill, read_checkpoint, settings_of
+from tumour.scores.evaluation import scores_of
 
 from tests.conftest import BUNDLES, ROOT, succeed
 from tools.patients.synthetic import make_patients
 from tools.release.pack import LARGE
 from tools.show import merged
-from tumour.runs.checkpoints import fill, read_checkpoint, settings_of
-from tumour.scores.evaluation import scores_of
 
 SHIPPED = sorted(path.parent.name for path in ROOT.glob("bundles/*/weights"))
 shipped = pytest.mark.parametrize("bundle", SHIPPED)

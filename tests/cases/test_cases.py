@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import yaml
-
-from tests.cohorts import COHORTS, FOUR, people
-from tests.conftest import ROOT
 from tumour.cases.case import unique_names
 from tumour.cases.find import cases_to_use, find_cases, find_scans
 from tumour.cases.parts import not_seen, patients, split, used_for_selection
 from tumour.cohort import Cohort
 from tumour.errors import InputError
+
+from tests.cohorts import COHORTS, FOUR, people
+from tests.conftest import ROOT
 
 OWN = COHORTS["brats2021"]
 IN_ORDER = [f"{kind}.nii.gz" for kind in ("t1", "t1ce", "t2", "flair")]

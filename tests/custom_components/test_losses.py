@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from custom_components.losses import BlobLoss, ComponentDiceBCELoss, DiceBCELoss, FocalTverskyLoss, WeightedSum
 from monai.bundle import ConfigParser
 from monai.losses import DiceLoss, TverskyLoss
 
-from custom_components.losses import BlobLoss, ComponentDiceBCELoss, DiceBCELoss, FocalTverskyLoss, WeightedSum
 from tests.conftest import ROOT
 
 LAYERS = ("cohorts", "brats", "network", "train", "losses")

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-
-from tests.cohorts import REGIONS, glioma
-from tests.masks import cube, mask
 from tumour.errors import InputError
 from tumour.maps import fitting
 from tumour.maps.aftertreatment import DropSmallPiecesd, EmptySmallRegionsd, ThresholdRegionsd
 from tumour.maps.fitting import FitAfterTreatment
 from tumour.maps.regions import ToLabelMapd
+
+from tests.cohorts import REGIONS, glioma
+from tests.masks import cube, mask
 
 TC, WT, ET = range(3)
 HALF = torch.tensor([0.5, 1, 1, 1]).diag()  # voxels of half a mm³

@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 import torch
-
-from tests.cohorts import CLASSES, REGIONS, glioma
 from tumour.maps.regions import ToLabelMapd
 from tumour.patches.transforms import (
     ChannelsToRegionsd,
@@ -13,6 +11,8 @@ from tumour.patches.transforms import (
 )
 from tumour.runs.inferers import MirrorInferer
 from tumour.runs.precision import MixedPrecision
+
+from tests.cohorts import CLASSES, REGIONS, glioma
 
 
 def label_map():

@@ -2,11 +2,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-
-from tests.cohorts import CLASSES, REGIONS, glioma
 from tumour.cases.case import Case
 from tumour.errors import InputError
 from tumour.patches.class_weights import channel_weights
+
+from tests.cohorts import CLASSES, REGIONS, glioma
 
 
 def test_weights_are_the_inverse_of_how_often_a_channel_is_in_the_labels(tmp_path):

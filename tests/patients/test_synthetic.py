@@ -12,15 +12,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
+from tumour.cases.find import find_cases
+from tumour.errors import InputError
 
-from tools import conventions
+from tests.cohorts import COHORTS
 from tools.patients import synthetic
 from tools.patients.phantom import NOT_ENHANCING, SCATTERED, SIGNAL, TISSUES, make_patient, scan
 from tools.patients.synthetic import AXES, make_patients, with_cavity
-from tumour.cases.parts import find_cases
-from tumour.errors import InputError
 
-COHORTS = conventions.task()["cohorts"]
 MODALITIES = ["T1", "T1ce", "T2", "FLAIR"]
 NECROTIC, OEDEMA, ENHANCING = 1, 2, 3
 SHAPE = (38, 44, 36)
@@ -48,10 +47,10 @@ def in_world(path: str, cohort: Mapping[str, Any], name: str) -> nib.Nifti1Image
     data = np.asanyarray(image.dataobj)
     if name == "label":
         position = np.full(256, -1)
-        position[cohort["label_values"]] = range(len(cohort["label_values"]))
+        position[list(cohort.label_values)] = range(len(cohort.label_values))
         data = position[data]
     elif data.ndim == 4:
-        data = data[..., cohort["channels"].index(name)]
+        data = data[..., cohort.channels.index(name)]
     return nib.as_closest_canonical(nib.Nifti1Image(data.astype(np.int16), image.affine))
 
 
@@ -70,33 +69,32 @@ def healthy_tissue(images: Mapping[str, np.ndarray], label: np.ndarray) -> dict[
 # Files
 @pytest.mark.parametrize("convention", COHORTS)
 def test_every_case_is_found_with_its_label_and_a_patient_of_its_own(written, convention):
-    cases, notes = find_cases(str(written(convention)), COHORTS[convention], MODALITIES)
-    assert notes == [] and len(cases) == 3
-    assert all("label" in case for case in cases) and len({case["patient"] for case in cases}) == 3
+    found = find_cases(str(written(convention)), COHORTS[convention], MODALITIES)
+    cases, notes = found.complete, found.left_out
+    assert not notes and len(cases) == 3
+    assert all(case.label for case in cases) and len({case.patient for case in cases}) == 3
     values = np.unique(np.asanyarray(nib.load(cases[0]["label"]).dataobj))
-    assert sorted(COHORTS[convention]["label_values"]) == values.tolist()
+    assert sorted(COHORTS[convention].label_values) == values.tolist()
 
 
 @pytest.mark.parametrize("convention", COHORTS)
 def test_a_convention_without_a_case_name_of_its_own_works_too(tmp_path, monkeypatch, convention):
     monkeypatch.delitem(synthetic.CASES, convention)
     make_patients(tmp_path, cases=2, size=32, convention=convention)
-    cases, _ = find_cases(str(tmp_path), COHORTS[convention], MODALITIES)
-    assert len({case["patient"] for case in cases if "label" in case}) == 2
+    cases = find_cases(str(tmp_path), COHORTS[convention], MODALITIES).complete
+    assert len({case.patient for case in cases if case.label}) == 2
 
 
 @pytest.mark.parametrize("convention", COHORTS)
 def test_every_convention_holds_the_same_patient_in_world_space(written, convention):
     cohort = COHORTS[convention]
-    (case, *_), _ = find_cases(str(written(convention)), cohort, MODALITIES)
+    case = find_cases(str(written(convention)), cohort, MODALITIES).complete[0]
     images, label = make_patient(0, 0, SHAPE)
     label = with_cavity(label) if "RC" in cohort.get("regions", ()) else label
     affine = np.eye(4)
     affine[0, 3] = 1 - SHAPE[0]
-    paths = [case["image"]] * 4 if isinstance(case["image"], str) else case["image"]
-    for name, path, made in zip(
-        [*MODALITIES, "label"], [*paths, case["label"]], [*images.values(), label], strict=True
-    ):
+    paths = case.images * 4 if cohort.channels else case.images
+    for name, path, made in zip([*MODALITIES, "label"], [*paths, case.label], [*images.values(), label], strict=True):
         image = in_world(path, cohort, name)
         assert np.array_equal(image.affine, affine) and np.array_equal(image.dataobj, made), name
     assert "".join(nib.aff2axcodes(nib.load(paths[0]).affine)) == AXES.get(convention, "LPS")
@@ -104,14 +102,14 @@ def test_every_convention_holds_the_same_patient_in_world_space(written, convent
 
 def test_2021_and_2023_differ_in_the_value_of_enhancing_tumour_alone(written):
     old, new = (
-        find_cases(str(written(convention)), COHORTS[convention], MODALITIES)[0]
+        find_cases(str(written(convention)), COHORTS[convention], MODALITIES).complete
         for convention in ("brats2021", "brats2023_gli")
     )
     for before, after in zip(old, new, strict=True):
         for one, other in zip(before["image"], after["image"], strict=True):
             assert np.array_equal(nib.load(one).dataobj, nib.load(other).dataobj)
             assert nib.load(one).get_data_dtype() == np.int16
-        values, others = (np.asanyarray(nib.load(case["label"]).dataobj) for case in (before, after))
+        values, others = (np.asanyarray(nib.load(case.label).dataobj) for case in (before, after))
         assert np.array_equal(np.where(values == 4, 3, values), others) and 3 not in values
 
 
@@ -257,9 +255,9 @@ def test_a_cavity_takes_half_of_the_necrosis_and_nothing_else():
 def test_another_grid_shows_the_same_head_in_world_space(tmp_path, convention):
     cohort, spacing = COHORTS[convention], (0.8, 0.9, 2.5)
     make_patients(tmp_path, cases=1, size=SHAPE, convention=convention, spacing=spacing)
-    (case, *_), _ = find_cases(str(tmp_path), cohort, MODALITIES)
+    case = find_cases(str(tmp_path), cohort, MODALITIES).complete[0]
     _, label = make_patient(0, 0, SHAPE)
-    stored = in_world(case["label"], cohort, "label")
+    stored = in_world(case.label, cohort, "label")
     assert np.allclose(nib.affines.voxel_sizes(stored.affine), spacing)
     volume, made = (np.asanyarray(stored.dataobj) > 0).sum() * np.prod(spacing), (label > 0).sum()
     assert volume == pytest.approx(made, rel=0.06)

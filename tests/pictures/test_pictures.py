@@ -12,10 +12,7 @@ import pytest
 import yaml
 from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion
-
-from tests.conftest import ROOT
-from tools.report.slides import columns, mosaic, painted, slides
-from tools.report.surfaces import mz3, surface, surfaces
+from tumour.cases.case import Case
 from tumour.errors import InputError
 from tumour.pictures.drawing import (
     COLOURS,
@@ -30,7 +27,11 @@ from tumour.pictures.drawing import (
     rgb,
     sweep,
 )
-from tumour.pictures.volumes import Task, Volumes, read_case
+from tumour.pictures.volumes import Volumes, read_case
+
+from tests.cohorts import COHORTS
+from tools.report.slides import columns, mosaic, painted, slides
+from tools.report.surfaces import mz3, surface, surfaces
 
 DATA = yaml.safe_load((ROOT / "bundles/common/cohorts.yaml").read_text())
 SHAPE = (13, 17, 11)
@@ -43,8 +44,10 @@ BLINDNESS = {
 }
 
 
-def task(cohort="brats2021", modalities=("T1", "FLAIR")):
-    return Task(DATA["cohorts"][cohort], modalities, DATA["usual"]["classes"], DATA["usual"]["regions"])
+def masks_of(label):
+    """The regions, the largest first, as pictures draw them."""
+    masks = COHORTS["brats2021"].masks(label)
+    return {region: masks[region] for region in ("WT", "TC", "ET")}
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ def volumes():
     images = {name: rng.integers(8, 255, SHAPE, dtype=np.uint8) for name in ("T1", "FLAIR")}
     label = np.zeros(SHAPE, np.uint8)
     label[3:9, 4:11, 2:8], label[5:8, 5:9, 4:7], label[6, 6:8, 5] = 2, 3, 1
-    masks = {kind: task().masks(np.roll(label, by, axis=1)) for kind, by in (("reference", 0), ("prediction", 2))}
+    masks = {kind: masks_of(np.roll(label, by, axis=1)) for kind, by in (("reference", 0), ("prediction", 2))}
     return Volumes("case", images, masks, np.diag([1.0, 1, 1, 1]))
 
 
@@ -69,8 +72,8 @@ def test_a_case_is_drawn_alike_in_whatever_order_its_file_is_stored(axcodes, tmp
     for name, data in {"t1": array, "flair": array * 2, "seg": label}.items():
         paths[name] = tmp_path / f"{name}.nii.gz"
         nib.save(nib.Nifti1Image(data, np.diag([1.0, 1, 2, 1])).as_reoriented(to), paths[name])
-    case = {"case": "a", "image": [str(paths["t1"]), str(paths["flair"])], "label": str(paths["seg"])}
-    read = read_case(case, None, task())
+    case = Case("a", "a", (str(paths["t1"]), str(paths["flair"])), ("T1", "FLAIR"), str(paths["seg"]))
+    read = read_case(case, None, COHORTS["brats2021"], ["T1", "FLAIR"])
     assert nib.aff2axcodes(read.affine) == ("R", "A", "S") and list(read.spacing) == [1, 1, 2]
     corner = np.argwhere(read.masks["reference"]["ET"]).min(axis=0)
     assert nib.affines.apply_affine(read.affine, corner).tolist() == [8, 12, 6]  # mm, as in the RAS file
@@ -220,6 +223,8 @@ def test_an_mz3_file_holds_triangles_then_corners():
 def test_a_label_map_on_another_grid_is_refused_in_one_sentence(tmp_path):
     for name, shape in (("t1", SHAPE), ("p", (9, 9, 9))):
         nib.save(nib.Nifti1Image(np.ones(shape, np.uint8), np.eye(4)), tmp_path / f"{name}.nii.gz")
-    case = {"case": "a", "image": [str(tmp_path / "t1.nii.gz")]}
-    with pytest.raises(InputError, match=r"^a: '.*p\.nii\.gz' is not on the grid of '.*t1\.nii\.gz'"):
-        read_case(case, str(tmp_path / "p.nii.gz"), task(modalities=["T1"]))
+    case = Case("a", "a", (str(tmp_path / "t1.nii.gz"),), ("T1",))
+    with pytest.raises(
+        InputError, match=r"^a: '.*p\.nii\.gz' has the shape \(9, 9, 9\), '.*t1\.nii\.gz' \(13, 17, 11\)"
+    ):
+        read_case(case, str(tmp_path / "p.nii.gz"), COHORTS["brats2021"], ["T1"])

@@ -8,12 +8,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
+from tumour.cases.parts import find_cases
+from tumour.pictures.drawing import COLOURS, rgb
 
 from tests.conftest import REAL
 from tests.pictures.test_pictures import task
 from tests.report.test_report import FOUR, predict, report, whole  # noqa: F401 (a fixture)
-from tumour.cases.parts import find_cases
-from tumour.pictures.drawing import COLOURS, rgb
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
 SOFTWARE = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]  # WebGL without a GPU

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import asdict
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
@@ -10,16 +11,16 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from tumour.cases.find import find_cases
+from tumour.errors import InputError
+from tumour.files import save_json
 
-from tests.pictures.test_pictures import task
+from tests.cohorts import COHORTS, FOUR
 from tools.report.charts import curves, svg
 from tools.report.report import PAGE, write_report
 from tools.score import score
-from tumour.cases.parts import find_cases
-from tumour.errors import InputError
 
 METRICS = [f"{part}_{m}_{r}" for part in ("train", "validate") for m in ("dice", "iou") for r in ("TC", "WT", "ET")]
-FOUR = ("T1", "T1ce", "T2", "FLAIR")
 
 
 def training_log(epochs=3, best=2):
@@ -33,13 +34,21 @@ def training_log(epochs=3, best=2):
     return pd.DataFrame(rows)
 
 
+def record(folder, cases=(), left_out=(), name="inferring", **more):
+    """What a run records of its cases."""
+    content = {"run": name, "started": "2026-01-01 10:00", **more, "cases": [case.record() for case in cases]}
+    content["left_out"] = [asdict(each) for each in left_out]
+    save_json(content, folder / "runs" / f"{name}.json")
+
+
 def report(data, folder, cohort="brats2021"):
     """The report of what lies in `folder`, as text."""
+    found = find_cases(str(data), COHORTS[cohort], FOUR)
+    record(folder, found.complete, found.left_out)
     write_report(
         bundle="resunet",
-        cohort=cohort,
-        find=lambda: find_cases(str(data), task(cohort).convention, FOUR),
-        task=task(cohort, FOUR),
+        cohort=COHORTS[cohort],
+        modalities=FOUR,
         output_dir=str(folder),
         ckpt_dir=str(folder),
         scores=str(folder / "scores"),
@@ -52,10 +61,10 @@ def report(data, folder, cohort="brats2021"):
 def predict(data, folder, cases=6):
     """Label maps that are the references, moved further in every case: the first is perfect."""
     (folder / "segmentations").mkdir(parents=True)
-    for shift, case in enumerate(find_cases(str(data), task().convention, FOUR)[0][:cases]):
-        label = nib.load(case["label"])
+    for shift, case in enumerate(find_cases(str(data), COHORTS["brats2021"], FOUR).complete[:cases]):
+        label = nib.load(case.label)
         moved = np.roll(np.asarray(label.dataobj), 2 * shift, axis=0)
-        nib.save(nib.Nifti1Image(moved, label.affine), folder / "segmentations" / f"{case['case']}.nii.gz")
+        nib.save(nib.Nifti1Image(moved, label.affine), folder / "segmentations" / f"{case.name}.nii.gz")
 
 
 @pytest.fixture(scope="module")

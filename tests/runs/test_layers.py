@@ -4,9 +4,9 @@ import json
 
 import pytest
 from monai.bundle import ConfigParser
+from tumour.runs.layers import config_of, departures
 
 from tests.conftest import ROOT
-from tumour.runs.layers import config_of, departures
 
 BUNDLE = "bundles/neuroseg3d/args.yaml"
 RECIPE = "bundles/common/recipes/neuroseg3d_brats2021.yaml"

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import torch
 from monai.bundle import ConfigParser
-
-from tests.conftest import BUNDLES, ROOT, arguments, succeed
 from tumour import processes as parallel
 from tumour.errors import InputError
+
+from tests.conftest import BUNDLES, ROOT, arguments, succeed
 
 
 def start(run_id, overlay, *args, **settings):

@@ -4,7 +4,6 @@ import random
 
 import numpy as np
 import torch
-
 from tumour.runs import seeding
 from tumour.runs.seeding import seed_everything
 

@@ -9,10 +9,10 @@ import pytest
 from monai.bundle import ConfigParser
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-from tests.conftest import BUNDLES, succeed
 from tumour.pictures.drawing import COLOURS, rgb
 from tumour.scores.evaluation import scores_of
+
+from tests.conftest import BUNDLES, succeed
 
 
 @pytest.fixture(scope="module")

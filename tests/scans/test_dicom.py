@@ -7,16 +7,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-
-from tests.bundles.test_run import parser_of
-from tests.cohorts import COHORTS, FOUR
-from tests.conftest import BUNDLES, run, succeed
 from tumour.cases.find import find_cases
 from tumour.cases.series import series_cases
 from tumour.checks.case import CaseCheck
 from tumour.errors import InputError
 from tumour.scans.readers import read_scan
 from tumour.scans.series import read_series
+
+from tests.bundles.test_run import parser_of
+from tests.cohorts import COHORTS, FOUR
+from tests.conftest import BUNDLES, run, succeed
 
 NAMES = {"T1": ["t1"], "T1ce": ["t1ce"], "T2": ["t2"], "FLAIR": ["flair"]}
 

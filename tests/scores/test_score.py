@@ -9,13 +9,13 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from tumour.errors import InputError
+from tumour.scores.challenges import score_case
+from tumour.scores.tables import mean_interval, table, write_scores
 
 from tests.cohorts import glioma
 from tools import score as module
 from tools.score import score
-from tumour.errors import InputError
-from tumour.scores.challenges import score_case
-from tumour.scores.tables import mean_interval, table, write_scores
 
 SHAPE = (12, 11, 10)
 CASES = ["BraTS-MET-00001-000", "BraTS-MET-00002-000", "BraTS-MET-00003-000"]

@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from tumour.errors import InputError
 
 from tools import compare as module
 from tools.compare import compare, differences, significance
-from tumour.errors import InputError
 
 REGIONS = ["WT", "TC"]
 

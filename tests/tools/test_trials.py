@@ -4,10 +4,10 @@ import json
 
 import pandas as pd
 import pytest
+from tumour.errors import InputError
 
 from tests.conftest import BUNDLES, ROOT
 from tools import trials
-from tumour.errors import InputError
 
 TINY = {
     "patch_size": [32, 32, 32],

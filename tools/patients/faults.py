@@ -10,7 +10,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
-
 from tumour.errors import one_of
 
 Files = Mapping[str, Path]  # of a case, by modality, and `label`

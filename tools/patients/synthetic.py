@@ -13,13 +13,13 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
+from tumour.cohort import Cohort
+from tumour.errors import InputError, command_line, one_of
+from tumour.files import whole
 
 from tools.cohorts import cohort_named
 from tools.patients.faults import KINDS, plant
 from tools.patients.phantom import SIGNAL, make_patient
-from tumour.cohort import Cohort
-from tumour.errors import InputError, command_line, one_of
-from tumour.files import whole
 
 CASES = {  # path below the output folder, given the index and the number that starts at 1
     "brats2018": "HGG/Brats18_SYN_{index:03d}_1",

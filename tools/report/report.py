@@ -17,10 +17,6 @@ from ignite.engine import Engine, Events
 from jinja2 import Environment, FileSystemLoader
 from monai.utils import path_to_sqlite_uri
 from tqdm import tqdm
-
-from tools.report.charts import best_epoch, curves, save_curves, score_charts, svg
-from tools.report.results import Results
-from tools.report.slides import slides
 from tumour.cases.case import Case, LeftOut
 from tumour.cohort import Cohort
 from tumour.errors import InputError
@@ -28,6 +24,10 @@ from tumour.files import whole
 from tumour.pictures.drawing import ERRORS, LEGEND, NAMES, background, colours_of, outlined, sheet, sweep, write_image
 from tumour.pictures.volumes import read_case
 from tumour.processes import cores
+
+from tools.report.charts import best_epoch, curves, save_curves, score_charts, svg
+from tools.report.results import Results
+from tools.report.slides import slides
 
 PAGE = Path(__file__).with_name("page")
 VIEWER = "_assets/js/niivue.umd.js"  # in nilearn

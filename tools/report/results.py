@@ -10,10 +10,10 @@ from statistics import fmean
 from typing import Any
 
 import pandas as pd
-
-from tools.report.charts import best_epoch
 from tumour.cases.case import Case, LeftOut
 from tumour.scores.tables import SHOWN
+
+from tools.report.charts import best_epoch
 
 
 @dataclass(frozen=True)

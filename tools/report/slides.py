@@ -18,10 +18,10 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-
-from tools.report.surfaces import surfaces
 from tumour.pictures.drawing import colours_of, cut, errors, grid_of, outlines, planes
 from tumour.pictures.volumes import Volumes
+
+from tools.report.surfaces import surfaces
 
 QUALITY = 25  # of WebP: noise is smoothed, tumour borders stay, and 20 patients of BraTS take less than 30 MB
 ENLARGED = 2  # pixels of an outline a voxel edge

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes, gaussian_filter
 from skimage.measure import block_reduce, marching_cubes
-
 from tumour.pictures.volumes import Mask, Volumes
 
 Corners = NDArray[np.float32]

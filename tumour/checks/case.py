@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from tumour.cases.case import Case, LeftOut
 from tumour.checks import label as label_check
 from tumour.cohort import LABEL, Cohort

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from scipy import ndimage
-
 from tumour.cohort import Cohort
 from tumour.scans.grid import Mask, Scan
 

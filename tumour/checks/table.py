@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-
 from tumour.cases.case import LeftOut
 from tumour.checks.case import Finding
 from tumour.files import whole

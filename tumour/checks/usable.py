@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any
 
 from tqdm import tqdm
-
 from tumour.cases.case import Case, LeftOut
 from tumour.cases.parts import Parts, patients
 from tumour.checks.case import CaseCheck, Finding

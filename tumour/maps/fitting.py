@@ -16,7 +16,6 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 from numpy.typing import NDArray
 from scipy import ndimage
-
 from tumour.cohort import Cohort
 from tumour.errors import InputError
 from tumour.files import save_json

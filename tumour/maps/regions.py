@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
-
 from tumour.cohort import Cohort
 
 

@@ -9,7 +9,6 @@ import nibabel as nib
 import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
-
 from tumour.errors import InputError
 from tumour.files import whole
 from tumour.scans.nifti import read_header

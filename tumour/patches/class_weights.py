@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm import tqdm
-
 from tumour.cases.case import Case, item_of
 from tumour.cohort import Cohort
 from tumour.errors import InputError

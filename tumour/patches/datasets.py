@@ -13,7 +13,6 @@ from monai.data import CacheDataset, Dataset, PersistentDataset, pickle_hashing
 from monai.data.utils import worker_init_fn
 from monai.transforms import Compose, Transform
 from torch.utils.data import IterableDataset, RandomSampler
-
 from tumour.cases.case import Case, LeftOut, item_of
 from tumour.checks.case import CaseCheck
 from tumour.checks.usable import examine, refuse

@@ -10,7 +10,6 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform, Spacingd
 from monai.utils import convert_to_dst_type, convert_to_tensor
-
 from tumour.cohort import Cohort
 from tumour.errors import InputError
 

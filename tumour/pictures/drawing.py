@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
-
 from tumour.files import whole
 from tumour.pictures.volumes import Mask, Volumes
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
-
 from tumour.cases.case import Case
 from tumour.cohort import Cohort
 from tumour.errors import InputError

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
-
 from tumour.errors import InputError
 from tumour.files import save_json, whole
 from tumour.processes import gather, rank

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
-
 from tumour.files import save_json, whole
 from tumour.processes import gather, rank
 from tumour.runs.layers import config_of

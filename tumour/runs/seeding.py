@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from monai.utils import set_determinism
-
 from tumour.processes import rank
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from ignite.engine import Engine, Events
 from torch.utils.tensorboard import SummaryWriter
-
 from tumour.pictures.drawing import outlined
 from tumour.pictures.volumes import Volumes, to_bytes
 from tumour.processes import rank

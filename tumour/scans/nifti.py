@@ -10,7 +10,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
-
 from tumour.errors import InputError
 
 AGAIN = "download it again"

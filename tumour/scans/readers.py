@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
-
 from tumour.cohort import Cohort
 from tumour.errors import InputError
 from tumour.processes import cores

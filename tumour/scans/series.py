@@ -9,7 +9,6 @@ import numpy as np
 from monai.data import ITKReader
 from monai.utils import MetaKeys
 from numpy.typing import NDArray
-
 from tumour.errors import InputError
 
 

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 # scipy: numbers components. Not connected-components-3d: the same components, one dependency more. Not panoptica: it
 # matches lesions one to one or by overlap, the challenges match many to many after dilation.
 from scipy import ndimage
-
 from tumour.cohort import Cohort
 from tumour.errors import one_of
 from tumour.scans.grid import Mask, bounding_box

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from ignite.engine import Engine, Events
-
 from tumour.cohort import Cohort
 from tumour.errors import InputError
 from tumour.files import save_json

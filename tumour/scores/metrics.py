@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 # scipy: finds neighbours. Not surface-distance: its HD95 is the one wanted, but from dense distance maps, most of the
 # 24-42 s that the organisers' program takes for a case.
 from scipy.spatial import KDTree
-
 from tumour.scans.grid import Mask, bounding_box
 
 Row = dict[str, Any]
