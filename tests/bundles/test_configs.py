@@ -168,5 +168,5 @@ def test_an_unknown_size_or_cohort_is_told_with_the_names_there_are():
         parser = merged(args_file(BUNDLES[0]))
         parser[setting] = "huge"
         with pytest.raises(Exception) as error:
-            parser.get_parsed_content("convention" if setting == "cohort" else "network_shape")
+            parser.get_parsed_content("cohort_def" if setting == "cohort" else "network_shape")
         assert re.search(f"{setting} must be one of {names}; it is 'huge'", str(error.getrepr()))

@@ -15,7 +15,7 @@ import yaml
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from scipy import ndimage
-from tumour.cases.parts import find_cases
+from tumour.cases.find import find_cases
 from tumour.patches.transforms import ToRegionsd
 
 from tests.conftest import BUNDLES, CONVENTIONS, REAL, ROOT, arguments, run, succeed

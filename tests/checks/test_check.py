@@ -24,15 +24,13 @@ from tools.check import check
 from tools.patients.faults import KINDS, plant
 from tools.patients.synthetic import make_patients
 
-DATA = yaml.safe_load((ROOT / "bundles/common/cohorts.yaml").read_text())
-COHORTS, FOUR = DATA["cohorts"], ["T1", "T1ce", "T2", "FLAIR"]
 BAD, FILE = "BraTS2021_00003", "'{case}_t1ce.nii.gz'"
 # what is said of each fault; the mend stands in it
 UNUSABLE = {
     "absent": "_t1ce.nii.gz is not there; add it",
     "empty": "is empty; download it again",
     "half": "is cut short or damaged .*; download it again",
-    "flipped_byte": "does not fit its checksum.*; download it again",
+    "flipped_byte": "does not match its checksum.*; download it again",
     "web_page": "is a web page, not a scan; download it again, logged in",
     "lfs_pointer": "is a Git LFS pointer.*; fetch it with 'git lfs pull'",
     "annex_pointer": "is a git-annex pointer.*; fetch it with 'git annex get'",
@@ -119,7 +117,7 @@ def test_the_other_cases_are_used_and_strict_stops(kind, data):
     assert sorted(used) == [f"BraTS2021_0000{index}" for index in (0, 1, 2, 4, 5)]
     assert [each.case for each in parts.left_out] == [BAD]
     with pytest.raises(InputError, match=rf"strict is true and 1 cases cannot be used:\n  {BAD}: "):
-        usable(strict=True).train
+        assert usable(strict=True).train
 
 
 @pytest.mark.parametrize("kind", NOTES)
@@ -276,8 +274,8 @@ def test_files_named_as_another_cohort_are_told_with_its_name(patients):
 # The record, the command and the runs
 def test_what_did_not_change_is_not_read_again(data, monkeypatch):
     checked(data)
-    checks = CaseCheck("brats2021", COHORTS, DATA["usual"]["classes"], FOUR, str(data.parent / "out" / "check.json"))
-    cases, _ = find_cases(str(data), COHORTS["brats2021"], FOUR)
+    checks = CaseCheck(COHORTS["brats2021"], COHORTS, FOUR, str(data.parent / "out" / "check.json"))
+    cases = find_cases(str(data), COHORTS["brats2021"], FOUR).complete
     read = []
     monkeypatch.setattr("tumour.checks.case.read_scan", lambda path: read.append(path))
     assert all(finding.status == "good" for finding in examine(cases, checks)) and read == []

@@ -134,7 +134,7 @@ def named(name, kind):
         [str(ROOT / f"bundles/common/{layer}.yaml") for layer in ("cohorts", "brats", "network", "train", "losses")]
     )
     weights = [1.0, 2.0, 3.0, 4.0][: 3 if kind == "regions" else 4]
-    parser.update({"head": f"@heads::{kind}", "channel_weights": weights, "usable": {"train": []}})
+    parser.update({"head": f"@heads::{kind}", "channel_weights": weights, "train::dataset::data": []})
     return parser.get_parsed_content(f"losses::{name}")
 
 

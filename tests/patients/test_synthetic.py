@@ -73,7 +73,7 @@ def test_every_case_is_found_with_its_label_and_a_patient_of_its_own(written, co
     cases, notes = found.complete, found.left_out
     assert not notes and len(cases) == 3
     assert all(case.label for case in cases) and len({case.patient for case in cases}) == 3
-    values = np.unique(np.asanyarray(nib.load(cases[0]["label"]).dataobj))
+    values = np.unique(np.asanyarray(nib.load(cases[0].label).dataobj))
     assert sorted(COHORTS[convention].label_values) == values.tolist()
 
 
@@ -90,7 +90,7 @@ def test_every_convention_holds_the_same_patient_in_world_space(written, convent
     cohort = COHORTS[convention]
     case = find_cases(str(written(convention)), cohort, MODALITIES).complete[0]
     images, label = make_patient(0, 0, SHAPE)
-    label = with_cavity(label) if "RC" in cohort.get("regions", ()) else label
+    label = with_cavity(label) if "RC" in cohort.regions else label
     affine = np.eye(4)
     affine[0, 3] = 1 - SHAPE[0]
     paths = case.images * 4 if cohort.channels else case.images
@@ -106,7 +106,7 @@ def test_2021_and_2023_differ_in_the_value_of_enhancing_tumour_alone(written):
         for convention in ("brats2021", "brats2023_gli")
     )
     for before, after in zip(old, new, strict=True):
-        for one, other in zip(before["image"], after["image"], strict=True):
+        for one, other in zip(before.images, after.images, strict=True):
             assert np.array_equal(nib.load(one).dataobj, nib.load(other).dataobj)
             assert nib.load(one).get_data_dtype() == np.int16
         values, others = (np.asanyarray(nib.load(case.label).dataobj) for case in (before, after))

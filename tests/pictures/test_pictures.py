@@ -9,7 +9,6 @@ import struct
 import nibabel as nib
 import numpy as np
 import pytest
-import yaml
 from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion
 from tumour.cases.case import Case
@@ -33,7 +32,6 @@ from tests.cohorts import COHORTS
 from tools.report.slides import columns, mosaic, painted, slides
 from tools.report.surfaces import mz3, surface, surfaces
 
-DATA = yaml.safe_load((ROOT / "bundles/common/cohorts.yaml").read_text())
 SHAPE = (13, 17, 11)
 # Machado, Oliveira & Fernandes (2009), severity 1, on linear RGB
 BLINDNESS = {
@@ -224,7 +222,5 @@ def test_a_label_map_on_another_grid_is_refused_in_one_sentence(tmp_path):
     for name, shape in (("t1", SHAPE), ("p", (9, 9, 9))):
         nib.save(nib.Nifti1Image(np.ones(shape, np.uint8), np.eye(4)), tmp_path / f"{name}.nii.gz")
     case = Case("a", "a", (str(tmp_path / "t1.nii.gz"),), ("T1",))
-    with pytest.raises(
-        InputError, match=r"^a: '.*p\.nii\.gz' has the shape \(9, 9, 9\), '.*t1\.nii\.gz' \(13, 17, 11\)"
-    ):
+    with pytest.raises(InputError, match=r"^a: '.*p\.nii\.gz' has the shape .* to one grid"):
         read_case(case, str(tmp_path / "p.nii.gz"), COHORTS["brats2021"], ["T1"])

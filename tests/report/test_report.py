@@ -36,15 +36,17 @@ def training_log(epochs=3, best=2):
 
 def record(folder, cases=(), left_out=(), name="inferring", **more):
     """What a run records of its cases."""
-    content = {"run": name, "started": "2026-01-01 10:00", **more, "cases": [case.record() for case in cases]}
+    content = {"run": name, "state": "finished", "started": "2026-01-01 10:00", "seconds": 1.5, "device": "cpu"}
+    content |= {"peak_memory_gb": {}, "versions": {}, **more, "cases": [case.record() for case in cases]}
     content["left_out"] = [asdict(each) for each in left_out]
     save_json(content, folder / "runs" / f"{name}.json")
 
 
 def report(data, folder, cohort="brats2021"):
     """The report of what lies in `folder`, as text."""
-    found = find_cases(str(data), COHORTS[cohort], FOUR)
-    record(folder, found.complete, found.left_out)
+    if data:
+        found = find_cases(str(data), COHORTS[cohort], FOUR)
+        record(folder, found.complete, found.left_out)
     write_report(
         bundle="resunet",
         cohort=COHORTS[cohort],
@@ -181,8 +183,8 @@ def test_a_case_that_cannot_be_drawn_is_named_and_the_others_are_drawn(patients,
     sorted(data.glob("*/*_t1ce.nii.gz"))[5].unlink()
     text = report(data, tmp_path)
     assert text.count('<details class="case"') == 2
-    assert f"{broken.parent.name}: &#39;{broken}&#39; cannot be read" in text
-    assert "left out, BraTS2021_00005_t1ce.nii.gz is not there" in text
+    assert f"{broken.parent.name}: &#39;{broken}&#39; is cut short or damaged" in text
+    assert "BraTS2021_00005: BraTS2021_00005_t1ce.nii.gz is not there" in text
 
 
 def test_a_training_stopped_after_one_epoch_has_its_curves(patients, tmp_path):

@@ -42,4 +42,5 @@ def _patient(path: str) -> str:
     reader = itk.GDCMImageIO.New()
     reader.SetFileName(path)
     reader.ReadImageInformation()
-    return str(dict(reader.GetMetaDataDictionary()).get("0010|0020", "")).strip()
+    tags, name = reader.GetMetaDataDictionary(), "0010|0020"
+    return str(tags[name]).strip() if tags.HasKey(name) else ""
