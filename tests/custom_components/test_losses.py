@@ -121,6 +121,7 @@ def test_a_weighted_sum_is_one():
 
 
 # By name --------------------------------------------------------------------------------------------------------------
+LAYERS = [str(ROOT / f"bundles/common/{name}.yaml") for name in ("cohorts", "brats", "network", "train", "losses")]
 NAMES = yaml.safe_load((ROOT / "bundles/common/losses.yaml").read_text())["losses"]
 ONLY = {"dice_bce": "regions", "dice_ce": "classes", "cc_dice_bce": "regions", "blob": "regions"}
 NAMED = [(name, kind) for name in NAMES for kind in ("regions", "classes") if ONLY.get(name, kind) == kind]
@@ -128,7 +129,7 @@ NAMED = [(name, kind) for name in NAMES for kind in ("regions", "classes") if ON
 
 def named(name, kind):
     parser = ConfigParser()
-    parser.read_config([str(ROOT / f"bundles/common/{layer}.yaml") for layer in ("cohorts", "brats", "network", "train", "losses")])
+    parser.read_config(LAYERS)
     weights = [1.0, 2.0, 3.0, 4.0][: 3 if kind == "regions" else 4]
     parser.update({"head": f"@heads::{kind}", "channel_weights": weights, "usable": {"train": []}})
     return parser.get_parsed_content(f"losses::{name}")
@@ -151,9 +152,9 @@ def test_a_named_loss_falls_with_the_error_and_is_finite_on_empty_targets(name, 
     assert x.grad.isfinite().all()
 
 
-def test_the_loss_follows_the_output_of_the_network():
+def test_the_loss_follows_the_head_of_the_network():
     parser = ConfigParser()
-    parser.read_config([str(ROOT / f"bundles/common/{layer}.yaml") for layer in ("cohorts", "brats", "network", "train", "losses")])
+    parser.read_config(LAYERS)
     assert type(parser.get_parsed_content("loss")).__name__ == "DiceBCELoss"
     parser.update({"head": "@heads::classes"})
     parser.ref_resolver.reset()

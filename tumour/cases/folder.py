@@ -1,6 +1,6 @@
 """Look through a folder, or a datalist.json, for the cases of a convention.
 
-A convention is an entry of `cohorts` in `bundles/common/cohorts.yaml`. A case is a dict with the keys `case`, `patient`,
+A convention is an entry of `bundles/common/cohorts.yaml`. A case is a dict with the keys `case`, `patient`,
 `image` (one path a modality, in the order asked for, or the path of one 4-D file) and, where there is one, `label`; one
 of a datalist also has a `fold`.
 """
