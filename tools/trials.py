@@ -43,14 +43,14 @@ EPOCHS, PACE = 4, 10  # of a training of so many minutes; steps of an epoch that
 
 
 def args_of(bundle: str, recipe: str = "") -> list[str]:
-    """The args files of a bundle and of a recipe over it."""
+    """The args file of a bundle, and the config file of a recipe that goes on top of it."""
     return [f"bundles/{bundle}/args.yaml", *([f"bundles/common/recipes/{recipe}.yaml"] if recipe else [])]
 
 
 def run(run_id: str, folder: Path, args_files: Sequence[str], settings: Mapping[str, Any]) -> float:
     """Run a bundle with its results below a folder; the peak memory of its main process in GB."""
-    named = args_files[0] if len(args_files) == 1 else list(args_files)  # MONAI lays one list item over the other
-    where = {"args_file": named, "ckpt_dir": folder / "models", "output_dir": folder / "results"}
+    files = {"args_file": args_files[0], "+config_file": list(args_files[1:])}
+    where = {**files, "ckpt_dir": folder / "models", "output_dir": folder / "results"}
     flags = [str(part) for name, value in {**where, **settings}.items() for part in (f"--{name}", value)]
     command = [sys.executable, "-m", "monai.bundle", "run", run_id, *flags]
     _, status, usage = os.wait4(subprocess.Popen(command).pid, 0)

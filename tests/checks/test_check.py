@@ -9,7 +9,6 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from tumour.cases.find import find_cases
 from tumour.cases.parts import Parts
 from tumour.checks.case import CaseCheck
@@ -18,7 +17,7 @@ from tumour.errors import InputError
 from tumour.scans.grid import digest
 
 from tests.cohorts import COHORTS, FOUR
-from tests.conftest import BUNDLES, REAL, ROOT, run, succeed
+from tests.conftest import BUNDLES, REAL, run, succeed
 from tools import check as module
 from tools.check import check
 from tools.patients.faults import KINDS, plant

@@ -8,8 +8,6 @@ from monai.losses import DiceLoss, TverskyLoss
 
 from tests.conftest import ROOT
 
-LAYERS = ("cohorts", "brats", "network", "train", "losses")
-
 
 def target(spatial_dims=3, regions=3):
     return (torch.rand(2, regions, *(6, 5, 4)[:spatial_dims], generator=torch.Generator().manual_seed(0)) > 0.7).float()
@@ -123,6 +121,7 @@ def test_a_weighted_sum_is_one():
 
 
 # By name --------------------------------------------------------------------------------------------------------------
+LAYERS = [str(ROOT / f"bundles/common/{name}.yaml") for name in ("cohorts", "brats", "network", "train", "losses")]
 NAMES = yaml.safe_load((ROOT / "bundles/common/losses.yaml").read_text())["losses"]
 ONLY = {"dice_bce": "regions", "dice_ce": "classes", "cc_dice_bce": "regions", "blob": "regions"}
 NAMED = [(name, kind) for name in NAMES for kind in ("regions", "classes") if ONLY.get(name, kind) == kind]
@@ -130,9 +129,7 @@ NAMED = [(name, kind) for name in NAMES for kind in ("regions", "classes") if ON
 
 def named(name, kind):
     parser = ConfigParser()
-    parser.read_config(
-        [str(ROOT / f"bundles/common/{layer}.yaml") for layer in ("cohorts", "brats", "network", "train", "losses")]
-    )
+    parser.read_config(LAYERS)
     weights = [1.0, 2.0, 3.0, 4.0][: 3 if kind == "regions" else 4]
     parser.update({"head": f"@heads::{kind}", "channel_weights": weights, "train::dataset::data": []})
     return parser.get_parsed_content(f"losses::{name}")
@@ -155,11 +152,9 @@ def test_a_named_loss_falls_with_the_error_and_is_finite_on_empty_targets(name, 
     assert x.grad.isfinite().all()
 
 
-def test_the_loss_follows_the_output_of_the_network():
+def test_the_loss_follows_the_head_of_the_network():
     parser = ConfigParser()
-    parser.read_config(
-        [str(ROOT / f"bundles/common/{layer}.yaml") for layer in ("cohorts", "brats", "network", "train", "losses")]
-    )
+    parser.read_config(LAYERS)
     assert type(parser.get_parsed_content("loss")).__name__ == "DiceBCELoss"
     parser.update({"head": "@heads::classes"})
     parser.ref_resolver.reset()
