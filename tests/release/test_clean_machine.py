@@ -22,9 +22,7 @@ SEVERAL = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", 
 
 def live(home, tmp_path):
     """What a user does with a release: each command succeeds and leaves what it promises."""
-    where = home.python_runs(
-        "-c", "import tumour, custom_components as c; print(tumour.__file__, c.__file__)"
-    )
+    where = home.python_runs("-c", "import tumour, custom_components as c; print(tumour.__file__, c.__file__)")
     assert where.count(str(home.folder)) == 2  # not this repository's
 
     home.run(["training"], "train", tracking="mlflow", **TRAINING)
