@@ -1,10 +1,18 @@
-"""Tiny synthetic patients, and bundles run through the real command line."""
+"""Tiny synthetic patients, and bundles run by the command line of a user."""
 
 from __future__ import annotations
 
+import gc
+import io
+import logging
 import os
+import random
+import runpy
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +86,66 @@ def arguments(
     return [*command, *added, *flags]
 
 
+@contextmanager
+def restored() -> Iterator[None]:
+    """Afterwards the folder, search path, hooks, logging, seeds and signals of this process are as before."""
+    import monai.utils.misc as seeds
+    import numpy as np
+    import torch
+
+    cudnn = torch.backends.cudnn
+    loggers = [logging.getLogger(name) for name in ("", "bundle")]
+    logged = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        for owner, name in ((sys, "argv"), (seeds, "_seed"), (cudnn, "benchmark"), (cudnn, "deterministic")):
+            patch.setattr(owner, name, getattr(owner, name))
+        patch.setattr(sys, "path", [*sys.path])
+        patch.setattr(sys, "excepthook", sys.__excepthook__)
+        for logger in loggers:
+            logger.handlers = []
+        try:
+            yield
+        finally:
+            for logger, (handlers, level, propagate) in zip(loggers, logged, strict=True):
+                logger.handlers, logger.propagate = handlers, propagate
+                logger.setLevel(level)
+            for number, handler in signals.items():
+                signal.signal(number, handler)
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
+
+
+def here(command: list[str]) -> subprocess.CompletedProcess:
+    """Run a command line of MONAI in this process: to start one takes longer than a tiny run.
+
+    A test that promises something of processes, as their signals and exit status, starts one.
+    """
+    assert command[:3] == [sys.executable, "-m", "monai.bundle"]
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with restored(), redirect_stdout(out), redirect_stderr(err):
+        sys.argv = command[2:]
+        try:
+            runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        except Exception:
+            sys.excepthook(*sys.exc_info())  # as Python does at the end of a process
+            status = 1
+    gc.collect()  # engines and handlers refer to each other
+    return subprocess.CompletedProcess(command, status, out.getvalue(), err.getvalue())
+
+
 def run(*args: Any, **settings: Any) -> subprocess.CompletedProcess:
-    """Run a bundle as a user does, from the root of the repository."""
+    """Run a bundle by the command line of a user, without a process of its own."""
+    return here(arguments(*args, **settings))
+
+
+def run_in_a_process(*args: Any, **settings: Any) -> subprocess.CompletedProcess:
+    """Run a bundle exactly as a user does, from the root of the repository."""
     command = arguments(*args, **settings)
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
