@@ -42,7 +42,7 @@ def label_map(bundle, network, data, folder, patch=32):
     parser = merged(f"bundles/{bundle}/args.yaml")
     settings = {"cohort": COHORT, "dataset_dir": str(data), "output_dir": str(folder), "precision": "float32"}
     parser.update(settings | {"patch_size": [patch] * 3})
-    item = parser.get_parsed_content("preprocessing")(parser.get_parsed_content("scans")[0][0])
+    item = parser.get_parsed_content("preprocessing")(parser.get_parsed_content("scans").complete[0].item())
     with torch.no_grad():
         item["pred"] = parser.get_parsed_content("inferer")(item["image"][None], network)[0]
     parser.get_parsed_content("postprocessing")(item)
