@@ -50,8 +50,8 @@ setup: .venv/ready ## install the pins of environment.yml into .venv
 	touch $@
 
 demo: setup ## make synthetic patients, train NeuroSeg3D, score it, segment new patients (DEMO=folder)
-	$(PY) -m tools.patients.synthetic --output $(DEMO)/patients --cases 16 --size 96
-	$(PY) -m tools.patients.synthetic --output $(DEMO)/new --cases 2 --size 96 --seed 1
+	$(PY) -m tools.patients --output $(DEMO)/patients --cases 16 --size 96
+	$(PY) -m tools.patients --output $(DEMO)/new --cases 2 --size 96 --seed 1
 	$(RUN) training $(call DEMO_LAYERS,patients) --epochs 6 --iterations_per_epoch 100 --resume False
 	$(RUN) evaluating $(call DEMO_LAYERS,patients) --report True
 	$(RUN) inferring $(call DEMO_LAYERS,new)
