@@ -59,7 +59,7 @@ def moved(mm: float) -> Callable[[NDArray], NDArray]:
 
 
 def scaled(*factors: float) -> Callable[[NDArray], NDArray]:
-    """Multiply the edges of a voxel in the affine; a negative factor flips an axis."""
+    """Multiply the voxel sizes in the affine; a negative factor flips an axis."""
     return lambda affine: affine @ np.diag([*factors, 1])
 
 
@@ -87,7 +87,7 @@ def to_corner(data: NDArray) -> NDArray:
 
 
 def outside_brain(data: NDArray) -> NDArray:
-    """Label voxels along an edge of the volume, 5% of the number of tumour voxels."""
+    """Label voxels at a border of the volume: 5% of the number of tumour voxels."""
     flat = data.reshape(-1)
     flat[: np.count_nonzero(flat) // 20 + 1] = 1
     return flat.reshape(data.shape)

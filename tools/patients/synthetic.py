@@ -39,7 +39,7 @@ def save(array: np.ndarray, path: Path, axes: str, spacing: Sequence[float], lef
         array: (x, y, z[, channel]) in RAS order.
         path: of the file; an interrupted write leaves the old file.
         axes: voxel order of the file, such as LPS.
-        spacing: edges of a voxel in mm.
+        spacing: voxel size in mm along the three axes.
         left: position in mm of the first voxel on the first axis; it is 0 on the other two.
     """
     affine = np.diag([*spacing, 1.0])
@@ -122,11 +122,11 @@ def make_patients(
     Args:
         output: folder to write to; files of the same name are replaced.
         cases: number of patients.
-        size: edge of the volume in voxels of 1 mm, or its three edges; the brain is scaled to fill about 85% of it.
+        size: number of voxels (of 1 mm) along each axis, one or three numbers; the brain is scaled to fill about 85% of it.
         seed: together with its index, determines everything about a patient.
-        convention: one of the cohorts in bundles/common/brats.yaml.
+        convention: name of the data set, as `--cohort` of the bundles.
         lesions: number of lesions per patient.
-        spacing: edge of a voxel in mm, or its three edges: the same head on another grid, such as 0.86,0.86,1.5.
+        spacing: voxel size in mm, one or three numbers: the same head on another grid, such as 0.86,0.86,1.5.
         missing: modality that the last patient lacks.
         corrupt: defect of the last patient, one of `tools.patients.faults.KINDS`.
 
