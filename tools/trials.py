@@ -181,7 +181,7 @@ def compare_recipes(
 
 
 def recipe_row(recipe: str, costs: pd.DataFrame, scores: pd.DataFrame) -> dict[str, str]:
-    """The row of a recipe: its costs (one row per seed), and its scores (one column per recipe) compared with our default."""
+    """The row of a recipe, from its costs (one row per seed) and the scores of all recipes (one column each)."""
     difference = (scores[recipe] - scores[""]).to_numpy()
     return {
         "bundle": RECIPES[recipe],

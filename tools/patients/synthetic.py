@@ -122,7 +122,7 @@ def make_patients(
     Args:
         output: folder to write to; files of the same name are replaced.
         cases: number of patients.
-        size: number of voxels (of 1 mm) along each axis, one or three numbers; the brain is scaled to fill about 85% of it.
+        size: number of 1 mm voxels along each axis, one or three numbers; the brain fills about 85% of the volume.
         seed: together with its index, determines everything about a patient.
         convention: name of the data set, as `--cohort` of the bundles.
         lesions: number of lesions per patient.
