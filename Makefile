@@ -25,7 +25,7 @@ ITS_COHORT = $(if $(RECIPE),$(filter file,$(origin COHORT)))
 LAYERS = --args_file $(ARGS_FILE) $(if $(ITS_COHORT),,--cohort $(COHORT)) --dataset_dir $(DATA) $(ARGS)
 DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --dataset_dir $(DEMO)/$(1) \
 	--patch_size "[64, 64, 64]" --ckpt_dir $(DEMO)/models --output_dir $(DEMO)/results
-BENCHMARKS = training_step loading inference start quality scaling
+BENCHMARKS = training_step waiting inference start quality scaling
 CODE = custom_components tumour tools tests benchmarks
 # several devices: torchrun, and one more layer over those that args.yaml lists
 SEVERAL = $(filter-out 1,$(DEVICES))

@@ -1,4 +1,4 @@
-"""The patients that the benchmarks work on."""
+"""The patients for the benchmarks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def cases_of(cohort: str, data: str) -> list[dict[str, Any]]:
 
 
 def parts_of(cohort: str, data: str, seed: int) -> dict[str, list]:
-    """`train`, `validate` and `test` as a bundle parts them by default."""
+    """`train`, `validate` and `test`, split as a bundle does by default."""
     return split(cases_of(cohort, data), 0, task()["test_share"], seed)
 
 
 def folder_with(folder: Path, cases: list[dict[str, Any]]) -> Path:
-    """A folder with links to some cases."""
+    """Write a folder with links to the files of some cases."""
     for case in cases:
         files = [*case["image"], case["label"]]
         (folder / case["case"]).mkdir(parents=True, exist_ok=True)
