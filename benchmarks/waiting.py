@@ -56,7 +56,7 @@ def measure(data: str, cohort: str = "brats2018", bundle: str = "neuroseg3d", st
         "ms per step": f"{1000 * seconds:.0f}",
         "waits for data": f"{share:.1%}",
     }
-    about = f"{CASES} real cases, {steps} steps after reading, {cores()} cores, one run."
+    about = f"Up to {CASES} real cases, {steps} steps after reading, {cores()} cores, one run."
     results.keep("waiting", "Waiting for data", about, [row], ["torch", "monai"])
 
 
