@@ -28,7 +28,7 @@ LAYERS = --args_file bundles/$(BUNDLE)/args.yaml $(if $(ON_TOP),--+config_file "
 LAUNCH = $(if $(SEVERAL),$(PY) -m torch.distributed.run --standalone --nproc_per_node=$(DEVICES) -m monai.bundle run,$(RUN))
 DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --dataset_dir $(DEMO)/$(1) \
 	--patch_size "[64, 64, 64]" --ckpt_dir $(DEMO)/models --output_dir $(DEMO)/results
-BENCHMARKS = training_step loading inference start quality scaling
+BENCHMARKS = training_step waiting inference start quality scaling
 CODE = custom_components tumour tools tests benchmarks
 # BUNDLE as the user gave it, else all
 GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
@@ -50,8 +50,8 @@ setup: .venv/ready ## install the pins of environment.yml into .venv
 	touch $@
 
 demo: setup ## make synthetic patients, train NeuroSeg3D, score it, segment new patients (DEMO=folder)
-	$(PY) -m tools.patients.synthetic --output $(DEMO)/patients --cases 16 --size 96
-	$(PY) -m tools.patients.synthetic --output $(DEMO)/new --cases 2 --size 96 --seed 1
+	$(PY) -m tools.patients --output $(DEMO)/patients --cases 16 --size 96
+	$(PY) -m tools.patients --output $(DEMO)/new --cases 2 --size 96 --seed 1
 	$(RUN) training $(call DEMO_LAYERS,patients) --epochs 6 --iterations_per_epoch 100 --resume False
 	$(RUN) evaluating $(call DEMO_LAYERS,patients) --report_at_end True
 	$(RUN) inferring $(call DEMO_LAYERS,new)

@@ -170,9 +170,7 @@ def test_a_network_trained_with_modality_dropout_segments_a_case_that_lacks_one(
 def inputs_of(cohort, data, index):
     parser = parser_of(cohort, data, "brats", "train")
     case = parser.get_parsed_content("parts").found.complete[index]
-    return parser.get_parsed_content("validate::preprocessing")(
-        parser.get_parsed_content("parts").found.complete[index].item()
-    )
+    return parser.get_parsed_content("validate::preprocessing")(case.item())
 
 
 def test_the_same_patient_gives_the_same_input_and_target_in_every_convention(patients):

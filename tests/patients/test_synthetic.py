@@ -1,7 +1,8 @@
-"""Synthetic patients are stored as the real ones and show what a scan of a tumour shows."""
+"""Synthetic patients are stored like real ones and look like scans of a tumour."""
 
 from __future__ import annotations
 
+import runpy
 import sys
 from collections.abc import Mapping
 from functools import cache
@@ -30,7 +31,7 @@ patient = cache(lambda index, edge=48: make_patient(0, index, (edge,) * 3))
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """The folder with three patients of a convention, written once."""
+    """The folder with three patients of a data set, written once."""
 
     @cache
     def folder(convention: str) -> Path:
@@ -55,7 +56,7 @@ def in_world(path: str, cohort: Mapping[str, Any], name: str) -> nib.Nifti1Image
 
 
 def healthy_tissue(images: Mapping[str, np.ndarray], label: np.ndarray) -> dict[str, np.ndarray]:
-    """What T1 tells apart outside the tumour: the fluid is dark, the grey matter middling, the white matter bright."""
+    """The tissues outside the tumour, found in T1: fluid is dark, grey matter medium, white matter bright."""
     t1 = images["T1"]
     healthy = (t1 > 0) & (label == 0)
     dark, low, high, bright = np.percentile(t1[healthy], [4, 25, 40, 75])
@@ -68,7 +69,7 @@ def healthy_tissue(images: Mapping[str, np.ndarray], label: np.ndarray) -> dict[
 
 # Files
 @pytest.mark.parametrize("convention", COHORTS)
-def test_every_case_is_found_with_its_label_and_a_patient_of_its_own(written, convention):
+def test_every_case_is_found_with_its_label_and_belongs_to_one_patient(written, convention):
     found = find_cases(str(written(convention)), COHORTS[convention], MODALITIES)
     cases, notes = found.complete, found.left_out
     assert not notes and len(cases) == 3
@@ -78,7 +79,7 @@ def test_every_case_is_found_with_its_label_and_a_patient_of_its_own(written, co
 
 
 @pytest.mark.parametrize("convention", COHORTS)
-def test_a_convention_without_a_case_name_of_its_own_works_too(tmp_path, monkeypatch, convention):
+def test_a_data_set_without_its_own_case_names_works_too(tmp_path, monkeypatch, convention):
     monkeypatch.delitem(synthetic.CASES, convention)
     make_patients(tmp_path, cases=2, size=32, convention=convention)
     cases = find_cases(str(tmp_path), COHORTS[convention], MODALITIES).complete
@@ -120,7 +121,7 @@ def test_msd_stores_four_channels_in_its_own_order(written):
     assert all(np.array_equal(stored[..., i], images[m]) for i, m in enumerate(["FLAIR", "T1", "T1ce", "T2"]))
 
 
-def test_a_write_that_breaks_off_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     make_patients(tmp_path, cases=1, size=32)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.nii.gz")}
 
@@ -136,7 +137,7 @@ def test_a_write_that_breaks_off_leaves_the_old_file_and_nothing_else(tmp_path, 
 
 
 # Determinism
-def test_seed_and_index_alone_decide_a_patient(tmp_path):
+def test_a_patient_depends_only_on_seed_and_index(tmp_path):
     make_patients(tmp_path / "few", cases=2, size=32, seed=7)
     make_patients(tmp_path / "more", cases=3, size=32, seed=7)
     few, more = ({p.name: p.read_bytes() for p in (tmp_path / folder).rglob("*.nii.gz")} for folder in ("few", "more"))
@@ -239,7 +240,7 @@ def test_one_patient_has_many_small_lesions(edge):
     assert ndimage.label((label == NECROTIC) | (label == ENHANCING), TOUCHING)[1] >= 8
 
 
-def test_the_number_of_lesions_can_be_asked_for():
+def test_the_number_of_lesions_can_be_set():
     label = make_patient(0, 0, (48,) * 3, lesions=4)[1]
     assert ndimage.label((label == NECROTIC) | (label == ENHANCING), TOUCHING)[1] == 4
 
@@ -268,35 +269,35 @@ def test_another_grid_shows_the_same_head_in_world_space(tmp_path, convention):
 
 # Arguments
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
-        ({"cases": 0}, "cases is 0; it must be a whole number from 1"),
-        ({"size": 31}, "size is 31; it must be a whole number from 32"),
-        ({"size": (40, 40, 16)}, "size is 16; it must be a whole number from 32"),
+        ({"cases": 0}, "cases is 0; it must be an integer from 1"),
+        ({"size": 31}, "size is 31; it must be an integer from 32"),
+        ({"size": (40, 40, 16)}, "size is 16; it must be an integer from 32"),
         ({"size": (40, 40)}, "three"),
         ({"size": 40.5}, "size is 40.5"),
         ({"seed": -1}, "seed is -1"),
         ({"lesions": 0}, "lesions is 0"),
-        ({"spacing": (1, 0, 1)}, "spacing is"),
+        ({"spacing": (1, 0, 1)}, "spacing is 0; it must be a number from 0.2"),
         ({"missing": "T3"}, "missing must be one of T1, T1ce, T2, FLAIR; it is 'T3'"),
         ({"corrupt": "rust"}, "corrupt must be one of absent, .*; it is 'rust'"),
-        ({"corrupt": "half", "convention": "msd"}, "one file a modality"),
+        ({"corrupt": "half", "convention": "msd"}, "one file per modality"),
         ({"convention": "brats1999"}, "convention must be one of brats2018, .*; it is 'brats1999'"),
     ],
 )
-def test_a_wrong_argument_is_told_in_one_sentence_and_writes_nothing(tmp_path, wrong, told):
-    with pytest.raises(InputError, match=told):
+def test_a_wrong_argument_is_named_in_one_sentence_and_nothing_is_written(tmp_path, wrong, message):
+    with pytest.raises(InputError, match=message):
         make_patients(tmp_path, **wrong)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_says_what_it_wrote_and_exits_with_2_on_a_wrong_argument(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["synthetic", f"--output={tmp_path}", "--cases=1", "--size=36,40,32"])
-    synthetic.main()
-    told = capsys.readouterr().out.strip()
-    assert told == f"Synthetic patients BraTS2021_00000 to BraTS2021_00000 (1) written to '{tmp_path}' as brats2021."
-    monkeypatch.setattr(sys, "argv", ["synthetic", f"--output={tmp_path}", "--size=8"])
+def test_the_command_prints_what_it_wrote_and_exits_with_2_on_a_wrong_argument(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["patients", f"--output={tmp_path}", "--cases=1", "--size=36,40,32"])
+    runpy.run_module("tools.patients", run_name="__main__")
+    printed = capsys.readouterr().out.strip()
+    assert printed == f"Synthetic patients BraTS2021_00000 to BraTS2021_00000 (1) written to '{tmp_path}' as brats2021."
+    monkeypatch.setattr(sys, "argv", ["patients", f"--output={tmp_path}", "--size=8"])
     with pytest.raises(SystemExit) as stop:
-        synthetic.main()
+        runpy.run_module("tools.patients", run_name="__main__")
     assert stop.value.code == 2
     assert capsys.readouterr().err.strip().startswith("error: size is 8;")

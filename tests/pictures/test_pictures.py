@@ -1,4 +1,4 @@
-"""What is drawn of a case lies where it lies in the patient, in the colours that the legend names."""
+"""Pictures of a case show each structure where it is in the patient, in the colours of the legend."""
 
 import gzip
 import itertools
@@ -50,7 +50,7 @@ def masks_of(label):
 
 @pytest.fixture
 def volumes():
-    """A head with a tumour, and a prediction of it that lies two voxels further to the front."""
+    """A head with a tumour, and a prediction that is two voxels too far to the front."""
     rng = np.random.default_rng(0)
     images = {name: rng.integers(8, 255, SHAPE, dtype=np.uint8) for name in ("T1", "FLAIR")}
     label = np.zeros(SHAPE, np.uint8)
@@ -60,7 +60,7 @@ def volumes():
 
 
 @pytest.mark.parametrize("axcodes", ["RAS", "LPS", "PIR"])
-def test_a_case_is_drawn_alike_in_whatever_order_its_file_is_stored(axcodes, tmp_path):
+def test_the_voxel_order_of_a_file_does_not_change_the_picture(axcodes, tmp_path):
     array = np.zeros(SHAPE, np.float32)
     array[2:10, 3:15, 2:9] = np.random.default_rng(0).integers(1, 99, (8, 12, 7))
     label = np.zeros(SHAPE, np.uint8)
@@ -151,10 +151,10 @@ def test_the_centre_is_the_slice_with_most_tumour():
 
 def test_a_mosaic_holds_every_slice_from_foot_to_head(volumes):
     image = volumes.images["T1"]
-    whole, across = np.asarray(mosaic(lambda k: cut(image, "axial", k), SHAPE[2])), columns(SHAPE[2])
+    pixels, across = np.asarray(mosaic(cut(image, "axial", k) for k in range(SHAPE[2]))), columns(SHAPE[2])
     for z in range(SHAPE[2]):
         row, column = divmod(z, across)
-        tile = whole[row * SHAPE[1] : (row + 1) * SHAPE[1], column * SHAPE[0] : (column + 1) * SHAPE[0]]
+        tile = pixels[row * SHAPE[1] : (row + 1) * SHAPE[1], column * SHAPE[0] : (column + 1) * SHAPE[0]]
         assert np.array_equal(tile[::-1, ::-1].T, image[..., z])
 
 
@@ -198,7 +198,7 @@ def test_a_surface_encloses_its_region_in_millimetres():
     assert np.allclose((corners.max(axis=0) + corners.min(axis=0)) / 2, [-30, 28, 49], atol=0.6)
     a, b, c = (corners[triangles[:, i]] for i in range(3))
     volume = abs(np.einsum("ij,ij->i", a, np.cross(b, c)).sum()) / 6
-    assert volume == pytest.approx(4 / 3 * np.pi * 12**3, rel=0.08)  # smoothing takes a little off
+    assert volume == pytest.approx(4 / 3 * np.pi * 12**3, rel=0.08)  # smoothing removes a little
 
 
 def test_an_empty_region_has_no_surface_and_a_small_lesion_keeps_its_own(volumes):
