@@ -65,7 +65,7 @@ def join(device: torch.device) -> None:
         logging.getLogger("bundle").setLevel(logging.CRITICAL)
 
 
-def part() -> None:
+def leave() -> None:
     """Leave the other processes once all have come here: one that exits before tears down threads that still work."""
     distributed.barrier()
     distributed.destroy_process_group()

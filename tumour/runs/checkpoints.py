@@ -19,7 +19,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 from tumour.errors import InputError
-from tumour.files import save_json, whole
+from tumour.files import atomic_write, save_json
 from tumour.processes import gather, rank
 
 BEST, LAST, BEFORE = "model.pt", "last.ckpt", "before-last.ckpt"
@@ -27,13 +27,13 @@ PATIENTS, SETTINGS = "patients.json", "settings.json"
 logger = logging.getLogger("bundle")
 
 
-def save_whole(content: Any, path: Path) -> None:
+def save_checkpoint(content: Any, path: Path) -> None:
     """Write a checkpoint so that it is there whole or not at all."""
-    with whole(path) as part:
+    with atomic_write(path) as part:
         torch.save(content, part)
 
 
-def half(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def to_float16(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights in float16, as `model.pt` keeps them: what is scored and shipped is the same file, of half the size.
 
     A tensor with a value over 65504, the largest of float16, stays as it is; so do integers.
@@ -56,7 +56,7 @@ def read_checkpoint(path: Path) -> Any:
         raise InputError(f"'{path}' is not a whole checkpoint ({kind}); restore or delete it.") from error
 
 
-def fill(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Path) -> None:
+def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Path) -> None:
     """Load weights, or say in one sentence that they belong to another network."""
     own = network.state_dict()
     differ = [name for name in own.keys() | weights.keys() if name not in own or name not in weights]
@@ -88,7 +88,7 @@ class LoadWeights:
         engine.add_event_handler(Events.STARTED, self.load)
 
     def load(self, engine: Engine) -> None:
-        fill(self.network, read_checkpoint(self.path), self.path)
+        load_weights(self.network, read_checkpoint(self.path), self.path)
 
 
 class Checkpoints:
@@ -153,7 +153,7 @@ class Checkpoints:
                     f"'{path}' is of a training with {name} = {saved['settings'].get(name)}, not {value}. Name another "
                     "folder by --ckpt_dir, or --resume False to start anew (the old files are moved aside)."
                 )
-        fill(self.state["network"], saved["network"], path)
+        load_weights(self.state["network"], saved["network"], path)
         for name, value in self.state.items():
             if name != "network":
                 value.load_state_dict(saved[name])
@@ -182,7 +182,7 @@ class Checkpoints:
         if self.validator.state.best_metric_epoch == engine.state.epoch and not rank():
             save_json(self.patients(), self.folder / PATIENTS)
             save_json(self.settings, self.folder / SETTINGS)
-            save_whole(half(self.state["network"].state_dict()), self.folder / BEST)
+            save_checkpoint(to_float16(self.state["network"].state_dict()), self.folder / BEST)
         self.save_last(engine)
         if self.asked_to_stop():
             self.leave(engine)
@@ -195,7 +195,7 @@ class Checkpoints:
             return
         if (self.folder / LAST).is_file():
             os.replace(self.folder / LAST, self.folder / BEFORE)
-        save_whole(content, self.folder / LAST)
+        save_checkpoint(content, self.folder / LAST)
 
     def note_signal(self, number: int, frame: Any) -> None:
         if self.stopped_by:
