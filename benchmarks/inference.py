@@ -13,7 +13,7 @@ import fire
 import nibabel as nib
 import numpy as np
 from tumour.processes import cores
-from tumour.runs.precision import best_precision
+from tumour.runs.inferers import best_precision
 
 from benchmarks import nnunet, ours, results, zoo
 from benchmarks.machine import seconds_text

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from tumour.runs.precision import best_precision
+from tumour.runs.inferers import best_precision
 
 from tools.command import wait_for
 

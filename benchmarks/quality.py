@@ -29,7 +29,7 @@ from monai.data import DataLoader, list_data_collate
 from monai.utils import set_determinism
 from tumour.files import save_json
 from tumour.processes import cores
-from tumour.runs.precision import best_precision
+from tumour.runs.inferers import best_precision
 from tumour.scores.tables import interval_text, mean_interval
 
 from benchmarks import nnunet, results, zoo

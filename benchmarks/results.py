@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tumour.files import save_json, whole
+from tumour.files import atomic_write, save_json
 
 from benchmarks.machine import machine
 from tools.tables import markdown
@@ -55,5 +55,5 @@ def write(sections: Mapping[str, Mapping]) -> None:
         text += markdown(each["rows"]) + "\n"
     missing = [name for name in ORDER if not any(name == each.split("-")[0] for each in sections)]
     text += f"\nNot measured yet: {', '.join(missing)}.\n" if missing else ""
-    with whole(HERE / "RESULTS.md") as path:
+    with atomic_write(HERE / "RESULTS.md") as path:
         path.write_text(text, encoding="utf-8")

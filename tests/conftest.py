@@ -47,7 +47,7 @@ def patients(tmp_path_factory):
     def folder(convention: str) -> Path:
         if convention not in folders:
             folders[convention] = tmp_path_factory.mktemp(convention)
-            make_patients(folders[convention], cases=6, size=40, convention=convention)
+            make_patients(folders[convention], cases=6, size=40, cohort=convention)
         return folders[convention]
 
     return folder

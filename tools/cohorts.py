@@ -19,9 +19,9 @@ def known_cohorts() -> dict[str, Cohort]:
     return read_cohorts(config["cohorts"], config["usual"])
 
 
-def cohort_named(name: str, setting: str = "cohort") -> Cohort:
+def cohort_named(name: str) -> Cohort:
     """The cohort of this name."""
-    return one_of(known_cohorts(), name, setting)
+    return one_of(known_cohorts(), name, "cohort")
 
 
 @cache

@@ -6,16 +6,18 @@ They are read from `scores.json` beside the weights, which `run evaluating` writ
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tumour.errors import InputError, command_line
-from tumour.files import whole
+from tumour.files import atomic_write
 from tumour.runs.checkpoints import PATIENTS, settings_of
 from tumour.scores.evaluation import scores_of
 from tumour.scores.tables import interval_text
+
+from tools.tables import markdown
 
 ROOT = Path(__file__).parents[1]
 START = "<!-- results: written by `make results` from bundles/*/weights/scores.json -->"
@@ -47,13 +49,6 @@ def row(cohort: str, record: Mapping[str, Any]) -> dict[str, str]:
 def patients(record: Mapping[str, Any]) -> int:
     """The number of patients that scores of one data set rest on."""
     return max(scores["dice"]["cases"] for scores in record["scores"].values())
-
-
-def markdown(rows: Sequence[Mapping[str, str]]) -> str:
-    """A Markdown table with the columns of all rows; a cell that a row lacks stays empty."""
-    columns = list(dict.fromkeys(column for cells in rows for column in cells))
-    lines = [columns, ["---"] * len(columns), *([cells.get(column, "") for column in columns] for cells in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def results(checkpoints: Mapping[str, Path]) -> str:
@@ -93,7 +88,7 @@ def main() -> None:
     """Write the results into README.md."""
     path = ROOT / "README.md"
     text = updated(path.read_text(encoding="utf-8"))
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")
     print(f"{path}: results written")
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 from tumour.errors import InputError, command_line, one_of
-from tumour.files import save_json, whole
+from tumour.files import atomic_write, save_json
 from tumour.scores.tables import interval_text, mean_interval
 
 from tools.command import run_command, wait_for
@@ -124,7 +124,7 @@ def compare_trials(output: str, trials: Mapping[str, tuple[str, Mapping[str, Any
 def write_comparison(folder: Path, parts: Sequence[str]) -> str:
     """Write the parts to comparison.md in the folder; the text."""
     text = "\n\n".join(parts)
-    with whole(folder / "comparison.md") as path:
+    with atomic_write(folder / "comparison.md") as path:
         path.write_text(text + "\n", encoding="utf-8")
     return text
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -28,15 +28,6 @@ def command_line(component: Any, name: str) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-def check_patch_size(patch_size: Sequence[int], multiple: int) -> None:
-    """Refuse a patch that the network's levels cannot halve, or whose deepest level would be a single voxel."""
-    if any(edge % multiple or edge < 2 * multiple for edge in patch_size):
-        least = 2 * multiple
-        raise InputError(
-            f"patch_size is {list(patch_size)}; its edges must be multiples of {multiple}, {least} or more."
-        )
 
 
 def input_error_in(error: BaseException | None) -> InputError | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A path to write to, which takes the place of `path` when the block ends well and leaves nothing when not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{os.getpid()}.{path.name}")  # a name that starts with a dot is no case; the ending stays
@@ -24,5 +24,5 @@ def whole(path: Path) -> Iterator[Path]:
 
 def save_json(content: Any, path: Path) -> None:
     """Write something as JSON, whole or not at all."""
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")

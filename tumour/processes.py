@@ -42,30 +42,45 @@ def processes() -> int:
 
 
 def own_device() -> torch.device:
-    """The GPU of this process, or the CPU where there is none."""
+    """The GPU of this process, or the CPU where there is none.
+
+    Raises:
+        InputError: torchrun did not start this process, or started more processes than there are GPUs.
+    """
+    _require_torchrun()
     if not torch.cuda.is_available():
         return torch.device("cpu")
+    local, there = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+    if local > there:
+        raise InputError(f"torchrun started {local} processes, but this machine has {there} GPU(s); start {there}.")
     return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
 
 
-def join(device: torch.device) -> None:
+def _require_torchrun() -> None:
+    if "LOCAL_RANK" not in os.environ:
+        raise InputError("The multi_gpu configs are for torchrun --nproc_per_node=N -m monai.bundle run ...")
+
+
+def join(device: torch.device | str) -> None:
     """Meet the other processes: NCCL on GPUs, Gloo on CPUs.
 
     Raises:
         InputError: torchrun did not start this process.
     """
-    if "RANK" not in os.environ:
-        raise InputError("The multi_gpu configs are for torchrun --nproc_per_node=N -m monai.bundle run ...")
-    if device.type == "cuda":
+    _require_torchrun()
+    device = torch.device(device)
+    on_gpu = device.type == "cuda"
+    if on_gpu:
         torch.cuda.set_device(device)
     if not distributed.is_initialized():
         patience = timedelta(hours=6)  # one process may read or score its share for long while the others wait
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
+        backend = "nccl" if on_gpu else "gloo"
+        distributed.init_process_group(backend, timeout=patience, device_id=device if on_gpu else None)
     if rank():
         logging.getLogger("bundle").setLevel(logging.CRITICAL)
 
 
-def part() -> None:
+def leave() -> None:
     """Leave the other processes once all have come here: one that exits before tears down threads that still work."""
     distributed.barrier()
     distributed.destroy_process_group()

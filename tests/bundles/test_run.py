@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from scipy import ndimage
 from tumour.cases.find import find_cases
-from tumour.patches.transforms import ToRegionsd
+from tumour.maps.regions import ToRegionsd
 
 from tests.cohorts import COHORTS, FOUR
 from tests.conftest import BUNDLES, CONVENTIONS, REAL, ROOT, arguments, run, run_in_a_process, succeed
@@ -119,7 +119,7 @@ def test_a_scan_on_another_grid_is_brought_to_the_training_grid_and_back(patient
     ("convention", "spacing"), [("brats2024_met_rc", (0.86, 0.86, 1.5)), ("msd", (0.9, 1.0, 1.3)), ("brats2024_gli", 1)]
 )
 def test_a_label_on_a_native_grid_comes_back_from_the_training_grid(convention, spacing, tmp_path):
-    make_patients(tmp_path / "data", cases=1, size=56, convention=convention, spacing=spacing)
+    make_patients(tmp_path / "data", cases=1, size=56, cohort=convention, spacing=spacing)
     parser = parser_of(convention, tmp_path / "data", "brats", "train", "inference", output_dir=str(tmp_path / "out"))
     case = parser.get_parsed_content("parts").found.complete[0]
     parser["preprocessing::transforms"] = "$@read_label + @read"
@@ -142,7 +142,7 @@ def test_a_label_on_a_native_grid_comes_back_from_the_training_grid(convention, 
 
 def test_what_the_network_says_is_interpolated_to_the_place_of_each_native_voxel(tmp_path):
     """Each voxel of the training grid says where it lies in mm; each native one must agree."""
-    make_patients(tmp_path, cases=1, size=48, convention="brats2024_met", spacing=(0.7, 0.86, 1.5))
+    make_patients(tmp_path, cases=1, size=48, cohort="brats2024_met", spacing=(0.7, 0.86, 1.5))
     parser = parser_of("brats2024_met", tmp_path, "brats", "inference", output_dir=str(tmp_path / "out"))
     parser["probabilities"], parser["restore"] = [], []
     item = parser.get_parsed_content("preprocessing")(parser.get_parsed_content("scans").complete[0].item())

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from tumour.runs.checkpoints import fill, read_checkpoint, settings_of
+from tumour.runs.checkpoints import load_weights, read_checkpoint, settings_of
 from tumour.scores.evaluation import scores_of
 
 from tests.conftest import BUNDLES, ROOT, succeed
@@ -49,12 +49,12 @@ def test_the_scores_are_of_this_very_file_and_of_patients_that_it_never_saw(bund
 def test_the_network_of_the_settings_takes_the_weights_and_says_numbers(bundle, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     path, settings = folder_of(bundle) / "model.pt", settings_of(str(folder_of(bundle)))
-    make_patients(tmp_path, cases=1, size=40, convention=settings["cohort"])
+    make_patients(tmp_path, cases=1, size=40, cohort=settings["cohort"])
     parser = merged(f"bundles/{bundle}/args.yaml")
     parser.update({name: settings[name] for name in ("cohort", "modalities", "size")})
     parser.update({"dataset_dir": str(tmp_path), "device": "cpu", "precision": "float32", "patch_size": [32] * 3})
     network = parser.get_parsed_content("network")
-    fill(network, read_checkpoint(path), path)
+    load_weights(network, read_checkpoint(path), path)
     image = parser.get_parsed_content("preprocessing")(parser.get_parsed_content("scans").complete[0].item())["image"]
     with torch.no_grad():
         logits = parser.get_parsed_content("inferer")(image[None], network.eval())

@@ -133,7 +133,7 @@ def test_a_doubt_is_noted_and_the_case_is_used(kind, data):
 
 @pytest.mark.parametrize("cohort", COHORTS)
 def test_untouched_patients_are_good_in_every_convention(cohort, tmp_path):
-    make_patients(tmp_path / "data", cases=3, size=32, convention=cohort, spacing=(1, 1, 1.5))
+    make_patients(tmp_path / "data", cases=3, size=32, cohort=cohort, spacing=(1, 1, 1.5))
     status, told = checked(tmp_path / "data", cohort)
     assert status == 0 and told["counts"] == {"good": 3, "note": 0, "unusable": 0} and told["strays"] == []
     assert told["regions"]["WT"]["cases"] == 3 and told["regions"]["ET"]["without"] == 1
@@ -155,7 +155,7 @@ def test_volumes_and_lesions_are_those_of_the_label(data):
 
 def test_strays_time_points_and_unlabelled_cases_are_listed_and_litter_is_not(tmp_path, capsys):
     data = tmp_path / "data"
-    make_patients(data, cases=3, size=32, convention="brats2023_gli")
+    make_patients(data, cases=3, size=32, cohort="brats2023_gli")
     first, second, third = sorted(data.iterdir())
     later = data / "BraTS-GLI-00000-001"
     second.rename(later)
@@ -229,7 +229,7 @@ def relabelled(folder, change):
 def test_labels_that_contradict_the_cohort_stop_with_the_name_of_the_right_one(
     stored, read_as, change, named, tmp_path
 ):
-    make_patients(tmp_path / "data", cases=7, size=32, convention=stored)
+    make_patients(tmp_path / "data", cases=7, size=32, cohort=stored)
     relabelled(tmp_path / "data", change)
     if named is None:
         assert checked(tmp_path / "data", read_as)[0] == 0
@@ -240,7 +240,7 @@ def test_labels_that_contradict_the_cohort_stop_with_the_name_of_the_right_one(
 
 def test_a_dataset_json_of_another_order_stops_with_its_values(tmp_path):
     data = tmp_path / "data"
-    make_patients(data, cases=2, size=32, convention="msd")
+    make_patients(data, cases=2, size=32, cohort="msd")
     labels = {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"}
     (data / "dataset.json").write_text(json.dumps({"labels": labels}))
     assert checked(data, "msd")[0] == 0

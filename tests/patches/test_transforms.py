@@ -1,16 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from tumour.maps.regions import ToLabelMapd
+from tumour.maps.regions import ChannelsToRegionsd, ToLabelMapd, ToRegionsd
 from tumour.patches.transforms import (
-    ChannelsToRegionsd,
     PlaceChannelsd,
     RandDropChannelsd,
     SelectChannelsd,
-    ToRegionsd,
 )
-from tumour.runs.inferers import MirrorInferer
-from tumour.runs.precision import MixedPrecision
+from tumour.runs.inferers import MirrorInferer, MixedPrecision
 
 from tests.cohorts import CLASSES, REGIONS, glioma
 

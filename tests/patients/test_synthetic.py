@@ -36,7 +36,7 @@ def written(tmp_path_factory):
     @cache
     def folder(convention: str) -> Path:
         path = tmp_path_factory.mktemp(convention)
-        make_patients(path, cases=3, size=SHAPE, convention=convention)
+        make_patients(path, cases=3, size=SHAPE, cohort=convention)
         return path
 
     return folder
@@ -81,7 +81,7 @@ def test_every_case_is_found_with_its_label_and_belongs_to_one_patient(written, 
 @pytest.mark.parametrize("convention", COHORTS)
 def test_a_data_set_without_its_own_case_names_works_too(tmp_path, monkeypatch, convention):
     monkeypatch.delitem(synthetic.CASES, convention)
-    make_patients(tmp_path, cases=2, size=32, convention=convention)
+    make_patients(tmp_path, cases=2, size=32, cohort=convention)
     cases = find_cases(str(tmp_path), COHORTS[convention], MODALITIES).complete
     assert len({case.patient for case in cases if case.label}) == 2
 
@@ -255,7 +255,7 @@ def test_a_cavity_takes_half_of_the_necrosis_and_nothing_else():
 @pytest.mark.parametrize("convention", ["brats2024_met", "msd"])
 def test_another_grid_shows_the_same_head_in_world_space(tmp_path, convention):
     cohort, spacing = COHORTS[convention], (0.8, 0.9, 2.5)
-    make_patients(tmp_path, cases=1, size=SHAPE, convention=convention, spacing=spacing)
+    make_patients(tmp_path, cases=1, size=SHAPE, cohort=convention, spacing=spacing)
     case = find_cases(str(tmp_path), cohort, MODALITIES).complete[0]
     _, label = make_patient(0, 0, SHAPE)
     stored = in_world(case.label, cohort, "label")
@@ -281,8 +281,8 @@ def test_another_grid_shows_the_same_head_in_world_space(tmp_path, convention):
         ({"spacing": (1, 0, 1)}, "spacing is 0; it must be a number from 0.2"),
         ({"missing": "T3"}, "missing must be one of T1, T1ce, T2, FLAIR; it is 'T3'"),
         ({"corrupt": "rust"}, "corrupt must be one of absent, .*; it is 'rust'"),
-        ({"corrupt": "half", "convention": "msd"}, "one file per modality"),
-        ({"convention": "brats1999"}, "convention must be one of brats2018, .*; it is 'brats1999'"),
+        ({"corrupt": "half", "cohort": "msd"}, "one file per modality"),
+        ({"cohort": "brats1999"}, "cohort must be one of brats2018, .*; it is 'brats1999'"),
     ],
 )
 def test_a_wrong_argument_is_named_in_one_sentence_and_nothing_is_written(tmp_path, wrong, message):

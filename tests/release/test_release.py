@@ -12,7 +12,7 @@ import yaml
 from monai.bundle import ConfigParser
 from tumour.errors import InputError
 from tumour.files import save_json
-from tumour.runs.checkpoints import half, save_whole
+from tumour.runs.checkpoints import save_checkpoint, to_float16
 from tumour.scores.evaluation import record_scores
 
 from tests.bundles.test_configs import leaves
@@ -267,7 +267,7 @@ def put(folder, name):
     """Weights in a folder, with the name of their training patient."""
     folder.mkdir()
     network = merged(f"bundles/{BUNDLES[0]}/args.yaml").get_parsed_content("network_def")
-    save_whole(network.state_dict(), folder / "model.pt")
+    save_checkpoint(network.state_dict(), folder / "model.pt")
     (folder / "patients.json").write_text(json.dumps({"train": [name], "validate": []}))
 
 
@@ -301,7 +301,7 @@ def test_weights_of_another_attention_are_refused_and_nothing_is_written(command
     monkeypatch.chdir(ROOT)
     parser = merged("bundles/neuroseg3d/args.yaml")
     parser["network_def::network::attention"] = "cbam"
-    save_whole(parser.get_parsed_content("network_def").state_dict(), tmp_path / "model.pt")
+    save_checkpoint(parser.get_parsed_content("network_def").state_dict(), tmp_path / "model.pt")
     with pytest.raises(InputError, match="another network: .* must stand in bundles/neuroseg3d/configs/train.yaml"):
         command("neuroseg3d", output=str(tmp_path / "out"), weights=str(tmp_path / "model.pt"))
     assert not (tmp_path / "out").exists()
@@ -328,7 +328,7 @@ def test_the_zoo_checks_run_the_weights_that_ship_and_leave_them_as_they_are(tmp
     settings = {"cohort": "brats2023_gli", "modalities": ["FLAIR", "T1ce"]}
     parser = merged(f"bundles/{BUNDLES[0]}/args.yaml")
     parser.update(settings)
-    save_whole(half(parser.get_parsed_content("network_def").state_dict()), tmp_path / "model.pt")
+    save_checkpoint(to_float16(parser.get_parsed_content("network_def").state_dict()), tmp_path / "model.pt")
     save_json(settings, tmp_path / "settings.json")
     shipped = verify.Release(release.pack(BUNDLES[0], tmp_path, tmp_path / "model.pt"), tmp_path, None)
     shipped.train_properties_and_run()

@@ -70,7 +70,7 @@ def predict(data, folder, cases=6):
 
 
 @pytest.fixture(scope="module")
-def whole(patients, tmp_path_factory):
+def atomic_write(patients, tmp_path_factory):
     """The folder of a run that trained, segmented and was scored by lesions, with its report."""
     folder, data = tmp_path_factory.mktemp("run"), patients("brats2021")
     predict(data, folder)

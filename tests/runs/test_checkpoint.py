@@ -3,7 +3,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 from tumour.errors import InputError
-from tumour.runs.checkpoints import Checkpoints, fill, half, read_checkpoint, save_whole
+from tumour.runs.checkpoints import Checkpoints, load_weights, read_checkpoint, save_checkpoint, to_float16
 
 from tests.conftest import BUNDLES, ROOT
 from tools.show import merged
@@ -63,9 +63,9 @@ def test_float16_weights_in_a_float32_network_give_the_same_label_maps(bundle, t
     torch.manual_seed(0)
     first, second = (merged(f"bundles/{bundle}/args.yaml").get_parsed_content("network_def").eval() for _ in range(2))
     torch.nn.init.normal_(first.network.output_block.conv.conv.weight, std=2.0)  # maps of every region
-    save_whole(half(first.state_dict()), tmp_path / "model.pt")
-    fill(second, read_checkpoint(tmp_path / "model.pt"), tmp_path / "model.pt")
-    save_whole(first.state_dict(), tmp_path / "float32.pt")
+    save_checkpoint(to_float16(first.state_dict()), tmp_path / "model.pt")
+    load_weights(second, read_checkpoint(tmp_path / "model.pt"), tmp_path / "model.pt")
+    save_checkpoint(first.state_dict(), tmp_path / "float32.pt")
     assert (tmp_path / "model.pt").stat().st_size < 0.55 * (tmp_path / "float32.pt").stat().st_size
     with torch.no_grad():
         one, two = (
@@ -77,7 +77,7 @@ def test_float16_weights_in_a_float32_network_give_the_same_label_maps(bundle, t
 
 def test_what_float16_cannot_hold_stays_as_it_is():
     weights = {"large": torch.tensor([1.0, -70000.0]), "small": torch.tensor([0.1]), "count": torch.tensor(70000)}
-    halves = half(weights)
+    halves = to_float16(weights)
     assert torch.equal(halves["large"], weights["large"]) and torch.equal(halves["count"], weights["count"])
     assert halves["small"].dtype == torch.float16
 
@@ -141,9 +141,9 @@ def test_a_client_that_loads_the_weights_itself_neither_resumes_nor_moves_them_a
 
 def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path):
     path = tmp_path / "last.ckpt"
-    save_whole({"a": 1}, path)
+    save_checkpoint({"a": 1}, path)
     with pytest.raises(Exception, match="pickle"):
-        save_whole({"a": lambda: None}, path)
+        save_checkpoint({"a": lambda: None}, path)
     assert read_checkpoint(path) == {"a": 1}
 
 
@@ -151,12 +151,12 @@ def test_a_missing_cut_or_foreign_checkpoint_is_told_in_one_sentence(tmp_path):
     path = tmp_path / "model.pt"
     with pytest.raises(InputError, match="is not there; train first"):
         read_checkpoint(path)
-    save_whole(nn.Linear(100, 100).state_dict(), path)
+    save_checkpoint(nn.Linear(100, 100).state_dict(), path)
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(InputError, match="is not a whole checkpoint"):
         read_checkpoint(path)
     (tmp_path / "settings.json").write_text('{"size": "full", "fold": 0, "modalities": ["T1", "FLAIR"]}')
     with pytest.raises(InputError, match="trained with: size full, modalities .'T1', 'FLAIR'..$"):
-        fill(nn.Linear(3, 2), nn.Linear(4, 2).state_dict(), path)
+        load_weights(nn.Linear(3, 2), nn.Linear(4, 2).state_dict(), path)
     with pytest.raises(InputError, match="is of another network: 1 of 2 weights differ.*as 'weight'.*size, modalities"):
-        fill(nn.Linear(3, 2), nn.Linear(4, 2).state_dict(), path)
+        load_weights(nn.Linear(3, 2), nn.Linear(4, 2).state_dict(), path)

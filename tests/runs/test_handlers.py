@@ -8,7 +8,7 @@ from monai.handlers import from_engine
 from monai.losses import DiceCELoss
 from monai.transforms import AsDiscreted, Compose
 from torch import nn
-from tumour.patches.transforms import ChannelsToRegionsd
+from tumour.maps.regions import ChannelsToRegionsd
 from tumour.runs.handlers import ClipGradients, LogitsLoss, StopWhenStale
 
 

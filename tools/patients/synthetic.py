@@ -13,7 +13,7 @@ from scipy import ndimage
 from tqdm import tqdm
 from tumour.cohort import Cohort
 from tumour.errors import InputError, one_of
-from tumour.files import whole
+from tumour.files import atomic_write
 
 from tools.cohorts import cohort_named
 from tools.patients.faults import KINDS, plant
@@ -50,7 +50,7 @@ def save(array: np.ndarray, path: Path, axes: str, spacing: Sequence[float], lef
     image.set_sform(image.affine, code="scanner")
     image.set_qform(image.affine, code="scanner")
     image.header.set_xyzt_units("mm")
-    with whole(path) as part:
+    with atomic_write(path) as part:
         nib.save(image, part)
 
 
@@ -108,7 +108,7 @@ def make_patients(
     cases: int = 16,
     size: int | Sequence[int] = 96,
     seed: int = 0,
-    convention: str = "brats2021",
+    cohort: str = "brats2021",
     lesions: int | None = None,
     spacing: float | Sequence[float] = 1,
     missing: str | None = None,
@@ -123,7 +123,7 @@ def make_patients(
         cases: number of patients.
         size: number of 1 mm voxels along each axis, one or three numbers; the brain fills about 85% of the volume.
         seed: together with its index, determines everything about a patient.
-        convention: name of the data set, as `--cohort` of the bundles.
+        cohort: name of the data set, as `--cohort` of the bundles.
         lesions: number of lesions per patient.
         spacing: voxel size in mm, one or three numbers: the same head on another grid, such as 0.86,0.86,1.5.
         missing: modality that the last patient lacks.
@@ -133,28 +133,28 @@ def make_patients(
         A sentence with what was written.
 
     Raises:
-        InputError: an argument is out of range, or the convention is unknown.
+        InputError: an argument is out of range, or the cohort is unknown.
     """
     edges, grid = three("size", size), three("spacing", spacing)
     check_numbers(cases=cases, edges=edges, seed=seed, lesions=lesions, spacing=grid)
-    cohort = cohort_named(convention, setting="convention")
+    own = cohort_named(cohort)
     if corrupt:
         one_of(KINDS, corrupt, setting="corrupt")
     if missing:
         one_of(SIGNAL, missing, setting="missing")
-    if (missing or corrupt) and cohort.channels:
-        raise InputError(f"missing and corrupt need one file per modality, but {convention} stores 4-D files.")
+    if (missing or corrupt) and own.channels:
+        raise InputError(f"missing and corrupt need one file per modality, but {cohort} stores 4-D files.")
     names = []
     for index in tqdm(range(cases), desc="synthetic patients", unit="patient", disable=None):
-        case = CASES.get(convention, OTHER_CASES).format(index=index, number=index + 1)
+        case = CASES.get(cohort, OTHER_CASES).format(index=index, number=index + 1)
         patient = make_patient(seed, index, edges, lesions)
-        files = write_patient(Path(output), case, *patient, cohort, AXES.get(convention, "LPS"), grid)
+        files = write_patient(Path(output), case, *patient, own, AXES.get(cohort, "LPS"), grid)
         names.append(Path(case).name)
     if missing:
         files[missing].unlink()
     if corrupt:
         plant(corrupt, files)
-    return f"Synthetic patients {names[0]} to {names[-1]} ({cases}) written to '{output}' as {convention}."
+    return f"Synthetic patients {names[0]} to {names[-1]} ({cases}) written to '{output}' as {cohort}."
 
 
 def three(name: str, value: Any) -> list:

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser, ckpt_export, onnx_export
 from tumour.errors import InputError, command_line, one_of
-from tumour.files import whole
-from tumour.runs.checkpoints import fill, read_checkpoint
+from tumour.files import atomic_write
+from tumour.runs.checkpoints import load_weights, read_checkpoint
 
 from tools.release.metadata import metadata
 from tools.release.pack import checkpoint_of, content, require_fit
@@ -74,7 +74,7 @@ def network_of(folder: Path) -> torch.nn.Module:
     parser = ConfigParser()
     parser.read_config(folder / INFERENCE)
     network = parser.get_parsed_content("network_def")
-    fill(network, read_checkpoint(folder / "models" / "model.pt"), folder / "models" / "model.pt")
+    load_weights(network, read_checkpoint(folder / "models" / "model.pt"), folder / "models" / "model.pt")
     return network.eval()
 
 
@@ -121,7 +121,7 @@ def export(bundle: str, format: str = "torchscript", output: str = "dist", weigh
         if error > 1e-4:
             raise InputError(f"The {format} file of {bundle} differs by {error:.1e} from PyTorch; nothing is written.")
         times = [f"{seconds(network, image) * 1000:.0f} ms" for network in (exported, ours)]
-        with whole(target) as temporary:
+        with atomic_write(target) as temporary:
             temporary.write_bytes(part.read_bytes())
     return (
         f"{target}: {target.stat().st_size / 1e6:.1f} MB, within {error:.0e} of PyTorch; "

@@ -10,8 +10,8 @@ from pathlib import Path
 import yaml
 from monai.bundle import ConfigParser
 from tumour.errors import InputError
-from tumour.files import whole
-from tumour.runs.checkpoints import PATIENTS, SETTINGS, fill, read_checkpoint, settings_of
+from tumour.files import atomic_write
+from tumour.runs.checkpoints import PATIENTS, SETTINGS, load_weights, read_checkpoint, settings_of
 from tumour.scores.evaluation import RECORD
 
 from tools.release.card import card
@@ -38,7 +38,7 @@ def require_fit(bundle: str, checkpoint: Path) -> None:
     config = configs(bundle, settings_of(str(checkpoint.parent)))["inference"]
     weights = read_checkpoint(checkpoint)
     try:
-        fill(ConfigParser(config).get_parsed_content("network_def"), weights, checkpoint)
+        load_weights(ConfigParser(config).get_parsed_content("network_def"), weights, checkpoint)
     except InputError as error:
         rest = f"any other setting of the network must stand in bundles/{bundle}/configs/train.yaml"
         raise InputError(f"{error} A release takes size and modalities from {SETTINGS} beside it; {rest}.") from error
@@ -83,7 +83,7 @@ def pack(bundle: str, output: str | Path = "dist", checkpoint: Path | None = Non
         megabytes = f"{size / 2**20:.0f} MB, over the zoo's limit of {LARGE / 2**20:.0f} MB"
         raise InputError(f"'{checkpoint}' has {megabytes}; upload it and give its address by URL=.")
     target = Path(output) / f"{bundle}_v{metadata(bundle)['version']}.zip"
-    with whole(target) as part, zipfile.ZipFile(part, "w") as archive:
+    with atomic_write(target) as part, zipfile.ZipFile(part, "w") as archive:
         for name in sorted(files):
             entry = zipfile.ZipInfo(f"{bundle}/{name}")  # dated 1980
             entry.create_system, entry.external_attr, entry.compress_type = 3, 0o644 << 16, zipfile.ZIP_DEFLATED

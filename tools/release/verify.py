@@ -73,7 +73,7 @@ class Release:
 
     @cached_property
     def data(self) -> Path:
-        make_patients(self.scratch / "patients", cases=6, size=40, convention=self.cohort)
+        make_patients(self.scratch / "patients", cases=6, size=40, cohort=self.cohort)
         return self.scratch / "patients"
 
     @cached_property

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
-from tumour.files import whole
+from tumour.files import atomic_write
 from tumour.pictures.drawing import colours_of
 from tumour.scores.tables import SHOWN
 
@@ -52,7 +52,7 @@ def save_curves(draws: Sequence[Draw], folder: Path) -> None:
         for axes, draw in zip(np.ravel(figure.subplots(-(-len(draws) // 2), 2)), draws, strict=False):
             draw(axes)
         for ending in ("png", "svg"):
-            with whole(folder / f"curves.{ending}") as path:
+            with atomic_write(folder / f"curves.{ending}") as path:
                 figure.savefig(path, dpi=150, metadata={"Date": None} if ending == "svg" else None)
 
 

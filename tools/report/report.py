@@ -20,7 +20,7 @@ from tqdm import tqdm
 from tumour.cases.case import Case, LeftOut
 from tumour.cohort import Cohort
 from tumour.errors import InputError
-from tumour.files import whole
+from tumour.files import atomic_write
 from tumour.pictures.drawing import ERRORS, LEGEND, NAMES, background, colours_of, outlined, sheet, sweep, write_image
 from tumour.pictures.volumes import read_case
 from tumour.processes import cores
@@ -45,7 +45,7 @@ def draw_case(case: Case, prediction: str, cohort: Cohort, modalities: Sequence[
     sweep(volumes, folder / f"{name}.gif")
     thumbnail = outlined(volumes, background(volumes), "axial", volumes.centre()[2], float(min(volumes.spacing)), kinds)
     write_image(thumbnail, folder / "cases" / f"{name}.webp")
-    with whole(folder / "cases" / f"{name}.js") as path:
+    with atomic_write(folder / "cases" / f"{name}.js") as path:
         path.write_text(slides(volumes), encoding="utf-8")
     return None
 
@@ -102,7 +102,7 @@ def write_report(
         save_curves(curves(results.log, cohort.regions), target)
     configs = copy_configs(Path(output_dir), target)
     copy_viewer(target)
-    with whole(target / "report.html") as path:
+    with atomic_write(target / "report.html") as path:
         path.write_text(page(bundle, cohort, modalities, results, names, left_out, configs), encoding="utf-8")
     keep_in_mlflow(Path(output_dir, "mlruns.db"), target)
     seconds = time.monotonic() - began

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from tumour.cases.case import LeftOut
 from tumour.checks.case import Finding
-from tumour.files import whole
+from tumour.files import atomic_write
 
 HEADINGS = {"good": "good", "note": "usable with a note", "unusable": "unusable"}
 SHOWN = 20  # cases of a kind that are printed; the others stand in the files
@@ -75,7 +75,7 @@ class Report:
         }
         texts = {"check.json": json.dumps(told, indent=1), "check.csv": pd.DataFrame(self.rows()).to_csv(index=False)}
         for name, text in texts.items():
-            with whole(Path(folder, name)) as part:
+            with atomic_write(Path(folder, name)) as part:
                 part.write_text(text, encoding="utf-8")
 
     def rows(self) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from tumour.errors import InputError
-from tumour.files import whole
+from tumour.files import atomic_write
 from tumour.scans.nifti import read_header
 
 
@@ -45,5 +45,5 @@ class SaveLabelMapd(MapTransform):
         image = nib.Nifti1Image(label.astype(np.uint8), affine, header, dtype=np.uint8)  # type: ignore[attr-defined]
         image.header["cal_max"] = image.header["cal_min"] = 0  # the display range was the scan's
         image.header.set_slope_inter(1, 0)
-        with whole(target) as part:
+        with atomic_write(target) as part:
             nib.save(image, part)  # type: ignore[attr-defined]

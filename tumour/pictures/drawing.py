@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
-from tumour.files import whole
+from tumour.files import atomic_write
 from tumour.pictures.volumes import Mask, Volumes
 
 # Okabe & Ito (2008): the regions are distinguishable with every form of colour blindness
@@ -140,7 +140,7 @@ def planes(volumes: Volumes, pixel: float) -> dict[str, Image.Image]:
 
 def write_image(image: Image.Image, path: Path, **options: Any) -> None:
     """Write a picture; an interrupted write leaves the old file."""
-    with whole(path) as scratch:
+    with atomic_write(path) as scratch:
         image.save(scratch, **options)
 
 

@@ -19,30 +19,44 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 from tumour.errors import InputError
-from tumour.files import save_json, whole
-from tumour.processes import gather, rank
+from tumour.files import atomic_write, save_json
+from tumour.processes import gather, processes, rank
 
 BEST, LAST, BEFORE = "model.pt", "last.ckpt", "before-last.ckpt"
 PATIENTS, SETTINGS = "patients.json", "settings.json"
+ASK_EVERY = 20  # steps: asking all processes makes each wait for its GPU
 logger = logging.getLogger("bundle")
 
 
-def save_whole(content: Any, path: Path) -> None:
+def save_checkpoint(content: Any, path: Path) -> None:
     """Write a checkpoint so that it is there whole or not at all."""
-    with whole(path) as part:
+    with atomic_write(path) as part:
         torch.save(content, part)
 
 
-def half(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def to_float16(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights in float16, as `model.pt` keeps them: what is scored and shipped is the same file, of half the size.
 
-    A tensor with a value over 65504, the largest of float16, stays as it is; so do integers.
+    A tensor with a value over 65504, the largest of float16, stays as it is; so do integers. All are on the CPU, so
+    that a machine without a GPU can read them.
     """
-    halves: dict[Any, torch.Tensor] = {}  # a tensor of two names, as DynUNet has them, is stored once
+    halves: dict[int, torch.Tensor] = {}  # a tensor of two names, as DynUNet has them, is stored once
+    weights = on_cpu(weights, {})
     for value in weights.values():
         fits = value.is_floating_point() and bool(value.abs().max() <= torch.finfo(torch.float16).max)
-        halves.setdefault((value.data_ptr(), value.shape), value.half() if fits else value)
-    return {name: halves[value.data_ptr(), value.shape] for name, value in weights.items()}
+        halves.setdefault(id(value), value.half() if fits else value)
+    return {name: halves[id(value)] for name, value in weights.items()}
+
+
+def on_cpu(content: Any, copies: dict[Any, torch.Tensor]) -> Any:
+    """The state of networks and optimizers with its tensors on the CPU; a tensor of two names stays one."""
+    if isinstance(content, torch.Tensor):
+        return copies.setdefault((content.data_ptr(), content.shape, content.stride(), content.dtype), content.cpu())
+    if isinstance(content, Mapping):
+        return {key: on_cpu(value, copies) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return type(content)(on_cpu(value, copies) for value in content)
+    return content
 
 
 def read_checkpoint(path: Path) -> Any:
@@ -56,7 +70,7 @@ def read_checkpoint(path: Path) -> Any:
         raise InputError(f"'{path}' is not a whole checkpoint ({kind}); restore or delete it.") from error
 
 
-def fill(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Path) -> None:
+def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Path) -> None:
     """Load weights, or say in one sentence that they belong to another network."""
     own = network.state_dict()
     differ = [name for name in own.keys() | weights.keys() if name not in own or name not in weights]
@@ -88,7 +102,7 @@ class LoadWeights:
         engine.add_event_handler(Events.STARTED, self.load)
 
     def load(self, engine: Engine) -> None:
-        fill(self.network, read_checkpoint(self.path), self.path)
+        load_weights(self.network, read_checkpoint(self.path), self.path)
 
 
 class Checkpoints:
@@ -153,7 +167,7 @@ class Checkpoints:
                     f"'{path}' is of a training with {name} = {saved['settings'].get(name)}, not {value}. Name another "
                     "folder by --ckpt_dir, or --resume False to start anew (the old files are moved aside)."
                 )
-        fill(self.state["network"], saved["network"], path)
+        load_weights(self.state["network"], saved["network"], path)
         for name, value in self.state.items():
             if name != "network":
                 value.load_state_dict(saved[name])
@@ -182,7 +196,7 @@ class Checkpoints:
         if self.validator.state.best_metric_epoch == engine.state.epoch and not rank():
             save_json(self.patients(), self.folder / PATIENTS)
             save_json(self.settings, self.folder / SETTINGS)
-            save_whole(half(self.state["network"].state_dict()), self.folder / BEST)
+            save_checkpoint(to_float16(self.state["network"].state_dict()), self.folder / BEST)
         self.save_last(engine)
         if self.asked_to_stop():
             self.leave(engine)
@@ -195,7 +209,7 @@ class Checkpoints:
             return
         if (self.folder / LAST).is_file():
             os.replace(self.folder / LAST, self.folder / BEFORE)
-        save_whole(content, self.folder / LAST)
+        save_checkpoint(on_cpu(content, {}), self.folder / LAST)
 
     def note_signal(self, number: int, frame: Any) -> None:
         if self.stopped_by:
@@ -205,7 +219,8 @@ class Checkpoints:
         logger.info("stopping after this step; once more to stop at once.")
 
     def stop_if_asked(self, engine: Any) -> None:
-        if engine.state.iteration % engine.state.epoch_length and self.asked_to_stop():  # at an epoch's end `save` asks
+        step = engine.state.iteration % engine.state.epoch_length  # at an epoch's end `save` asks
+        if step and (processes() == 1 or step % ASK_EVERY == 0) and self.asked_to_stop():
             self.save_last(engine)
             self.leave(engine)
 

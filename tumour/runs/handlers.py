@@ -18,7 +18,7 @@ from monai.handlers import IgniteMetricHandler, from_engine
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
-from tumour.files import whole
+from tumour.files import atomic_write
 from tumour.processes import gather, rank
 
 logger = logging.getLogger("bundle")
@@ -167,7 +167,7 @@ class TrainingLog:
 
     def save(self) -> None:
         names = list(dict.fromkeys(name for row in self.rows for name in row))
-        with whole(self.folder / "training.csv") as part, open(part, "w", newline="") as file:
+        with atomic_write(self.folder / "training.csv") as part, open(part, "w", newline="") as file:
             writer = csv.DictWriter(file, names, restval="")
             writer.writeheader()
             writer.writerows(self.rows)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
-from tumour.files import save_json, whole
+from tumour.files import atomic_write, save_json
 from tumour.processes import gather, rank
 from tumour.runs.layers import config_of
 
@@ -59,7 +59,7 @@ class RunRecord:
         self.told: dict[str, Any] = {}
         if Path(sys.argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py") and not rank():  # else Python code ran it
             config, told = config_of(sys.argv[1:])
-            with whole(self.path.with_suffix(".yaml")) as part:
+            with atomic_write(self.path.with_suffix(".yaml")) as part:
                 ConfigParser.export_config_file(config.get(), str(part), fmt="yaml", sort_keys=False, width=120)
             self.told = {**told, "config": self.path.with_suffix(".yaml").name}
         self.write(engine, "not finished")

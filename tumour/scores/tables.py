@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tumour.files import whole
+from tumour.files import atomic_write
 from tumour.scores.metrics import PERFECT, Row
 
 SHOWN = {  # metric: heading and decimals
@@ -43,7 +43,7 @@ def write_scores(rows: Sequence[Row], lesion_rows: Sequence[Row], output_dir: st
     }
     with ExitStack() as all_or_none:
         for name, text in texts.items():
-            all_or_none.enter_context(whole(Path(output_dir) / name)).write_text(text, encoding="utf-8")
+            all_or_none.enter_context(atomic_write(Path(output_dir) / name)).write_text(text, encoding="utf-8")
     return summary
 
 
