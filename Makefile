@@ -17,26 +17,25 @@ RESULTS ?= bundles/$(BUNDLE)/eval
 PYTHON ?= python3.11
 PY = .venv/bin/python
 RUN = $(PY) -m monai.bundle run
-RECIPES = bundles/common/recipes
 COMMA = ,
-ARGS_FILE = $(if $(RECIPE),"['bundles/$(BUNDLE)/args.yaml'$(COMMA)'$(RECIPES)/$(RECIPE).yaml']",bundles/$(BUNDLE)/args.yaml)
+# config files on top of those that args.yaml lists: a recipe; one more for several devices
+SEVERAL = $(filter-out 1,$(DEVICES))
+ON_TOP = $(if $(RECIPE),'bundles/common/recipes/$(RECIPE).yaml'$(COMMA))$(if $(SEVERAL),$(1:%='bundles/common/multi_gpu_%.yaml'))
 # a recipe names its data set itself, unless the user names one
 ITS_COHORT = $(if $(RECIPE),$(filter file,$(origin COHORT)))
-LAYERS = --args_file $(ARGS_FILE) $(if $(ITS_COHORT),,--cohort $(COHORT)) --dataset_dir $(DATA) $(ARGS)
+LAYERS = --args_file bundles/$(BUNDLE)/args.yaml $(if $(ON_TOP),--+config_file "[$(ON_TOP)]") \
+	$(if $(ITS_COHORT),,--cohort $(COHORT)) --dataset_dir $(DATA) $(ARGS)
+LAUNCH = $(if $(SEVERAL),$(PY) -m torch.distributed.run --standalone --nproc_per_node=$(DEVICES) -m monai.bundle run,$(RUN))
 DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --dataset_dir $(DEMO)/$(1) \
 	--patch_size "[64, 64, 64]" --ckpt_dir $(DEMO)/models --output_dir $(DEMO)/results
-BENCHMARKS = training_step loading inference start quality scaling
+BENCHMARKS = training_step waiting inference start quality scaling
 CODE = custom_components tumour tools tests benchmarks
-# several devices: torchrun, and one more layer over those that args.yaml lists
-SEVERAL = $(filter-out 1,$(DEVICES))
-LAUNCH = $(if $(SEVERAL),$(PY) -m torch.distributed.run --standalone --nproc_per_node=$(DEVICES) -m monai.bundle run,$(RUN))
-ALSO = $(if $(SEVERAL),--config_file "[$$(sed -n "s/^  - \(.*\)/'\1'$(COMMA)/p" bundles/$(BUNDLE)/args.yaml | tr -d '\n')'bundles/common/multi_gpu_$(1).yaml']")
 # BUNDLE as the user gave it, else all
 GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data check train evaluate infer report watch table compare ablation recipes release verify export test \
-	smoke lint show benchmark clean
+.PHONY: help setup demo data check train evaluate infer report watch results table compare ablation recipes release verify export \
+	test smoke lint show benchmark clean
 
 help: ## print the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -45,15 +44,16 @@ setup: .venv/ready ## install the pins of environment.yml into .venv
 
 .venv/ready: environment.yml
 	$(PYTHON) -m venv .venv
+	# pip cannot read environment.yml, which is conda's format
 	sed -n 's/^      - \([^ ]*\).*/\1/p' environment.yml > .venv/requirements.txt
 	.venv/bin/pip install --quiet --requirement .venv/requirements.txt
 	touch $@
 
 demo: setup ## make synthetic patients, train NeuroSeg3D, score it, segment new patients (DEMO=folder)
-	$(PY) -m tools.patients.synthetic --output $(DEMO)/patients --cases 16 --size 96
-	$(PY) -m tools.patients.synthetic --output $(DEMO)/new --cases 2 --size 96 --seed 1
+	$(PY) -m tools.patients --output $(DEMO)/patients --cases 16 --size 96
+	$(PY) -m tools.patients --output $(DEMO)/new --cases 2 --size 96 --seed 1
 	$(RUN) training $(call DEMO_LAYERS,patients) --epochs 6 --iterations_per_epoch 100 --resume False
-	$(RUN) evaluating $(call DEMO_LAYERS,patients) --report True
+	$(RUN) evaluating $(call DEMO_LAYERS,patients) --report_at_end True
 	$(RUN) inferring $(call DEMO_LAYERS,new)
 	@echo
 	@echo "best checkpoint   $(DEMO)/models/model.pt"
@@ -64,10 +64,10 @@ demo: setup ## make synthetic patients, train NeuroSeg3D, score it, segment new 
 	@echo "real data next    make train BUNDLE=neuroseg3d COHORT=brats2021 DATA=the/folder/as/downloaded"
 
 train: setup ## train BUNDLE on COHORT in DATA (ARGS="--epochs 50 ...", RECIPE=a name in bundles/common/recipes, DEVICES=2)
-	$(LAUNCH) training $(LAYERS) $(call ALSO,train)
+	$(LAUNCH) training $(call LAYERS,train)
 
 evaluate: setup ## score BUNDLE on the patients of DATA that training never saw
-	$(LAUNCH) evaluating $(LAYERS) $(call ALSO,evaluate)
+	$(LAUNCH) evaluating $(call LAYERS,evaluate)
 
 infer: setup ## segment the scans in DATA
 	$(RUN) inferring $(LAYERS)
@@ -83,6 +83,9 @@ report: setup ## a page of curves, scores and pictures of what lies in BUNDLE's 
 
 watch: setup ## follow the training of BUNDLE in a browser: curves, and a picture at every validation (RESULTS=folder)
 	.venv/bin/tensorboard --logdir $(RESULTS)/tensorboard --reload_interval 10
+
+results: setup ## write the scores of bundles/*/weights into the table of README.md
+	@$(PY) -m tools.results
 
 table: setup ## parameters and FLOPs of the four networks
 	@$(PY) -m tools.networks
@@ -122,7 +125,7 @@ benchmark: .venv/benchmark/ready ## measure speed beside peers (benchmarks/READM
 	touch $@
 
 release: setup ## pack all bundles, or BUNDLE, in the model zoo format into dist/ (WEIGHTS=model.pt, URL=if it stays out)
-	@$(PY) -m tools.release.pack $(GIVEN) --weights "$(WEIGHTS)" --url "$(URL)"
+	@$(PY) -m tools.release $(GIVEN) --weights "$(WEIGHTS)" --url "$(URL)"
 
 verify: setup ## check the zips of dist/ as the model zoo does (SCHEMA=a copy of the metadata schema, to stay offline)
 	@$(PY) -m tools.release.verify $(GIVEN) --schema "$(SCHEMA)"

@@ -1,6 +1,6 @@
-"""Seconds and peak memory to check a data set, beside reading each of its files once with nibabel in one process.
+"""Time and peak memory to check a data set, compared with reading each file once with nibabel in one process.
 
-python -m benchmarks.check COHORT DIR      by default eight synthetic patients of 160³ in the names of brats2021
+python -m benchmarks.check COHORT DIR      default: eight synthetic patients of 160³, named as in brats2021
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from benchmarks import results
 from benchmarks.machine import seconds_text
 from benchmarks.patients import cases_of
 
-SIDES = {"nibabel": "nibabel, each file once", "one": "check, one case at a time", "all": "check, a case a core"}
+SIDES = {"nibabel": "nibabel, each file once", "one": "check, one case at a time", "all": "check, one case per core"}
 
 
 def side(name: str, cohort: str, folder: str) -> None:
-    """One measurement, in a process of its own: prints seconds, and MB before and at the peak."""
+    """One measurement, in its own process: prints seconds, and memory before and at the peak in MB."""
     import nibabel as nib
-
-    from tools.conventions import convention, task
-    from tumour.cases.folder import survey
+    from tumour.cases.find import find_cases
     from tumour.checks.case import CaseCheck
     from tumour.checks.usable import examine
 
-    own, brats = convention(cohort), task()
-    cases = survey(folder, own, brats["modalities"]).cases
+    from tools.cohorts import cohort_named, known_cohorts, modalities
+
+    data_set = cohort_named(cohort)
+    cases = find_cases(folder, data_set, modalities()).complete
     before, began = peak(), time.perf_counter()
     if name == "nibabel":
         for case in cases:
-            for path in [*case["image"], case["label"]] if isinstance(case["image"], list) else case.values():
+            for path in case.files.values():
                 np.asanyarray(nib.load(path).dataobj)  # type: ignore[attr-defined]
     else:
-        check = CaseCheck(cohort, brats["cohorts"], own["classes"], brats["modalities"])
+        check = CaseCheck(data_set, known_cohorts(), modalities())
         examine(cases, check, 1 if name == "one" else None)
     print(time.perf_counter() - began, before, peak())
 
 
 def peak() -> float:
-    """MB of memory of this process at its peak so far."""
+    """Peak memory of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -62,11 +62,12 @@ def main(cohort: str, folder: str, rounds: int = 5) -> None:
         rows.append({
             "what": what,
             "seconds": seconds_text(list(seconds)),
-            "of nibabel's": f"{np.median(seconds) / base:.1f}",
+            "ratio to nibabel": f"{np.median(seconds) / base:.1f}",
             "peak MB": f"{np.median(most):.0f}",
-            "beyond the libraries, MB": f"{np.median(np.subtract(most, before)):.0f}",
+            "above the libraries, MB": f"{np.median(np.subtract(most, before)):.0f}",
         })  # fmt: skip
-    about = f"{len(cases_of(cohort, folder))} cases of {cohort}, {rounds} rounds; about half of a check is unpacking."
+    number = len(cases_of(cohort, folder))
+    about = f"{number} cases of {cohort}, {rounds} rounds; decompression takes about half of a check."
     results.keep("check", "Checking a data set", about, rows, ["numpy", "nibabel", "scipy"])
 
 

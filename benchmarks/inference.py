@@ -1,4 +1,4 @@
-"""Seconds and peak memory to segment whole real scans, from NIfTI files to a NIfTI label map.
+"""Time and peak memory to segment a real scan, from NIfTI files to a NIfTI label map.
 
 python -m benchmarks.inference --data DIR [--cohort brats2018] [--work DIR] [--checkpoint model.pt of unet3d]
 """
@@ -12,14 +12,14 @@ from pathlib import Path
 import fire
 import nibabel as nib
 import numpy as np
+from tumour.processes import cores
+from tumour.runs.precision import best_precision
 
 from benchmarks import nnunet, ours, results, zoo
 from benchmarks.machine import seconds_text
 from benchmarks.patients import cases_of, folder_with
 from benchmarks.sides import ratio_of, serve, take_turns
-from tools.conventions import convention
-from tumour.processes import cores
-from tumour.runs.precision import best_precision
+from tools.cohorts import cohort_named
 
 SIDES = {
     "ours": "ours (`unet3d`, size fast)",
@@ -32,9 +32,9 @@ PATCH = 96
 
 
 def side(name: str, work: str, cohort: str, data: str, checkpoint: str, case: str) -> None:
-    """Answer with one scan segmented a turn."""
+    """Segment one scan per turn."""
     folder = nnunet.home(work, workers=0)
-    (chosen,) = [each for each in cases_of(cohort, data) if each["case"] == case]
+    (chosen,) = [each for each in cases_of(cohort, data) if each.name == case]
     target = folder / "segmented" / name
     target.mkdir(parents=True, exist_ok=True)
     if name.startswith("ours"):
@@ -55,12 +55,12 @@ def side(name: str, work: str, cohort: str, data: str, checkpoint: str, case: st
         made = nnunet.trainer(folder, patch=PATCH if same else 0, network=same)
         predictor = nnunet.predictor(made)
         output = [str(target / case)]
-        serve(lambda: predictor.predict_from_files_sequential([chosen["image"]], output))
+        serve(lambda: predictor.predict_from_files_sequential([list(chosen.images)], output))
 
 
 def agreement(work: str, case: str, cohort: str) -> float:
-    """The share of voxels with the same label in our map and in nnU-Net's with our network."""
-    values = convention(cohort)["label_values"]
+    """The fraction of voxels with the same label in our map and in that of nnU-Net's predictor with our network."""
+    values = cohort_named(cohort).label_values
     own, other = (
         np.asanyarray(nib.load(Path(work, "segmented", name, f"{case}.nii.gz")).dataobj)  # type: ignore[attr-defined]
         for name in ("ours", "nnunet-ours")
@@ -76,27 +76,27 @@ def measure(
     rounds: int = 5,
     sides: Sequence[str] = tuple(SIDES),
 ) -> None:
-    """Measure the sides on the first patient and keep the table."""
+    """Measure the sides on the first patient and write the table."""
     folder, cases = nnunet.home(work), cases_of(cohort, data)
-    nnunet.ready(folder, cases, convention(cohort)["label_values"])
-    case = cases[0]["case"]
-    told = take_turns("benchmarks.inference", sides, rounds, work, cohort, data, checkpoint, case)
+    nnunet.ready(folder, cases, cohort_named(cohort).label_values)
+    case = cases[0].name
+    measured = take_turns("benchmarks.inference", sides, rounds, work, cohort, data, checkpoint, case)
     rows = [
         {
             "side": title,
-            "seconds a scan": seconds_text(told[name]["seconds"]),
-            "of ours": ratio_of(told[name]["seconds"], told["ours"]["seconds"]),
-            "peak GB": f"{told[name]['peak_gb'][0]:.1f}",
+            "seconds per scan": seconds_text(measured[name]["seconds"]),
+            "ratio to ours": ratio_of(measured[name]["seconds"], measured["ours"]["seconds"]),
+            "peak GB": f"{measured[name]['peak_gb'][0]:.1f}",
         }
         for name, title in SIDES.items()
         if name in sides
     ]
     about = (
-        f"One real scan (240 x 240 x 155), overlap 0.5, no mirroring, {cores()} threads, {rounds} rounds; the start of "
-        f"Python and the making of the network are not counted. Ours computes in {best_precision('cpu')} here, the "
-        "peers have float32 alone on a CPU. nnU-Net's predictor with the same network, weights and windows gives the "
-        f"same label as ours in {agreement(work, case, cohort):.4%} of the voxels. The networks of the others are "
-        "untrained, which takes as long."
+        f"One real scan (240 x 240 x 155), overlap 0.5, no mirroring, {cores()} threads, {rounds} rounds, without "
+        f"starting Python and building the network. Ours computes in {best_precision('cpu')} here; the other tools "
+        "support only float32 on a CPU. nnU-Net's predictor with the same network, weights and windows predicts the "
+        f"same label as ours in {agreement(work, case, cohort):.4%} of the voxels. The networks of the other tools are "
+        "untrained, which does not change the time."
     )
     results.keep("inference", "Segmenting a scan, from file to file", about, rows, ["torch", "monai", "nnunetv2"])
 

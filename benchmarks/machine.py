@@ -1,12 +1,10 @@
-"""What a benchmark ran on, and how its rounds are told."""
+"""The machine of a benchmark, and times as text."""
 
 from __future__ import annotations
 
 import datetime
-import os
 import platform
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -14,8 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-
 from tumour.runs.precision import best_precision
+
+from tools.command import wait_for
 
 
 def machine(*packages: str) -> str:
@@ -31,7 +30,7 @@ def machine(*packages: str) -> str:
 
 
 def interleaved(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each side in each round; the sides take turns, so that a slow minute of the machine hits all alike."""
+    """Seconds of each side in each round; the sides take turns, so that a slow minute affects all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, work in sides.items():
@@ -42,17 +41,16 @@ def interleaved(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[
 
 
 def measured(command: list[str]) -> tuple[float, float]:
-    """Seconds of a Python module's command line, and the peak memory of its main process in GB."""
+    """Seconds of a command, and the peak memory of its main process in GB."""
     began = time.perf_counter()
     with tempfile.TemporaryFile() as printed:
-        process = subprocess.Popen([sys.executable, "-m", *command], stdout=printed, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
+        status, memory = wait_for(subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT))
         if status:
             printed.seek(0)
             raise SystemExit(printed.read().decode()[-4000:])
-    return time.perf_counter() - began, usage.ru_maxrss / 2**20
+    return time.perf_counter() - began, memory
 
 
 def seconds_text(seconds: list[float]) -> str:
-    """Seconds as their median with the least and the most."""
+    """The median with minimum and maximum."""
     return f"{np.median(seconds):.2f} ({min(seconds):.2f}-{max(seconds):.2f})"

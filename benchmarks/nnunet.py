@@ -1,28 +1,29 @@
-"""nnU-Net v2 as a peer: a BraTS folder laid out, planned and preprocessed its way, its trainer and its predictor."""
+"""nnU-Net v2: its data set layout, planning and preprocessing, its trainer and its predictor."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import torch
+from tumour.cases.case import Case
 
 from benchmarks import ours
 
-WORK = str(Path(tempfile.gettempdir(), "benchmarks"))  # where it keeps what it prepares
+WORK = str(Path(tempfile.gettempdir(), "benchmarks"))  # for the files that it prepares
 DATASET = "Dataset001_BraTS"
 PLANS = {"plain": "nnUNetPlans", "resenc": "nnUNetResEncUNetMPlans"}
 LABELS = {"background": 0, "WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}  # regions that overlap, as it trains BraTS
 
 
 def home(work: str, workers: int = 2) -> Path:
-    """Name its folders below `work` and fix its worker processes; must come before anything of nnU-Net is imported."""
+    """Set its folders below `work` and its number of workers; call it before nnU-Net is imported."""
     folder = Path(work)
     for name in ("raw", "preprocessed", "results"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -31,26 +32,26 @@ def home(work: str, workers: int = 2) -> Path:
     return folder
 
 
-def lay_out(folder: Path, cases: Sequence[Mapping[str, Any]], label_values: Sequence[int]) -> None:
-    """The raw data set: links to the scans, label maps with consecutive values."""
+def lay_out(folder: Path, cases: Sequence[Case], label_values: Sequence[int]) -> None:
+    """Write the raw data set: links to the scans, label maps with consecutive values."""
     raw = folder / "raw" / DATASET
     for part in ("imagesTr", "labelsTr"):
         (raw / part).mkdir(parents=True, exist_ok=True)
     for case in cases:
-        for channel, path in enumerate(case["image"]):
-            link = raw / "imagesTr" / f"{case['case']}_{channel:04d}.nii.gz"
+        for channel, path in enumerate(case.images):
+            link = raw / "imagesTr" / f"{case.name}_{channel:04d}.nii.gz"
             link.unlink(missing_ok=True)
             link.symlink_to(Path(path).resolve())
-        label: Any = nib.load(case["label"])  # type: ignore[attr-defined]
+        label: Any = nib.load(str(case.label))  # type: ignore[attr-defined]
         values = np.searchsorted(label_values, np.asanyarray(label.dataobj)).astype(np.uint8)
-        nib.save(nib.Nifti1Image(values, label.affine), raw / "labelsTr" / f"{case['case']}.nii.gz")  # type: ignore[attr-defined]
+        nib.save(nib.Nifti1Image(values, label.affine), raw / "labelsTr" / f"{case.name}.nii.gz")  # type: ignore[attr-defined]
     about = {"channel_names": {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"}, "labels": LABELS}
     about |= {"regions_class_order": [2, 1, 3], "numTraining": len(cases), "file_ending": ".nii.gz"}
     (raw / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
 
 
 def prepare(folder: Path, plans: Sequence[str] = ("plain", "resenc")) -> None:
-    """Fingerprint, plan and preprocess what `lay_out` laid out."""
+    """Fingerprint, plan and preprocess the raw data set."""
     from nnunetv2.experiment_planning import plan_and_preprocess_api as api
 
     api.extract_fingerprint_dataset(1, num_processes=2, verbose=False, show_progress_bar=False)
@@ -60,8 +61,8 @@ def prepare(folder: Path, plans: Sequence[str] = ("plain", "resenc")) -> None:
     api.preprocess_dataset(1, PLANS[plans[0]], ["3d_fullres"], num_processes=[2], show_progress_bar=False)
 
 
-def ready(folder: Path, cases: Sequence[Mapping[str, Any]], label_values: Sequence[int]) -> None:
-    """Lay out and prepare once a folder."""
+def ready(folder: Path, cases: Sequence[Case], label_values: Sequence[int]) -> None:
+    """Write and prepare the data set, unless the folder has it already."""
     done = folder / "ready"
     if not done.is_file():
         lay_out(folder, cases, label_values)
@@ -70,21 +71,21 @@ def ready(folder: Path, cases: Sequence[Mapping[str, Any]], label_values: Sequen
 
 
 def trainer(folder: Path, plan: str = "plain", patch: int = 0, train: Sequence[str] = (), network: str = "") -> Any:
-    """Its trainer on a CPU, initialised.
+    """Its initialised trainer, on a CPU.
 
     Args:
-        folder: where `prepare` worked.
+        folder: prepared by `ready`.
         plan: `plain` or `resenc`.
-        patch: edge of the patch; 0: as it planned.
-        train: the cases to train on; none: all.
-        network: one of our networks in the place of its own, as `BUNDLE SIZE CHECKPOINT`.
+        patch: side length of the patch; 0 for the planned size.
+        train: cases for training; none for all.
+        network: one of our networks instead of its own, as `BUNDLE SIZE CHECKPOINT`.
     """
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     base = folder / "preprocessed" / DATASET
     plans = json.loads((base / f"{PLANS[plan]}.json").read_text(encoding="utf-8"))
     settings = plans["configurations"]["3d_fullres"]
-    settings["data_identifier"] = "nnUNetPlans_3d_fullres"  # both plans preprocess alike
+    settings["data_identifier"] = "nnUNetPlans_3d_fullres"  # both plans share the preprocessed data
     settings["patch_size"] = [patch] * 3 if patch else settings["patch_size"]
     settings["batch_size"] = 2
     if network:
@@ -107,7 +108,7 @@ def trainer(folder: Path, plan: str = "plain", patch: int = 0, train: Sequence[s
 
 
 class Turned(torch.nn.Module):
-    """Our network on its arrays: patches are (z, y, x) of an LPS scan where ours are RAS, regions WT, TC, ET."""
+    """Our network for its arrays: (z, y, x) in LPS where ours are (x, y, z) in RAS, with regions WT, TC, ET."""
 
     def __init__(self, network: torch.nn.Module) -> None:
         super().__init__()
@@ -121,7 +122,7 @@ class Turned(torch.nn.Module):
 def our_network(
     input_channels: int, num_classes: int, bundle: str, size: str, checkpoint: str, deep_supervision: bool = False
 ) -> torch.nn.Module:
-    """One of our networks, as its plans name networks."""
+    """One of our networks, in the form that its plans refer to."""
     network = ours.config(bundle, size=size).get_parsed_content("network_def")
     if checkpoint != "-":
         network.load_state_dict(torch.load(checkpoint, weights_only=True))
@@ -129,7 +130,7 @@ def our_network(
 
 
 def predictor(made: Any, mirror: bool = False) -> Any:
-    """Its predictor with a trainer's network."""
+    """Its predictor with the network of a trainer."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     predictor = nnUNetPredictor(use_mirroring=mirror, device=torch.device("cpu"), allow_tqdm=False)

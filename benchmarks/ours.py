@@ -1,4 +1,4 @@
-"""Our side: parts of a bundle's config, as `monai.bundle run` builds them."""
+"""Our side: parts of the config of a bundle, built as by `monai.bundle run`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from monai.bundle import ConfigParser
 
 from tools.show import merged
 
-NNUNET_SIZE = {"stem": 1, "filters": [32, 64, 128, 256, 320, 320], "strides": [1, 2, 2, 2, 2, 2]}  # its BraTS plan
+NNUNET_SIZE = {
+    "stem": 1,
+    "filters": [32, 64, 128, 256, 320, 320],
+    "strides": [1, 2, 2, 2, 2, 2],
+}  # nnU-Net's BraTS plan
 
 
 def config(bundle: str, **settings: Any) -> ConfigParser:
-    """The merged config of a bundle with settings as on a command line; `a::b` sets a leaf."""
+    """The merged config of a bundle with settings as on a command line; `a::b` sets a nested value."""
     parser = merged(f"bundles/{bundle}/args.yaml")
     for name, value in settings.items():
         parser[name] = value
@@ -22,7 +26,7 @@ def config(bundle: str, **settings: Any) -> ConfigParser:
 
 
 def step_of(parser: ConfigParser, image: torch.Tensor, target: torch.Tensor) -> Any:
-    """A training step as the bundle's trainer does it, without its metrics."""
+    """A training step as in the trainer of the bundle, without its metrics."""
     network, loss = parser.get_parsed_content("network").train(), parser.get_parsed_content("loss")
     optimizer = parser.get_parsed_content("optimizer")
     inferer, most = parser.get_parsed_content("train::inferer"), parser["max_gradient_norm"]

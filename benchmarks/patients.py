@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from tools.conventions import convention, task
-from tumour.cases.parts import find_cases, split
+from tumour.cases.case import Case
+from tumour.cases.find import find_cases
+from tumour.cases.parts import split
+
+from tools.cohorts import cohort_named, modalities
+
+TEST_SHARE = 0.2  # as in bundles/common/brats.yaml
 
 
-def cases_of(cohort: str, data: str) -> list[dict[str, Any]]:
+def cases_of(cohort: str, data: str) -> list[Case]:
     """All labelled cases of a folder."""
-    found, _ = find_cases(data, convention(cohort), task()["modalities"])
-    return [case for case in found if "label" in case]
+    return [case for case in find_cases(data, cohort_named(cohort), modalities()).complete if case.label]
 
 
-def parts_of(cohort: str, data: str, seed: int) -> dict[str, list]:
-    """`train`, `validate` and `test` as a bundle parts them by default."""
-    return split(cases_of(cohort, data), 0, task()["test_share"], seed)
+def parts_of(cohort: str, data: str, seed: int) -> dict[str, list[Case]]:
+    """`train`, `validate` and `test` as a bundle splits them by default."""
+    return split(cases_of(cohort, data), 0, TEST_SHARE, seed)
 
 
-def folder_with(folder: Path, cases: list[dict[str, Any]]) -> Path:
-    """A folder with links to some cases."""
+def folder_with(folder: Path, cases: Sequence[Case]) -> Path:
+    """A folder with links to the files of some cases."""
     for case in cases:
-        files = [*case["image"], case["label"]]
-        (folder / case["case"]).mkdir(parents=True, exist_ok=True)
-        for path in map(Path, files):
-            link = folder / case["case"] / path.name
+        (folder / case.name).mkdir(parents=True, exist_ok=True)
+        for path in map(Path, case.files.values()):
+            link = folder / case.name / path.name
             link.unlink(missing_ok=True)
             link.symlink_to(path.resolve())
     return folder

@@ -1,10 +1,9 @@
-"""Mean Dice of held-out real patients after the same CPU-seconds of training, several seeds.
+"""Mean Dice of held-out real patients after the same CPU time of training, with several seeds.
 
 python -m benchmarks.quality --data DIR [--cohort brats2018] [--work DIR] [--minutes "(5, 15)"] [--seeds "(0, 1, 2)"]
 
-A training runs on one core (`--threads`), as many side by side as the cores allow; `minutes` are those of two cores.
-Our steps are set before, from our pace, so the peers come after us and get the time that ours really took, if that is
-more.
+Each training runs on one core (`--threads`), in parallel on all cores; `minutes` are those of two cores. Our number of
+steps is set in advance from our speed, so the other tools run after ours and get the time that ours took if it is more.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ import pandas as pd
 import torch
 from monai.data import DataLoader, list_data_collate
 from monai.utils import set_determinism
-
-from benchmarks import nnunet, results, zoo
-from benchmarks.patients import cases_of, folder_with, parts_of
-from tools import trials
-from tools.conventions import convention
-from tools.score import score
 from tumour.files import save_json
 from tumour.processes import cores
 from tumour.runs.precision import best_precision
 from tumour.scores.tables import interval_text, mean_interval
+
+from benchmarks import nnunet, results, zoo
+from benchmarks.patients import cases_of, folder_with, parts_of
+from tools import trials
+from tools.cohorts import cohort_named
+from tools.score import score
 
 SIDES = {
     "ours": "ours (`neuroseg3d`, defaults: 96³ patches)",
@@ -50,21 +49,21 @@ SIDES = {
 
 
 def side(name: str, data: str, cohort: str, work: str, seconds: float, seed: int) -> None:
-    """Train for so many CPU-seconds on the cores of this process, then segment and score the test patients."""
+    """Train for a CPU time on the cores of this process, then segment and score the test patients."""
     torch.set_num_threads(cores())
     set_determinism(seed)
     folder = nnunet.home(work, workers=1) / "quality" / f"{name}-{seconds:.0f}-{seed}"
-    parts, values = parts_of(cohort, data, seed), convention(cohort)["label_values"]
+    parts, values = parts_of(cohort, data, seed), cohort_named(cohort).label_values
     kind, _, patch = name.partition("-")
     if kind == "ours":
         given = {"cohort": cohort, "dataset_dir": data, "seed": seed}
         return _ours(folder, given, seconds, {"patch_size": str([int(patch)] * 3)} if patch else {})
     logs = folder.parent.glob(f"ours*-{seconds:.0f}-{seed}/results/training.csv")
-    seconds = max([seconds, *map(taken, logs)])  # of all cores together
+    seconds = max([seconds, *map(taken, logs)])  # CPU time of all cores
     maps = folder / "maps"
     maps.mkdir(parents=True, exist_ok=True)
     steps = {"nnunet": _nnunet, "zoo": _zoo}[kind](Path(work), parts, seconds / cores(), int(patch), maps)
-    for path in maps.glob("*.nii.gz"):  # classes -> the values of the data set
+    for path in maps.glob("*.nii.gz"):  # classes -> values of the data set
         image: Any = nib.load(path)  # type: ignore[attr-defined]
         label = np.asarray(values, np.uint8)[np.asanyarray(image.dataobj).astype(int)]
         nib.save(nib.Nifti1Image(label, image.affine), path)  # type: ignore[attr-defined]
@@ -74,12 +73,12 @@ def side(name: str, data: str, cohort: str, work: str, seconds: float, seed: int
 
 
 def taken(log: Path) -> float:
-    """CPU-seconds of our training, validation apart."""
+    """CPU-seconds of our training, without validation."""
     return float(pd.read_csv(log)["seconds"].sum()) * cores()
 
 
 def _ours(folder: Path, given: dict[str, Any], seconds: float, patch: dict[str, str]) -> None:
-    """By the bundle's commands; its pace sets how many steps the time holds."""
+    """Train with the commands of the bundle; its measured speed sets the number of steps."""
     args, train = trials.args_of("neuroseg3d"), given | patch
     each = trials.steps_in(seconds / cores() / 60, folder / "pace", args, train) // trials.EPOCHS
     budget = {"epochs": trials.EPOCHS, "val_interval": trials.EPOCHS, "iterations_per_epoch": each}
@@ -90,8 +89,8 @@ def _ours(folder: Path, given: dict[str, Any], seconds: float, patch: dict[str, 
 
 
 def _nnunet(work: Path, parts: dict, seconds: float, patch: int, maps: Path) -> int:
-    """Its trainer's steps; the learning rate falls with the time as it would with the epochs."""
-    made = nnunet.trainer(work, patch=patch, train=[case["case"] for case in parts["train"]])
+    """Train with the steps of its trainer; its learning rate falls with time instead of epochs."""
+    made = nnunet.trainer(work, patch=patch, train=[case.name for case in parts["train"]])
     loader, _ = made.get_dataloaders()
     steps, began = 0, time.monotonic()
     while (spent := (time.monotonic() - began) / seconds) < 1:
@@ -100,14 +99,14 @@ def _nnunet(work: Path, parts: dict, seconds: float, patch: int, maps: Path) -> 
         made.train_step(next(loader))
         steps += 1
     loader._finish()
-    inputs = [case["image"] for case in parts["test"]]
-    outputs = [str(maps / case["case"]) for case in parts["test"]]
+    inputs = [list(case.images) for case in parts["test"]]
+    outputs = [str(maps / case.name) for case in parts["test"]]
     nnunet.predictor(made).predict_from_files_sequential(inputs, outputs)
     return steps
 
 
 def _zoo(work: Path, parts: dict, seconds: float, patch: int, maps: Path) -> int:
-    """Its loss and optimiser, a case a step."""
+    """Train with its loss and optimizer, one case per step."""
     network, loss = zoo.network(), zoo.loss()
     adam, _ = zoo.optimiser(network, 1)
     dataset = zoo.training_set(parts["train"], patch)
@@ -124,7 +123,7 @@ def _zoo(work: Path, parts: dict, seconds: float, patch: int, maps: Path) -> int
                 break
     network.eval()
     for case in parts["test"]:
-        zoo.segment(network, case, (96,) * 3, maps / f"{case['case']}.nii.gz")
+        zoo.segment(network, case, (96,) * 3, maps / f"{case.name}.nii.gz")
     return steps
 
 
@@ -137,9 +136,9 @@ def measure(
     sides: Sequence[str] = tuple(SIDES),
     threads: int = 1,
 ) -> None:
-    """Run what is not done yet, `threads` cores a training, and keep a table a budget."""
+    """Run all unfinished trainings with `threads` cores each, and write one table per budget."""
     folder = nnunet.home(work)
-    nnunet.ready(folder, cases_of(cohort, data), convention(cohort)["label_values"])
+    nnunet.ready(folder, cases_of(cohort, data), cohort_named(cohort).label_values)
     (folder / "quality").mkdir(exist_ok=True)
     own = list(map(str, sorted(os.sched_getaffinity(0))))
     groups = [",".join(own[first : first + threads]) for first in range(0, len(own) - threads + 1, threads)]
@@ -159,17 +158,17 @@ def measure(
         with ThreadPoolExecutor(len(groups)) as pool:
             for job in [pool.submit(one, name, seed, budget * 120) for name in sides for seed in seeds]:
                 job.result()
-        tell(folder, budget, seeds, sides, sizes)
+        write_table(folder, budget, seeds, sides, sizes)
 
 
 def train(folder: Path, name: str, data: str, cohort: str, seconds: float, seed: int, on: str) -> None:
-    """Train and score a side on these cores, unless that is done."""
+    """Train and score a side on these cores, unless it is done."""
     done = folder / "quality" / f"{name}-{seconds:.0f}-{seed}"
     if (done / "trial.json").is_file():
         return
     shutil.rmtree(done, ignore_errors=True)
     place = folder
-    if name.startswith("nnunet"):  # which keeps one split a data set
+    if name.startswith("nnunet"):  # which keeps one split per data set
         place = folder / f"core{on}"
         if not place.is_dir():
             (place / "preprocessed").mkdir(parents=True)
@@ -181,36 +180,39 @@ def train(folder: Path, name: str, data: str, cohort: str, seconds: float, seed:
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(len(on.split(",")))})
 
 
-def tell(folder: Path, minutes: float, seeds: Sequence[int], sides: Sequence[str], parts: Mapping[str, int]) -> None:
-    """Keep the table of a budget."""
+def write_table(
+    folder: Path, minutes: float, seeds: Sequence[int], sides: Sequence[str], parts: Mapping[str, int]
+) -> None:
+    """Write the table of a budget."""
     dice: dict[str, list[Any]] = {name: [] for name in sides}
-    told: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+    trials_of: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     for name in sides:
         for seed in seeds:
             run = folder / "quality" / f"{name}-{minutes * 120:.0f}-{seed}"
             dice[name].append(trials.mean_dice(run))
-            told[name].append(json.loads((run / "trial.json").read_text(encoding="utf-8")))
+            trials_of[name].append(json.loads((run / "trial.json").read_text(encoding="utf-8")))
     rows = []
     for name in sides:
         values = np.concatenate(dice[name])
         less = np.concatenate(dice[sides[0]]) - values
         rows.append({
             "side": SIDES[name],
-            "CPU-seconds": ", ".join(f"{each['seconds']:.0f}" for each in told[name]),
-            "steps": ", ".join(f"{each['steps']:.0f}" for each in told[name]),
+            "CPU-seconds": ", ".join(f"{each['seconds']:.0f}" for each in trials_of[name]),
+            "steps": ", ".join(f"{each['steps']:.0f}" for each in trials_of[name]),
             "mean Dice": interval_text(values.mean(), *mean_interval(values)),
-            "each seed": ", ".join(f"{each.mean():.3f}" for each in dice[name]),
-            "the first ahead by": interval_text(less.mean(), *mean_interval(less)) if name != sides[0] else "",
+            "by seed": ", ".join(f"{each.mean():.3f}" for each in dice[name]),
+            "lead of the first": interval_text(less.mean(), *mean_interval(less)) if name != sides[0] else "",
         })  # fmt: skip
-    at_work = " or ".join(sorted({f"{each['cores']:.0f}" for trial in told.values() for each in trial}))
+    cores_used = " or ".join(sorted({f"{each['cores']:.0f}" for trial in trials_of.values() for each in trial}))
     about = (
-        f"{minutes:g} minutes of two cores of training each, or as long as ours took, with {at_work} at work, reading, "
-        f"validation and preprocessing apart; {parts['train']} patients to train, {parts['validate']} to choose (ours "
-        f"alone does), {parts['test']} to test; seed {', '.join(map(str, seeds))}, each with its own split. Mean over "
-        "TC, WT and ET by the legacy rules, no mirroring; 95% bootstrap intervals over the test scans. The peers get "
-        "patches of our sizes: with their own (128³; 224 x 224 x 144) the time holds a handful of steps."
+        f"Each training has the CPU time of {minutes:g} minutes on two cores, or that of ours if it took more, on "
+        f"{cores_used} core(s), without reading, validation and preprocessing. {parts['train']} patients for training, "
+        f"{parts['validate']} for validation (used for model selection by ours only), {parts['test']} for testing; "
+        f"seed {', '.join(map(str, seeds))}, each with its own split. Mean over TC, WT and ET by the legacy rules, no "
+        "mirroring; 95% bootstrap intervals over the test scans. The other tools use our patch sizes: with their own "
+        "(128³; 224 x 224 x 144) only a few steps fit into the time."
     )
-    slower = "" if best_precision("cpu") == "bfloat16" else ", without bfloat16"  # ours has fewer steps: a table apart
+    slower = "" if best_precision("cpu") == "bfloat16" else ", without bfloat16"  # our default takes fewer steps there
     title = f"Time to quality: {minutes:g} minutes{slower}"
     name = f"quality-{minutes:g}" + slower.replace(", ", "-").replace(" ", "-")
     results.keep(name, title, about, rows, ["torch", "monai", "nnunetv2"])

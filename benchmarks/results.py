@@ -1,27 +1,30 @@
-"""RESULTS.md and results.json: a section a benchmark, the last run of each."""
+"""RESULTS.md and results.json: one section per benchmark, from its last run."""
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.machine import machine
 from tumour.files import save_json, whole
 
+from benchmarks.machine import machine
+from tools.tables import markdown
+
 HERE = Path(__file__).parent
-ORDER = ["training_step", "loading", "inference", "start", "quality", "scaling", "score", "check"]
+ORDER = ["training_step", "loading", "waiting", "inference", "start", "quality", "scaling", "score", "check"]
 
 
 def keep(name: str, title: str, about: str, rows: Sequence[Mapping[str, str]], packages: Sequence[str]) -> None:
-    """Put the rows of a benchmark in the place of its last ones.
+    """Replace the section of a benchmark.
 
     Args:
-        name: of its module, then what else tells its sections apart, as `training_step-96`.
-        title, about: what stands above the table.
-        rows: of the table, all with the same columns.
-        packages: whose versions are told.
+        name: its module, and what else distinguishes its sections, such as `training_step-96`.
+        title, about: text above the table.
+        rows: of the table.
+        packages: whose versions to list.
     """
     path = HERE / "results.json"
     sections = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -31,31 +34,26 @@ def keep(name: str, title: str, about: str, rows: Sequence[Mapping[str, str]], p
     sections[name]["rows"] = list(rows)
     save_json(sections, path)
     write(sections)
-    print(table(rows))
-
-
-def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows as Markdown."""
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
-    return "\n".join(lines + ["| " + " | ".join(row.values()) + " |" for row in rows])
+    print(markdown(rows))
 
 
 def place(name: str) -> tuple:
-    """Where a section stands: in the order of the benchmarks, numbers in the name by their size."""
+    """The sort key of a section: the order of the benchmarks, then numbers in the name by size, then words."""
     first, *others = name.split("-")
-    return ORDER.index(first), [(float(part) if part.isdigit() else 0, part) for part in others]
+    return ORDER.index(first), [(float(word) if word.isdigit() else math.inf, word) for word in others]
 
 
 def write(sections: Mapping[str, Mapping]) -> None:
     """RESULTS.md from all sections."""
-    text = (
-        "# Results\n\nMade by the commands below; a figure is the median of the rounds with the least and the most.\n"
-    )
+    text = "# Results\n\nFrom the commands below. Figures are the median over the rounds, with minimum and maximum.\n"
     for name in sorted(sections, key=place):
         each = sections[name]
-        text += f"\n## {each['title']}\n\n{each['about']}\n\n`{each['command']}`, {each['machine']}\n\n"
-        text += table(each["rows"]) + "\n"
+        command = (
+            f"`{each['command']}`" if each["command"] else "Measured by a script that is not in the repository yet"
+        )
+        text += f"\n## {each['title']}\n\n{each['about']}\n\n{command}, {each['machine']}\n\n"
+        text += markdown(each["rows"]) + "\n"
     missing = [name for name in ORDER if not any(name == each.split("-")[0] for each in sections)]
     text += f"\nNot measured yet: {', '.join(missing)}.\n" if missing else ""
-    with whole(HERE / "RESULTS.md") as part:
-        part.write_text(text, encoding="utf-8")
+    with whole(HERE / "RESULTS.md") as path:
+        path.write_text(text, encoding="utf-8")

@@ -1,11 +1,11 @@
-"""Seconds to score a case, beside the steps of the organisers' program and beside MONAI's metrics.
+"""Time to score a case, compared with the steps of the organisers' program and with MONAI's metrics.
 
-python -m benchmarks.score [REFERENCE PREDICTION ...]     pairs of label maps with the values 0, 1, 2, 3; by default a
-synthetic patient with ten lesions, whose prediction is the reference two voxels off
+python -m benchmarks.score [REFERENCE PREDICTION ...]     pairs of label maps with the values 0, 1, 2, 3; default: a
+synthetic patient with ten lesions, predicted two voxels off
 
-The program's steps are written down here with the libraries that it uses and without its temporary files: for each
-region its components, and for each lesion a dilation and dense distance maps on the whole grid. Both sides must give
-the same scores. MONAI's metrics do less: no lesions, no classes.
+The steps of the program are implemented here with the libraries that it uses and without its temporary files: the
+components of each region and, for each lesion, a dilation and dense distance maps on the full grid. Both must give the
+same scores. MONAI's metrics compute less: no lesions, no classes.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import surface_distance
 import torch
 from monai.metrics import DiceMetric, HausdorffDistanceMetric, SurfaceDiceMetric
 from scipy import ndimage
+from tumour.scores.challenges import CHALLENGES, NEIGHBOURS, case_scores
 
 from benchmarks import results
 from benchmarks.machine import interleaved, seconds_text
 from benchmarks.sides import ratio_of
 from tools.patients.phantom import SCATTERED, make_patient
-from tumour.scores.challenges import CHALLENGES, NEIGHBOURS, case_scores
 
 CLASSES = ["background", "necrotic", "oedema", "enhancing"]
 REGIONS = {"TC": ["necrotic", "enhancing"], "WT": ["necrotic", "oedema", "enhancing"], "ET": ["enhancing"]}
@@ -45,7 +45,7 @@ def dice(reference: Any, prediction: Any) -> float:
 
 
 def program(reference: Any, prediction: Any, spacing: Any) -> dict[str, tuple[float, float]]:
-    """Lesion-wise Dice and HD95 of each region, lesion after lesion on the whole grid."""
+    """Lesion-wise Dice and HD95 of each region, one lesion after the other on the full grid."""
     scores = {}
     for name, names in REGIONS.items():
         values = [CLASSES.index(each) for each in names]
@@ -110,13 +110,13 @@ def main(paths: list[str], rounds: int = 5) -> None:
             "case": name,
             "ours, s": seconds_text(seconds["ours"]),
             "the program's steps, s": seconds_text(seconds["program"]),
-            "of ours": ratio_of(seconds["program"], seconds["ours"]),
+            "ratio to ours": ratio_of(seconds["program"], seconds["ours"]),
             "MONAI's metrics, s": seconds_text(seconds["monai"]),
-            "of ours, MONAI": ratio_of(seconds["monai"], seconds["ours"]),
+            "ratio to ours, MONAI": ratio_of(seconds["monai"], seconds["ours"]),
         })  # fmt: skip
     about = (
         f"Rules of metastases2023, one thread, {rounds} rounds; our lesion scores agree with the steps of the "
-        "organisers' program to 1e-6. Ours also scores the three classes and NSD."
+        "organisers' program to 1e-6. Ours also computes the three classes and NSD."
     )
     packages = ["numpy", "scipy", "monai", "surface-distance-based-measures", "connected-components-3d"]
     real = bool(paths)

@@ -1,4 +1,4 @@
-"""Sides that take turns: each a process of its own, so that each has its own threads, caches and peak memory."""
+"""Tools that take turns (sides): each runs in its own process, with its own threads, caches and peak memory."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from tumour.processes import cores
+
+from tools.command import wait_for
 
 
 class Side:
-    """A process that works once whenever it is asked.
+    """A process that does its work once per request.
 
     Args:
-        module: has a `main` that hands its work to `serve`.
+        module: passes its work to `serve`.
         arguments: of its command line.
     """
 
@@ -29,53 +30,54 @@ class Side:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def work(self) -> dict[str, Any]:
-        """One turn: its `seconds`, and whatever else the work tells."""
+        """One turn: its `seconds`, and whatever else the work returns."""
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
-        answers = (line for line in self.process.stdout if line.startswith('{"seconds"'))  # a library may print first
+        answers = (
+            line for line in self.process.stdout if line.startswith('{"seconds"')
+        )  # libraries may print other lines
         line = next(answers, "")
         if not line:
-            raise SystemExit(f"'{' '.join(map(str, self.process.args))}' failed; its lines above say why.")  # type: ignore[arg-type]
+            raise SystemExit(f"'{' '.join(map(str, self.process.args))}' failed; see its output above.")  # type: ignore[arg-type]
         return json.loads(line)
 
     def end(self) -> float:
-        """End it; its peak memory in GB."""
+        """End the process; its peak memory in GB."""
         assert self.process.stdin
         self.process.stdin.close()
-        _, _, usage = os.wait4(self.process.pid, 0)
-        return usage.ru_maxrss / 2**20
+        return wait_for(self.process)[1]
 
 
 def serve(work: Callable[[], dict[str, Any] | None]) -> None:
-    """Work once for each line that comes in and answer with a line of JSON; whatever else is printed goes to stderr."""
+    """Work once per input line and answer with a line of JSON; all other output goes to stderr."""
     torch.set_num_threads(cores())  # nnU-Net sets them at import
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for _ in sys.stdin:
         began = time.perf_counter()
-        told = work() or {}
-        print(json.dumps({"seconds": time.perf_counter() - began, **told}), file=answers, flush=True)
+        measured = work() or {}
+        print(json.dumps({"seconds": time.perf_counter() - began, **measured}), file=answers, flush=True)
 
 
 def take_turns(module: str, sides: Sequence[str], rounds: int, *arguments: Any) -> dict[str, dict[str, list]]:
-    """What each side told in each round after one that warms it, and `peak_gb`.
+    """The answers of each side in each round, without a first round to warm up, and `peak_gb`.
 
-    A slow minute of the machine hits all sides alike.
+    The sides take turns, so that a slow minute of the machine affects all of them.
     """
     running = {name: Side(module, name, *arguments) for name in sides}
-    told: dict[str, dict[str, list]] = {name: {} for name in sides}
+    measured: dict[str, dict[str, list]] = {name: {} for name in sides}
     for turn in range(rounds + 1):
         for name, side in running.items():
             answer = side.work()
             print(f"round {turn} of {rounds}, {name}: {answer['seconds']:.2f} s", file=sys.stderr, flush=True)
             for key, value in answer.items() if turn else ():
-                told[name].setdefault(key, []).append(value)
+                measured[name].setdefault(key, []).append(value)
     for name, side in running.items():
-        told[name]["peak_gb"] = [side.end()]
-    return told
+        measured[name]["peak_gb"] = [side.end()]
+    return measured
 
 
 def ratio_of(values: Sequence[float], ours: Sequence[float]) -> str:
-    """How many times as long as ours, the median over the rounds."""
+    """The median over the rounds of the ratio to our time."""
     return f"{np.median(np.divide(values, ours)):.2f}"

@@ -1,4 +1,4 @@
-"""Seconds from the command to the first training step on real patients: the first time, and once more.
+"""Time from the command to the first training step on real patients, in the first and in a second run.
 
 python -m benchmarks.start --data DIR [--cohort brats2018] [--patients 6]
 """
@@ -13,25 +13,25 @@ import time
 from pathlib import Path
 
 import fire
+from tumour.processes import cores
 
 from benchmarks import nnunet, results, zoo
 from benchmarks.machine import seconds_text
 from benchmarks.patients import cases_of, folder_with
 from benchmarks.sides import ratio_of
-from tools.conventions import convention
-from tumour.processes import cores
+from tools.cohorts import cohort_named
 
 SIDES = {
-    "ours": "ours (`run training`, cache on the disk)",
-    "nnunet": "nnU-Net (fingerprint, plan, preprocess, train; the second time train)",
-    "zoo": "model zoo's transforms, which keep nothing and check nothing",
+    "ours": "ours (`run training`, cache on disk)",
+    "nnunet": "nnU-Net (fingerprint, plan, preprocess, train; second run: train)",
+    "zoo": "model zoo's transforms, which check and cache nothing",
 }
 
 READY = "ready for the first step"
 
 
 def side(name: str, data: str, cohort: str, work: str, again: str) -> None:
-    """Do all that comes before the first step, then say so."""
+    """Prepare everything for the first step, then print READY."""
     folder = nnunet.home(work)
     if name == "ours":
         from ignite.engine import Events
@@ -42,11 +42,11 @@ def side(name: str, data: str, cohort: str, work: str, again: str) -> None:
         trainer = ours.config("neuroseg3d", cohort=cohort, dataset_dir=data, **where).get_parsed_content(
             "train::trainer"
         )
-        trainer.add_event_handler(Events.ITERATION_STARTED, tell_and_end)
+        trainer.add_event_handler(Events.ITERATION_STARTED, print_ready_and_exit)
         trainer.run()
     elif name == "nnunet":
         if again == "first":
-            nnunet.lay_out(folder, cases_of(cohort, data), convention(cohort)["label_values"])
+            nnunet.lay_out(folder, cases_of(cohort, data), cohort_named(cohort).label_values)
             nnunet.prepare(folder, ["plain"])
         made = nnunet.trainer(folder)
         made.on_train_start()
@@ -56,16 +56,16 @@ def side(name: str, data: str, cohort: str, work: str, again: str) -> None:
 
         zoo.optimiser(zoo.network(), 1)
         next(iter(DataLoader(zoo.training_set(cases_of(cohort, data), 96), num_workers=2)))
-    tell_and_end()
+    print_ready_and_exit()
 
 
-def tell_and_end() -> None:
+def print_ready_and_exit() -> None:
     print(READY, flush=True)
     sys.exit(0)
 
 
 def seconds_of(*arguments: str) -> float:
-    """From the command to the line that says that the first step may come."""
+    """Seconds from the command until it prints READY."""
     command = [sys.executable, "-m", "benchmarks.start", "side", *arguments]
     with tempfile.TemporaryFile("w+") as errors:
         began = time.perf_counter()
@@ -81,8 +81,10 @@ def seconds_of(*arguments: str) -> float:
 
 
 def measure(data: str, cohort: str = "brats2018", patients: int = 6, rounds: int = 5) -> None:
-    """Measure all sides, each round from nothing, and keep the table."""
-    told: dict[tuple[str, str], list[float]] = {(name, again): [] for name in SIDES for again in ("first", "second")}
+    """Measure all sides, with empty folders in each round, and write the table."""
+    measured: dict[tuple[str, str], list[float]] = {
+        (name, again): [] for name in SIDES for again in ("first", "second")
+    }
     with tempfile.TemporaryDirectory() as scratch:
         few = str(folder_with(Path(scratch, "cases"), cases_of(cohort, data)[:patients]))
         for turn in range(rounds):
@@ -90,7 +92,7 @@ def measure(data: str, cohort: str = "brats2018", patients: int = 6, rounds: int
                 work = Path(scratch, name)
                 for again in ("first", "second"):
                     seconds = seconds_of(name, few, cohort, str(work), again)
-                    told[name, again].append(seconds)
+                    measured[name, again].append(seconds)
                     print(
                         f"round {turn + 1} of {rounds}, {name}, {again}: {seconds:.1f} s", file=sys.stderr, flush=True
                     )
@@ -98,17 +100,17 @@ def measure(data: str, cohort: str = "brats2018", patients: int = 6, rounds: int
     rows = [
         {
             "side": title,
-            "first, s": seconds_text(told[name, "first"]),
-            "of ours": ratio_of(told[name, "first"], told["ours", "first"]),
-            "second, s": seconds_text(told[name, "second"]),
-            "of ours, second": ratio_of(told[name, "second"], told["ours", "second"]),
+            "first, s": seconds_text(measured[name, "first"]),
+            "ratio to ours": ratio_of(measured[name, "first"], measured["ours", "first"]),
+            "second, s": seconds_text(measured[name, "second"]),
+            "ratio to ours, second": ratio_of(measured[name, "second"], measured["ours", "second"]),
         }
         for name, title in SIDES.items()
     ]
     about = (
-        f"{patients} real patients, {cores()} cores, {rounds} rounds; from the start of Python to the moment when "
-        "network, optimiser and first batch are there. Ours reads and checks every case on the way; nnU-Net's own "
-        "check is not counted. Our second start is mostly the imports of PyTorch, MONAI, Ignite and MLflow."
+        f"{patients} real patients, {cores()} cores, {rounds} rounds; from the start of Python until network, "
+        "optimizer and first batch are ready. Ours includes reading and checking every case; nnU-Net's own check is "
+        "not included. Our second start is mostly importing PyTorch, MONAI, Ignite and MLflow."
     )
     results.keep("start", "From the command to the first training step", about, rows, ["torch", "monai", "nnunetv2"])
 

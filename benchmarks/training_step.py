@@ -1,4 +1,4 @@
-"""Seconds and peak memory of a training step, batch 2, each side by its own trainer's step.
+"""Time and peak memory of a training step with batch size 2, in the trainer of each side.
 
 python -m benchmarks.training_step --data DIR [--cohort brats2018] [--work DIR] [--patches "(96, 128)"]
 """
@@ -12,14 +12,14 @@ from typing import Any
 import fire
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from tumour.processes import cores
+from tumour.runs.precision import best_precision
 
 from benchmarks import nnunet, ours, results, zoo
 from benchmarks.machine import seconds_text
 from benchmarks.patients import cases_of
 from benchmarks.sides import ratio_of, serve, take_turns
-from tools.conventions import convention
-from tumour.processes import cores
-from tumour.runs.precision import best_precision
+from tools.cohorts import cohort_named
 
 SIDES = {
     "ours-equal": "ours (`unet3d`), nnU-Net's size",
@@ -29,8 +29,8 @@ SIDES = {
     "ours-full": "ours (`unet3d`), size full",
     "ours-fast": "ours (`unet3d`), size fast",
     "ours-equal-bfloat16": "ours (`unet3d`), nnU-Net's size",
-    "nnunet-plain-bfloat16": "nnU-Net, PlainConvUNet, under an autocast that its trainer has on a GPU alone",
-    "zoo-bfloat16": "model zoo, SegResNet, likewise",
+    "nnunet-plain-bfloat16": "nnU-Net, PlainConvUNet, with autocast, which its trainer uses only on a GPU",
+    "zoo-bfloat16": "model zoo, SegResNet, with autocast",
     "ours-full-bfloat16": "ours (`unet3d`), size full",
     "ours-fast-bfloat16": "ours (`unet3d`), size fast",
 }
@@ -38,7 +38,7 @@ BASE = "nnunet-plain"
 
 
 def sides_here() -> list[str]:
-    """All sides, or those in float32 where the processor has no bfloat16."""
+    """All sides, or only those in float32 if the processor does not support bfloat16."""
     return [name for name in SIDES if best_precision("cpu") == "bfloat16" or not name.endswith("bfloat16")]
 
 
@@ -47,7 +47,7 @@ def precision_of(name: str) -> str:
 
 
 def side(name: str, work: str, patch: int) -> None:
-    """Answer with a step a turn; parameters and multiply-adds of the network come along."""
+    """One step per turn; returns parameters and multiply-adds of the network."""
     folder, precision = nnunet.home(work, workers=0), precision_of(name)
     image, target = torch.rand(2, 4, *(patch,) * 3), (torch.rand(2, 3, *(patch,) * 3) > 0.9).float()
     autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16")
@@ -82,8 +82,8 @@ def side(name: str, work: str, patch: int) -> None:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network.eval()(image[:1])
     network.train()
-    told = {"parameters": ours.parameters_of(network), "operations": counter.get_total_flops() / 2e9}
-    serve(lambda: step() or told)
+    measured = {"parameters": ours.parameters_of(network), "operations": counter.get_total_flops() / 2e9}
+    serve(lambda: step() or measured)
 
 
 def measure(
@@ -94,38 +94,38 @@ def measure(
     rounds: int = 5,
     sides: Sequence[str] = (),
 ) -> None:
-    """Measure all sides, or those named, and keep a table a patch size."""
+    """Measure all or the given sides, and write one table per patch size."""
     folder = nnunet.home(work)
-    nnunet.ready(folder, cases_of(cohort, data), convention(cohort)["label_values"])
+    nnunet.ready(folder, cases_of(cohort, data), cohort_named(cohort).label_values)
     for patch in patches:
-        chosen = list(dict.fromkeys([BASE, *(sides or sides_here())]))  # the others are told beside it
-        tell(patch, rounds, take_turns("benchmarks.training_step", chosen, rounds, work, patch))
+        chosen = list(dict.fromkeys([BASE, *(sides or sides_here())]))  # the base of the ratios
+        write_table(patch, rounds, take_turns("benchmarks.training_step", chosen, rounds, work, patch))
 
 
-def tell(patch: int, rounds: int, told: Mapping[str, Mapping[str, list]]) -> None:
-    """Keep the table of a patch size."""
-    peer = told[BASE]
-    for name in (name for name in told if name.startswith("ours-equal")):
+def write_table(patch: int, rounds: int, measured: Mapping[str, Mapping[str, list]]) -> None:
+    """Write the table of a patch size."""
+    base = measured[BASE]
+    for name in (name for name in measured if name.startswith("ours-equal")):
         for what, tolerance in (("parameters", 0.05), ("operations", 0.10)):
-            apart = abs(told[name][what][0] / peer[what][0] - 1)
-            assert apart <= tolerance, f"the {what} of {SIDES[name]} are {apart:.0%} from nnU-Net's: not the same work"
+            difference = abs(measured[name][what][0] / base[what][0] - 1)
+            assert difference <= tolerance, f"the {what} of {SIDES[name]} differ from nnU-Net's by {difference:.0%}"
     rows = [
         {
             "side": title,
             "precision": precision_of(name),
-            "parameters, M": f"{told[name]['parameters'][0]:.1f}",
-            "multiply-adds, G": f"{told[name]['operations'][0]:.0f}",
-            "seconds a step": seconds_text(told[name]["seconds"]),
-            "of nnU-Net's": ratio_of(told[name]["seconds"], peer["seconds"]),
-            "peak GB": f"{told[name]['peak_gb'][0]:.1f}",
+            "parameters, M": f"{measured[name]['parameters'][0]:.1f}",
+            "multiply-adds, G": f"{measured[name]['operations'][0]:.0f}",
+            "seconds per step": seconds_text(measured[name]["seconds"]),
+            "ratio to nnU-Net": ratio_of(measured[name]["seconds"], base["seconds"]),
+            "peak GB": f"{measured[name]['peak_gb'][0]:.1f}",
         }
         for name, title in SIDES.items()
-        if name in told
+        if name in measured
     ]
     about = (
-        f"Patch {patch}³, batch 2, {cores()} threads, {rounds} rounds. Those of nnU-Net's size are held to its "
-        "parameters (5%) and multiply-adds (10%). The peers' trainers compute in float32 on a CPU: `of nnU-Net's` is "
-        "against that. Forward, loss, backward, clipped step; no augmentation."
+        f"Patch {patch}³, batch 2, {cores()} threads, {rounds} rounds. Networks of nnU-Net's size have its "
+        "parameters (within 5%) and multiply-adds (within 10%). nnU-Net's trainer computes in float32 on a CPU, which "
+        "is the base of the ratio. Forward pass, loss, backward pass and clipped step, without augmentation."
     )
     title = f"A training step, {patch}³"
     results.keep(f"training_step-{patch}", title, about, rows, ["torch", "monai", "nnunetv2"])

@@ -1,1 +1,1 @@
-"""Attention blocks, the networks made of them, and losses: what MONAI lacks and the bundles name in their configs."""
+"""Attention blocks, networks and losses that MONAI lacks and that the configs of the bundles name."""

@@ -1,4 +1,4 @@
-"""Attention blocks for 2-D and 3-D feature maps. All keep the shape of their input: (B, C, *S) in, (B, C, *S) out."""
+"""Attention blocks for 2-D and 3-D feature maps. The output (B, C, *S) has the shape of the input."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import nn
 
 
 class SpatialAttention(nn.Module):
-    """Scale each voxel by a gate in (0, 1) computed from mean and maximum over channels nearby (Woo et al., 2018).
+    """Scale each voxel by a gate in (0, 1) computed from the channel mean and maximum around it (Woo et al., 2018).
 
-    The gate is the sigmoid of one convolution over the two maps, the spatial half of CBAM (arXiv:1807.06521).
+    The gate is the sigmoid of one convolution over the two maps. This is the spatial half of CBAM (arXiv:1807.06521).
 
     Args:
         spatial_dims: 2 or 3.
-        kernel_size: odd edge of the neighbourhood, in voxels. The paper takes 7 in 2-D; in 3-D on a CPU that costs as
-            much as four convolutions of 16 channels, 3 as much as one.
+        kernel_size: size of the neighbourhood in voxels, odd. The paper uses 7 in 2-D; in 3-D on a CPU, 7 costs as much
+            as four convolutions of 16 channels, and 3 as much as one.
     """
 
     def __init__(self, spatial_dims: int, kernel_size: int = 3) -> None:
@@ -33,11 +33,11 @@ class SpatialAttention(nn.Module):
 class ChannelAttention(nn.Module):
     """Scale each channel by a gate in (0, 1) computed from its mean and its maximum over space (Woo et al., 2018).
 
-    Both pass through one shared two-layer perceptron; the channel half of CBAM (arXiv:1807.06521).
+    Mean and maximum pass through one shared two-layer perceptron. This is the channel half of CBAM (arXiv:1807.06521).
 
     Args:
         channels: channels of the input and output.
-        reduction: how many times fewer the hidden units are; at least one is kept.
+        reduction: the hidden layer has `channels // reduction` units, but at least one.
     """
 
     def __init__(self, channels: int, reduction: int = 8) -> None:
@@ -60,7 +60,9 @@ def _channel(spatial_dims: int, channels: int) -> nn.Module:
 
 
 def _cbam(spatial_dims: int, channels: int) -> nn.Module:
-    return nn.Sequential(ChannelAttention(channels), SpatialAttention(spatial_dims))  # channels first, as in the paper
+    return nn.Sequential(
+        ChannelAttention(channels), SpatialAttention(spatial_dims)
+    )  # channel attention first, as in the paper
 
 
 def _none(spatial_dims: int, channels: int) -> nn.Module:
@@ -71,7 +73,7 @@ ATTENTION = {"spatial": _spatial, "channel": _channel, "cbam": _cbam, "none": _n
 
 
 def attention_block(name: str, spatial_dims: int, channels: int) -> nn.Module:
-    """The attention block called `name`, one of `ATTENTION`, for feature maps of `channels` channels."""
+    """The attention block called `name` (a key of `ATTENTION`) for feature maps with `channels` channels."""
     if name not in ATTENTION:
         raise ValueError(f"attention must be one of {', '.join(ATTENTION)}, got '{name}'.")
     return ATTENTION[name](spatial_dims, channels)

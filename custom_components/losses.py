@@ -1,4 +1,4 @@
-"""Losses that MONAI lacks: logits in, scalar out, float32 inside whatever the precision outside."""
+"""Losses that MONAI lacks. They take logits, return a scalar and compute in float32, also under autocast."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from torch import nn
 
 
 class DiceBCELoss(nn.Module):
-    """Soft Dice loss over the batch plus binary cross-entropy, for regions that overlap (Isensee et al., 2021).
+    """Soft Dice loss over the batch plus binary cross-entropy, for overlapping regions (Isensee et al., 2021).
 
-    Dice sums intersections and volumes over the whole batch before it divides, so a patch without a region does not
-    push the region away by itself. Targets are 0 or 1 a region; MONAI's DiceCELoss would take them as exclusive.
+    Dice sums intersections and volumes over the batch before it divides, so a single patch without a region does not
+    push the network away from that region. The target is 0 or 1 per region; MONAI's DiceCELoss expects exclusive
+    classes.
 
     Args:
         dice_weight: weight of the Dice loss.
@@ -37,14 +38,14 @@ class DiceBCELoss(nn.Module):
 
 
 class ComponentDiceBCELoss(DiceBCELoss):
-    """DiceBCE of the whole plus its mean over lesions, each scored in the voxels that are nearer to it than to others.
+    """DiceBCE of the complete patch plus its mean over lesions, each computed in the voxels nearest to that lesion.
 
-    So a lesion of ten voxels weighs as much as one of a thousand. The parts are the Voronoi cells of the 26-connected
-    components of the target, as in CC-Metrics (Jaus et al., 2025).
+    A lesion of ten voxels therefore has the same weight as one of a thousand. These voxels are the Voronoi cells of the
+    26-connected components of the target, as in CC-Metrics (Jaus et al., 2025).
 
     Args:
         component_weight: weight of the mean over lesions.
-        kwargs: of DiceBCELoss.
+        kwargs: arguments of DiceBCELoss.
     """
 
     def __init__(self, component_weight: float = 1.0, **kwargs: float) -> None:
@@ -52,7 +53,7 @@ class ComponentDiceBCELoss(DiceBCELoss):
         self.component_weight = component_weight
 
     def parts(self, components: np.ndarray) -> Iterator[np.ndarray]:
-        """For each numbered component (*S) the voxels (*S) in which it is scored."""
+        """Yield for each numbered component (*S) the mask (*S) of the voxels in which its loss is computed."""
         nearest = ndimage.distance_transform_edt(components == 0, return_distances=False, return_indices=True)
         cells = components[tuple(nearest)]
         for number in range(1, components.max() + 1):
@@ -71,7 +72,7 @@ class ComponentDiceBCELoss(DiceBCELoss):
 
 
 class BlobLoss(ComponentDiceBCELoss):
-    """The same with each lesion scored in all voxels but those of the other lesions (Kofler et al., 2023)."""
+    """As ComponentDiceBCELoss, but each lesion uses all voxels except those of other lesions (Kofler et al., 2023)."""
 
     def parts(self, components: np.ndarray) -> Iterator[np.ndarray]:
         for number in range(1, components.max() + 1):
@@ -79,11 +80,11 @@ class BlobLoss(ComponentDiceBCELoss):
 
 
 class FocalTverskyLoss(TverskyLoss):
-    """The mean over channels of the Tversky loss to the power of 1 / gamma (Abraham and Khan, 2019).
+    """Mean over channels of the Tversky loss raised to the power 1 / gamma (Abraham and Khan, 2019).
 
     Args:
-        gamma: over 1 turns the loss to channels that are badly found; 1 is the Tversky loss itself.
-        kwargs: of MONAI's TverskyLoss; `batch` and `reduction` are set here.
+        gamma: values above 1 give more weight to poorly segmented channels; 1 is the plain Tversky loss.
+        kwargs: arguments of MONAI's TverskyLoss, except `batch` and `reduction`, which are set here.
     """
 
     def __init__(self, gamma: float = 4 / 3, **kwargs: Any) -> None:
@@ -97,7 +98,7 @@ class FocalTverskyLoss(TverskyLoss):
 
 
 class WeightedSum(nn.Module):
-    """A weighted sum of losses of the same logits and target."""
+    """Weighted sum of several losses for the same logits and target."""
 
     def __init__(self, losses: Sequence[nn.Module], weights: Sequence[float]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Networks that MONAI lacks, each MONAI's DynUNet with one thing changed through its hooks."""
+"""Networks that MONAI lacks. Each is MONAI's DynUNet with one change, made through its hooks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from .attention import attention_block
 
 
 class GatedUpBlock(UnetUpBlock):
-    """MONAI's up block whose skip passes an attention gate, steered by the up-sampled features (Oktay et al., 2018)."""
+    """MONAI's up block with an attention gate on the skip connection (Oktay et al., 2018).
+
+    The upsampled features are the gating signal.
+    """
 
     def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, **kwargs: Any) -> None:
         super().__init__(spatial_dims, in_channels, out_channels, **kwargs)
@@ -31,10 +34,10 @@ class GatedUpBlock(UnetUpBlock):
 
 
 class AttentionGatedUNet(DynUNet):
-    """DynUNet with attention gates on the skips (Oktay et al., 2018, arXiv:1804.03999).
+    """DynUNet with attention gates on the skip connections (Oktay et al., 2018, arXiv:1804.03999).
 
-    Takes the arguments of `monai.networks.nets.DynUNet`. MONAI's own AttentionUnet has other blocks and batch
-    normalisation; here the gates alone set it apart from the 3D U-Net, so the two can be compared.
+    It takes the arguments of `monai.networks.nets.DynUNet`. MONAI's own AttentionUnet has other blocks and batch
+    normalisation; this network differs from the 3D U-Net only in its gates, so the two can be compared.
     """
 
     def get_module_list(self, *args: Any, **kwargs: Any) -> nn.ModuleList:
@@ -43,20 +46,20 @@ class AttentionGatedUNet(DynUNet):
 
 
 class NeuroSeg3D(DynUNet):
-    """Residual DynUNet with an attention block after every stage of the encoder.
+    """Residual DynUNet with an attention block after every encoder stage.
 
     Args:
         attention: `spatial` (Woo et al., 2018), `channel` (Hu et al., 2018), `cbam` (Woo et al., 2018) or `none`.
-        dropout: probability of dropping a whole feature map after a stage of the encoder (Tompson et al., 2015). The
-            dropout of DynUNet itself drops single voxels, and of the logits too.
-        res_block: whether the blocks of the encoder are residual.
-        kwargs: the other arguments of `monai.networks.nets.DynUNet`.
+        dropout: probability of dropping a complete feature map after an encoder stage (Tompson et al., 2015). DynUNet's
+            own dropout drops single voxels, also those of the logits.
+        res_block: whether the encoder blocks are residual.
+        kwargs: other arguments of `monai.networks.nets.DynUNet`.
     """
 
     def __init__(
         self, *, attention: str = "spatial", dropout: float = 0.0, res_block: bool = True, **kwargs: Any
     ) -> None:
-        self.attention, self.drop = attention, dropout  # the hooks below run inside the next line
+        self.attention, self.drop = attention, dropout  # needed by the hooks below, which the next line calls
         super().__init__(res_block=res_block, **kwargs)
 
     def _attended(self, block: nn.Module, channels: int) -> nn.Module:
@@ -75,20 +78,20 @@ class NeuroSeg3D(DynUNet):
 
 
 class Coarse(nn.Module):
-    """Run a network at a fraction of the resolution: space to depth before it, depth to space after (Shi et al., 2016).
+    """Run a network at reduced resolution: space to depth before it, depth to space after it (Shi et al., 2016).
 
-    With a factor of 2 no convolution works at full resolution and a step costs about an eighth; each coarse voxel still
-    sees all its fine ones and answers for each of them. The last layer starts near the same answer for every voxel, one
-    that is rarely wrong (Aitken et al., 2017; Lin et al., 2017): training need not first unlearn noise.
+    With a factor of 2 no convolution works at full resolution and a step costs about an eighth. Each coarse voxel
+    carries all its fine voxels as channels and predicts each of them. The last layer starts near the constant `start`
+    (Aitken et al., 2017; Lin et al., 2017), so training does not begin from noise.
 
     Args:
-        network: takes `factor**spatial_dims` times the channels of the input and of the output, and ends in
-            `output_block`, as DynUNet does.
+        network: has `factor**spatial_dims` times as many input and output channels, and ends with `output_block`, as
+            DynUNet does.
         spatial_dims: 2 or 3.
-        factor: how many voxels of an edge become one; 1 keeps the network at full resolution.
-        start: the logit that every voxel starts with, one for all channels of the output or one for each.
-        checkpointing: whether the activations of each block are computed anew in the backward pass (Chen et al., 2016):
-            less memory, about a third more time. Not for TorchScript.
+        factor: how many voxels per axis are combined into one; 1 keeps the network at full resolution.
+        start: initial logit of every voxel, one value for all output channels or one per channel.
+        checkpointing: whether the activations of each block are recomputed in the backward pass (Chen et al., 2016):
+            less memory, about a third more time. TorchScript does not support it.
     """
 
     def __init__(
@@ -112,7 +115,7 @@ class Coarse(nn.Module):
             last.bias.unflatten(0, (-1, factor**spatial_dims)).copy_(torch.as_tensor(start).reshape(-1, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits (B, R, *S) of an image (B, C, *S) whose edges are multiples of `factor`."""
+        """Logits (B, R, *S) of an image (B, C, *S). Each spatial size must be a multiple of `factor`."""
         if self.factor == 1:
             return self.network(x)
         fine: list[int] = [x.shape[0], x.shape[1]]

@@ -81,10 +81,9 @@ def arguments(
         "precision": "float32",
     }
     flags = [str(part) for name, value in (tiny | settings).items() for part in (f"--{name}", value)]
-    args_file = f"bundles/{bundle}/args.yaml"
-    if recipe:
-        args_file = f"['{args_file}','bundles/common/recipes/{recipe}.yaml']"
-    return [sys.executable, "-m", "monai.bundle", "run", run_id, "--args_file", args_file, *flags]
+    command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--args_file", f"bundles/{bundle}/args.yaml"]
+    added = ["--+config_file", f"['bundles/common/recipes/{recipe}.yaml']"] if recipe else []
+    return [*command, *added, *flags]
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import os
 import subprocess
 import zipfile
 
-from tools.release import pack as release
+from tools.release.pack import pack
 from tools.release.verify import TINY
 
 
@@ -12,7 +12,7 @@ class Home:
     """An unpacked release, an interpreter, and patients to work on."""
 
     def __init__(self, bundle, python, scratch, data, weights=None):
-        zipfile.ZipFile(release.pack(bundle, scratch, weights)).extractall(scratch / "home")
+        zipfile.ZipFile(pack(bundle, scratch, weights)).extractall(scratch / "home")
         self.folder, self.python, self.data = scratch / "home" / bundle, python, data
 
     def python_runs(self, *command, cwd=None):

@@ -3,8 +3,6 @@
 import numpy as np
 
 MM = (1.0, 1.0, 1.0)
-CLASSES = ["background", "necrotic", "oedema", "enhancing"]
-REGIONS = {"TC": ["necrotic", "enhancing"], "WT": ["necrotic", "oedema", "enhancing"], "ET": ["enhancing"]}
 
 
 def mask(*boxes, shape=(30, 24, 18)):

@@ -6,14 +6,16 @@ python -m tools.datalist --cohort brats2021 --dataset_dir DIR --output datalist.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tools.conventions import convention, task
-from tumour.cases.parts import FOLDS, find_cases, patients, split
+from tumour.cases.case import Case
+from tumour.cases.find import find_cases
+from tumour.cases.parts import FOLDS, split
 from tumour.errors import command_line
 from tumour.files import save_json
+
+from tools.cohorts import cohort_named, known_cohorts, modalities
 
 
 def datalist(
@@ -22,41 +24,36 @@ def datalist(
     """Write datalist.json: `training` with the fold in which a case validates, `testing` with the test share.
 
     Args:
-        cohort: the data set's name, as in bundles/common/brats.yaml.
+        cohort: the data set's name, as in bundles/common/cohorts.yaml.
         dataset_dir: the folder as downloaded.
         output: the file to write; paths in it start at its folder.
         test_share: share of the patients that are for testing alone, as in training.
         seed: decides the split, as in training.
     """
-    own, brats = convention(cohort), task()
-    modalities = brats["modalities"]
-    cases, _ = find_cases(str(dataset_dir), own, modalities, brats["cohorts"])
+    own = cohort_named(cohort)
+    cases = find_cases(str(dataset_dir), own, modalities(), known_cohorts()).complete
     fold_of: dict[str, int] = {}
     for fold in range(FOLDS):
-        parts = split(cases, fold, test_share, seed)
-        fold_of |= dict.fromkeys(patients(parts)["validate"], fold)
+        fold_of |= {case.patient: fold for case in split(cases, fold, test_share, seed)["validate"]}
     root = Path(str(output)).resolve().parent
 
-    def entry(case: Mapping[str, Any]) -> dict[str, Any]:
-        image, label = case["image"], case.get("label")
-        files = [os.path.relpath(path, root) for path in ([image] if isinstance(image, str) else image)]
-        told = {"case": case["case"], "image": files[0] if isinstance(image, str) else files}
-        told |= {"label": os.path.relpath(label, root)} if label else {}
-        return told | ({"fold": fold_of[case["patient"]]} if label and case["patient"] in fold_of else {})
+    def entry(case: Case) -> dict[str, Any]:
+        files = [os.path.relpath(path, root) for path in case.images]
+        entry: dict[str, Any] = {"case": case.name, "image": files if case.modalities else files[0]}
+        entry |= {"label": os.path.relpath(case.label, root)} if case.label else {}
+        return entry | ({"fold": fold_of[case.patient]} if case.label and case.patient in fold_of else {})
 
     entries = [entry(case) for case in cases]
-    names = dict(zip(map(str, own["label_values"]), own["classes"], strict=True))
     listed = {
         "name": cohort,
-        "modality": dict(enumerate(own.get("channels", modalities))),
-        "labels": dict(sorted(names.items())),
-        "training": [told for told in entries if "fold" in told],
-        "testing": [told for told in entries if "fold" not in told],
+        "modality": dict(enumerate(own.channels or modalities())),
+        "labels": {str(value): name for value, name in sorted(zip(own.label_values, own.classes, strict=True))},
+        "training": [entry for entry in entries if "fold" in entry],
+        "testing": [entry for entry in entries if "fold" not in entry],
     }
     save_json(listed, Path(output))
-    return (
-        f"{len(listed['training']):,} cases in {FOLDS} folds and {len(listed['testing']):,} for testing in '{output}'."
-    )
+    count, tests = len(listed["training"]), len(listed["testing"])
+    return f"{count:,} cases in {FOLDS} folds and {tests:,} for testing in '{output}'."
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Fetch a data set that is free to download: `python -m tools.download --cohort msd --output DIR`."""
+"""Download a data set that needs no registration: `python -m tools.download --cohort msd --output DIR`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 from monai.apps import DecathlonDataset, download_and_extract
 from monai.apps.utils import HashCheckError
-
 from tumour.errors import InputError, command_line
 
 TASK = "Task01_BrainTumour"
@@ -18,38 +17,38 @@ TASK = "Task01_BrainTumour"
 def download(
     cohort: str, output: str = "data", url: str = DecathlonDataset.resource[TASK], md5: str = DecathlonDataset.md5[TASK]
 ) -> str:
-    """Download and unpack Task01 of the Medical Segmentation Decathlon (7 GB); run again after a break.
+    """Download and unpack Task01 of the Medical Segmentation Decathlon (7 GB).
 
-    What is there already, as an archive whose hash is right or unpacked as a whole, is not fetched or unpacked again.
+    A complete archive or an unpacked data set from an earlier call is used again.
 
     Args:
         cohort: msd; all others need a registration.
         output: folder to unpack into.
-        url: where the archive is.
-        md5: its hash.
+        url: address of the archive.
+        md5: its MD5 hash.
 
     Raises:
-        InputError: the cohort is another, the archive cannot be fetched, or its hash is wrong.
+        InputError: the cohort is not msd, the archive cannot be downloaded, or its hash is wrong.
     """
     if cohort != "msd":
         raise InputError(
-            f"{cohort} needs a registration: download it from https://www.synapse.org/brats, unpack it and name its "
-            "folder by --dataset_dir (DATA with make). Only msd can be fetched."
+            f"{cohort} needs a registration; only msd can be downloaded without one. Get it from "
+            "https://www.synapse.org/brats, unpack it and give its folder as --dataset_dir (DATA with make)."
         )
     folder, draft = Path(str(output)), Path(str(output), ".unpacking")
     target = folder / TASK
     if target.is_dir():
-        return f"'{target}' is there already; delete it to unpack it anew."
+        return f"'{target}' already exists; delete it to download it again."
     archive = folder / Path(url).name
     shutil.rmtree(draft, ignore_errors=True)
     try:
         download_and_extract(url, archive, draft, hash_val=md5, hash_type="md5", progress=sys.stderr.isatty())
     except HashCheckError as error:
-        raise InputError(f"The hash of '{archive}' is not {md5}; delete it if it is there, and run again.") from error
-    except Exception as error:  # MONAI raises a bare one without a network
+        raise InputError(f"The hash of '{archive}' is not {md5}; delete it if it exists, and run again.") from error
+    except Exception as error:  # MONAI raises a plain Exception if it is offline
         why = str(error).splitlines()[0][:80]
         raise InputError(
-            f"'{url}' cannot be fetched ({why}); check the network and run again, or put the archive at '{archive}'."
+            f"'{url}' cannot be downloaded ({why}); check the network and run again, or put the archive at '{archive}'."
         ) from error
     os.replace(draft / TASK, target)
     shutil.rmtree(draft)

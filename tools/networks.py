@@ -1,4 +1,4 @@
-"""Table of the networks' parameters and FLOPs: `python -m tools.networks [--size fast]`."""
+"""Table of the networks' parameters and multiply-adds: `python -m tools.networks [--size fast]`."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from tools.show import merged
 def cost(args_file: str | Path, patch: int = 96, **settings: Any) -> tuple[float, float]:
     """Millions of parameters, and billions of multiply-adds of one forward pass over a cube of `patch` voxels.
 
-    The settings are those of a command line.
+    Nothing is computed, so a large network costs no time. The settings are those of a command line.
     """
     parser = merged(str(args_file))
     for name, value in settings.items():
         parser[name] = value
-    network = parser.get_parsed_content("network_def").eval()
-    channels = len(parser["modalities"])
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, channels, *(patch,) * 3))
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network = parser.get_parsed_content("network_def").eval()
+        network(torch.zeros(1, len(parser["modalities"]), *(patch,) * 3))
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return parameters / 1e6, counter.get_total_flops() / 2e9
 
 
 def main(size: str = "") -> None:
-    """Print one row a bundle and size."""
+    """Print one row per bundle and size."""
     print("| bundle | size | parameters, M | multiply-adds of a 96³ patch, G |\n| --- | --- | --- | --- |")
     for name in [size] if size else ["fast", "full"]:
         for path in sorted(Path("bundles").glob("*/args.yaml")):

@@ -8,19 +8,18 @@ from pathlib import Path
 import fire
 import yaml
 from monai.bundle import ConfigParser
-
 from tumour.runs.layers import layers, merge
 
 
 def merged(args_file: str, recipe: str = "", without: Sequence[str] = ()) -> ConfigParser:
-    """The merged, unresolved config of a bundle, with the settings of its args file and of a recipe's file over it.
+    """The merged, unresolved config of a bundle, with the settings of its args file and, on top, a recipe.
 
     Args:
         args_file: lists the layers.
         recipe: path of a recipe.
-        without: names of layers to leave out, as `report`.
+        without: names of layers to leave out, such as `report`.
     """
-    files, settings = layers({"args_file": args_file} | (ConfigParser.load_config_file(recipe) if recipe else {}))
+    files, settings = layers({"args_file": args_file, "+config_file": [recipe] if recipe else []})
     return merge([path for path in files if Path(path).stem not in without], settings)
 
 

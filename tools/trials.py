@@ -1,37 +1,37 @@
-"""Train and score the same with one thing changed, and tell the difference in one table.
+"""Train and score variants that differ in one thing, and compare them in one table.
 
-python -m tools.trials bundles --output DIR --cohort NAME --dataset_dir DIR            the bundles beside each other
+python -m tools.trials bundles --output DIR --cohort NAME --dataset_dir DIR            all bundles
 python -m tools.trials settings --output DIR --cohort NAME --dataset_dir DIR --bundle neuroseg3d --over attention
 python -m tools.trials recipes --output DIR --cohort NAME --dataset_dir DIR --minutes 5    equal time, several seeds
 
-All other options go to every run alike. A trial that is done is not run again, so a stopped comparison goes on.
+All other options are passed to every run. Finished trials are not repeated: rerun the command to continue.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-
-from tools.compare import differences, read_run, significance
-from tools.networks import cost
-from tools.show import merged
 from tumour.errors import InputError, command_line, one_of
 from tumour.files import save_json, whole
 from tumour.scores.tables import interval_text, mean_interval
 
-OVER = {  # what can be compared within a bundle: its id and the values
+from tools.command import run_command, wait_for
+from tools.compare import differences, read_run, significance
+from tools.networks import cost
+from tools.show import merged
+from tools.tables import markdown, read_table
+
+OVER = {  # settings that can be compared within a bundle: the id and its values
     "attention": ("network_def::network::attention", ["spatial", "channel", "cbam", "none"]),
     "size": ("size", ["fast", "full"]),
     "loss": ("loss", ["@losses::dice_bce", "@losses::dice", "@losses::focal_tversky", "@losses::cc_dice_bce"]),
 }
-RECIPES = {  # the bundle that each is laid over here; the first is ours, without a recipe
+RECIPES = {  # each recipe and its bundle; the first is our default, without a recipe
     "": "neuroseg3d",
     "neuroseg3d_brats2021": "neuroseg3d",
     "attention_dropout_brats2020": "neuroseg3d",
@@ -39,66 +39,62 @@ RECIPES = {  # the bundle that each is laid over here; the first is ours, withou
     "unet_dicece_brats2023": "unet3d",
     "attention_torchio_brats2020": "attention_unet",
 }
-EPOCHS, PACE = 4, 10  # of a training of so many minutes; steps of an epoch that measure how fast it is
+EPOCHS = 4  # of a training whose time is fixed
+PACE_STEPS = 10  # per epoch of the short training that measures the speed
 
 
 def args_of(bundle: str, recipe: str = "") -> list[str]:
-    """The args files of a bundle and of a recipe over it."""
+    """The args files of a bundle, and of a recipe if one is given."""
     return [f"bundles/{bundle}/args.yaml", *([f"bundles/common/recipes/{recipe}.yaml"] if recipe else [])]
 
 
-def run(run_id: str, folder: Path, args_files: Sequence[str], settings: Mapping[str, Any]) -> float:
-    """Run a bundle with its results below a folder; the peak memory of its main process in GB."""
-    named = args_files[0] if len(args_files) == 1 else list(args_files)  # MONAI lays one list item over the other
-    where = {"args_file": named, "ckpt_dir": folder / "models", "output_dir": folder / "results"}
-    flags = [str(part) for name, value in {**where, **settings}.items() for part in (f"--{name}", value)]
-    command = [sys.executable, "-m", "monai.bundle", "run", run_id, *flags]
-    _, status, usage = os.wait4(subprocess.Popen(command).pid, 0)
+def run(run_id: str, folder: Path, args_files: Sequence[str], options: Mapping[str, Any]) -> float:
+    """Run a bundle with its models and results below a folder; peak memory of its main process in GB."""
+    args_file = args_files[0] if len(args_files) == 1 else list(args_files)  # the second on top of the first
+    where = {"args_file": args_file, "ckpt_dir": folder / "models", "output_dir": folder / "results"}
+    command = run_command(run_id, **where, **options)
+    status, memory = wait_for(subprocess.Popen(command))
     if status:
-        raise InputError(f"'{' '.join(command)}' failed; its lines above say why.")
-    return usage.ru_maxrss / 2**20
+        raise InputError(f"'{' '.join(command)}' failed; see its output above.")
+    return memory
 
 
-def trial(folder: Path, args_files: Sequence[str], settings: Mapping[str, Any]) -> dict[str, float]:
-    """Train and score one; seconds a step and peak memory (GB) of the training."""
+def trial(folder: Path, args_files: Sequence[str], options: Mapping[str, Any]) -> dict[str, float]:
+    """Train and score one variant, unless that is done; the time and peak memory (GB) of the training."""
     done = folder / "trial.json"
     if done.is_file():
         return json.loads(done.read_text(encoding="utf-8"))
-    peak = run("training", folder, args_files, settings)
-    run("evaluating", folder, args_files, settings)
-    log = pd.read_csv(folder / "results" / "training.csv")
-    steps = merged(*args_files)
-    steps.update(dict(settings))
-    iterations = int(steps.get_parsed_content("iterations_per_epoch"))
-    seconds = float(log["seconds"].median()) / iterations
-    told = {"seconds a step": seconds, "steps": iterations * len(log), "minutes": log["seconds"].sum() / 60}
-    told["peak GB"] = peak
-    save_json(told, done)
-    return told
+    memory = run("training", folder, args_files, options)
+    run("evaluating", folder, args_files, options)
+    seconds = read_table(folder / "results" / "training.csv")["seconds"]
+    config = merged(*args_files)
+    config.update(dict(options))
+    steps = int(config.get_parsed_content("iterations_per_epoch"))
+    measured = {
+        "seconds per step": float(seconds.median()) / steps,
+        "steps": steps * len(seconds),
+        "minutes": seconds.sum() / 60,
+        "peak GB": memory,
+    }
+    save_json(measured, done)
+    return measured
 
 
-def steps_in(minutes: float, folder: Path, args_files: Sequence[str], settings: Mapping[str, Any]) -> int:
-    """How many steps a training takes in so many minutes, reading and validation apart; measured once a folder."""
+def steps_in(minutes: float, folder: Path, args_files: Sequence[str], options: Mapping[str, Any]) -> int:
+    """Number of training steps that fit into a time, without reading and validation; measured once per folder."""
     log = folder / "results" / "training.csv"
     if not log.is_file():
-        short = {"epochs": EPOCHS, "iterations_per_epoch": PACE, "val_interval": EPOCHS + 1}
-        run("training", folder, args_files, {**settings, **short})
-    seconds = pd.read_csv(log)["seconds"].iloc[1:].mean() / PACE  # in the first epoch the loader's processes start
+        short = {"epochs": EPOCHS, "iterations_per_epoch": PACE_STEPS, "val_interval": EPOCHS + 1}
+        run("training", folder, args_files, {**options, **short})
+    seconds = read_table(log)["seconds"].iloc[1:].mean() / PACE_STEPS  # the first epoch also starts the data loader
     return max(round(60 * minutes / seconds), EPOCHS)
 
 
-def markdown(frame: pd.DataFrame) -> list[str]:
-    """A table of strings, its index first, as lines."""
-    lines = ["| | " + " | ".join(frame.columns) + " |", "|" + " --- |" * (len(frame.columns) + 1)]
-    rows = zip(frame.index, frame.values, strict=True)
-    return lines + [f"| {name} | " + " | ".join(values) + " |" for name, values in rows]
-
-
-def row_of(folder: Path, bundle: str, settings: Mapping[str, Any], told: Mapping[str, float]) -> dict[str, str]:
-    """A line of the table."""
-    parameters, operations = cost(f"bundles/{bundle}/args.yaml", **settings)
+def row_of(folder: Path, bundle: str, options: Mapping[str, Any], measured: Mapping[str, float]) -> dict[str, str]:
+    """The row of a trial in the table."""
+    parameters, operations = cost(f"bundles/{bundle}/args.yaml", **options)
     row = {"parameters, M": f"{parameters:.2f}", "multiply-adds of 96³, G": f"{operations:.1f}"}
-    row |= {"seconds a step": f"{told['seconds a step']:.2f}", "peak GB": f"{told['peak GB']:.1f}"}
+    row |= {"seconds per step": f"{measured['seconds per step']:.2f}", "peak GB": f"{measured['peak GB']:.1f}"}
     scores = json.loads((folder / "results" / "scores" / "summary.json").read_text(encoding="utf-8"))["scores"]
     for region, metrics in scores.items():
         if metrics["kind"] == "region":
@@ -108,94 +104,99 @@ def row_of(folder: Path, bundle: str, settings: Mapping[str, Any], told: Mapping
     return row
 
 
-def compared(output: str, trials: Mapping[str, tuple[str, Mapping[str, Any]]]) -> str:
-    """Run all trials, each a bundle and its settings by name; the table, and each but the first less the first."""
+def compare_trials(output: str, trials: Mapping[str, tuple[str, Mapping[str, Any]]]) -> str:
+    """Run all trials, given by name as a bundle and its options; a table, and each difference from the first."""
     folders = {name: Path(str(output)) / name.replace("@losses::", "") for name in trials}
-    rows = {}
-    for name, (bundle, settings) in trials.items():
+    rows = []
+    for name, (bundle, options) in trials.items():
         print(f"\n== {name}", flush=True)
-        told = trial(folders[name], args_of(bundle), settings)
-        rows[name] = row_of(folders[name], bundle, settings, told)
-    lines = markdown(pd.DataFrame.from_dict(rows, orient="index"))
+        measured = trial(folders[name], args_of(bundle), options)
+        rows.append({"": name, **row_of(folders[name], bundle, options, measured)})
+    parts = ["Means with 95% bootstrap intervals.", markdown(rows)]
     first, *others = trials
     for name in others:
         a, b = (str(folders[each] / "results" / "scores") for each in (first, name))
-        paired = differences(a, b, "dice")
-        lines += ["", f"Dice, {name} less {first}:", significance(paired).to_string(float_format="{:.4f}".format)]
-    return written(Path(str(output)), ["Means with 95% bootstrap intervals.", "", *lines])
+        difference = significance(differences(a, b, "dice")).to_string(float_format="{:.4f}".format)
+        parts.append(f"Dice, {name} - {first}:\n{difference}")
+    return write_comparison(Path(str(output)), parts)
 
 
-def written(folder: Path, lines: Sequence[str]) -> str:
-    """The text of these lines, which stands in the folder's comparison.md."""
-    text = "\n".join(lines)
-    with whole(folder / "comparison.md") as part:
-        part.write_text(text + "\n", encoding="utf-8")
+def write_comparison(folder: Path, parts: Sequence[str]) -> str:
+    """Write the parts to comparison.md in the folder; the text."""
+    text = "\n\n".join(parts)
+    with whole(folder / "comparison.md") as path:
+        path.write_text(text + "\n", encoding="utf-8")
     return text
 
 
-def bundles(output: str, cohort: str, dataset_dir: str, **settings: Any) -> str:
-    """Compare the bundles, the first that of `unet3d`."""
+def compare_bundles(output: str, cohort: str, dataset_dir: str, **options: Any) -> str:
+    """Compare all bundles with `unet3d`."""
     names = sorted((path.parent.name for path in Path("bundles").glob("*/args.yaml")), key=lambda n: (n != "unet3d", n))
-    given = {"cohort": cohort, "dataset_dir": dataset_dir, **settings}
-    return compared(output, {name: (name, given) for name in names})
+    data = {"cohort": cohort, "dataset_dir": dataset_dir}
+    return compare_trials(output, {name: (name, data | options) for name in names})
 
 
-def settings(output: str, cohort: str, dataset_dir: str, bundle: str, over: str, **settings: Any) -> str:
+def compare_settings(output: str, cohort: str, dataset_dir: str, bundle: str, over: str, **options: Any) -> str:
     """Compare the values of one setting of a bundle: `attention`, `size` or `loss`."""
-    name, values = one_of(OVER, over, setting="over")
-    given = {"cohort": cohort, "dataset_dir": dataset_dir, **settings}
-    return compared(output, {value: (bundle, {**given, name: value}) for value in values})
+    setting, values = one_of(OVER, over, setting="over")
+    data = {"cohort": cohort, "dataset_dir": dataset_dir}
+    return compare_trials(output, {value: (bundle, {**data, **options, setting: value}) for value in values})
 
 
 def mean_dice(folder: Path) -> pd.Series:
-    """The mean Dice over the regions of each test case of a trial."""
+    """Mean Dice over the regions, for each test case of a trial."""
     rows = read_run(str(folder / "results"))[0]
     return rows[rows["kind"] == "region"]["dice"].groupby("case").mean()
 
 
-def recipes(
-    output: str, cohort: str, dataset_dir: str, minutes: float, seeds: Sequence[int] = (0, 1, 2), **settings: Any
+def compare_recipes(
+    output: str, cohort: str, dataset_dir: str, minutes: float, seeds: Sequence[int] = (0, 1, 2), **options: Any
 ) -> str:
-    """Compare our default and the recipes after the same time on this machine; each seed splits the patients anew.
+    """Compare our default and the recipes after the same training time; each seed splits the patients differently.
 
     Args:
         output: folder for the trials and comparison.md.
-        cohort: the data set's name.
-        dataset_dir: the data set's folder.
-        minutes: of training alone, without reading and validation.
-        seeds: one training of each recipe a seed.
-        settings: options of every run.
+        cohort: name of the data set.
+        dataset_dir: folder of the data set.
+        minutes: training time, without reading and validation.
+        seeds: one training of each recipe per seed.
+        options: passed to every run.
     """
-    folder, told, dice = Path(str(output)), {}, {}
-    given = {"cohort": cohort, "dataset_dir": dataset_dir, **settings}
+    folder, measured, dice = Path(str(output)), {}, {}
+    data = {"cohort": cohort, "dataset_dir": dataset_dir, **options}
     names = {recipe: recipe or f"{bundle}, our default" for recipe, bundle in RECIPES.items()}
-    for seed in seeds:  # seeds in the outer loop: what is done can be compared
+    for seed in seeds:  # the outer loop, so that recipes can be compared after each seed
         for recipe, bundle in RECIPES.items():
             print(f"\n== {names[recipe]}, seed {seed}", flush=True)
-            args_files, own = args_of(bundle, recipe), folder / (recipe or "default")
-            steps = steps_in(minutes, own / "pace", args_files, given)
+            args_files, trials = args_of(bundle, recipe), folder / (recipe or "default")
+            steps = steps_in(minutes, trials / "pace", args_files, data)
             budget = {"epochs": EPOCHS, "iterations_per_epoch": max(steps // EPOCHS, 1), "val_interval": EPOCHS}
-            told[recipe, seed] = trial(own / f"seed{seed}", args_files, {**given, **budget, "seed": seed})
-            dice[recipe, seed] = mean_dice(own / f"seed{seed}")
+            measured[recipe, seed] = trial(trials / f"seed{seed}", args_files, {**data, **budget, "seed": seed})
+            dice[recipe, seed] = mean_dice(trials / f"seed{seed}")
     scores = pd.concat(dice, names=["recipe", "seed", "case"]).unstack("recipe")
-    runs, rows = pd.DataFrame(told).T, {}
-    for recipe, bundle in RECIPES.items():
-        each, less = runs.loc[recipe], (scores[recipe] - scores[""]).to_numpy()
-        rows[names[recipe]] = {
-            "bundle": bundle,
-            "steps": f"{each['steps'].iloc[0]:.0f}",
-            "minutes": ", ".join(f"{value:.1f}" for value in each["minutes"]),
-            "peak GB": f"{each['peak GB'].max():.1f}",
-            "mean Dice": interval_text(scores[recipe].mean(), *mean_interval(scores[recipe].to_numpy())),
-            "each seed": ", ".join(f"{value:.3f}" for value in scores[recipe].groupby("seed").mean()),
-            "less ours": interval_text(less.mean(), *mean_interval(less)) if recipe else "",
-        }
     head = f"{minutes:g} minutes of training, {len(seeds)} seeds, {len(scores)} test scans; 95% bootstrap intervals."
-    return written(folder, [head, "", *markdown(pd.DataFrame.from_dict(rows, orient="index"))])
+    costs = pd.DataFrame(measured).T
+    rows = [{"": names[recipe], **recipe_row(recipe, costs.loc[recipe], scores)} for recipe in RECIPES]
+    return write_comparison(folder, [head, markdown(rows)])
+
+
+def recipe_row(recipe: str, costs: pd.DataFrame, scores: pd.DataFrame) -> dict[str, str]:
+    """The row of a recipe, from its costs (one row per seed) and the scores of all recipes (one column each)."""
+    difference = (scores[recipe] - scores[""]).to_numpy()
+    return {
+        "bundle": RECIPES[recipe],
+        "steps": f"{costs['steps'].iloc[0]:.0f}",
+        "minutes": ", ".join(f"{value:.1f}" for value in costs["minutes"]),
+        "peak GB": f"{costs['peak GB'].max():.1f}",
+        "mean Dice": interval_text(scores[recipe].mean(), *mean_interval(scores[recipe].to_numpy())),
+        "by seed": ", ".join(f"{value:.3f}" for value in scores[recipe].groupby("seed").mean()),
+        "minus default": interval_text(difference.mean(), *mean_interval(difference)) if recipe else "",
+    }
 
 
 def main() -> None:
-    command_line({"bundles": bundles, "settings": settings, "recipes": recipes}, "tools.trials")
+    commands = {"bundles": compare_bundles, "settings": compare_settings, "recipes": compare_recipes}
+    command_line(commands, "tools.trials")
 
 
 if __name__ == "__main__":

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.utils import set_determinism
 from torch import distributed
-
 from tumour.errors import InputError
 
 
@@ -50,8 +48,8 @@ def own_device() -> torch.device:
     return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
 
 
-def join(device: torch.device, seed: int) -> None:
-    """Meet the other processes: NCCL on GPUs, Gloo on CPUs. Each draws random numbers of its own from here on.
+def join(device: torch.device) -> None:
+    """Meet the other processes: NCCL on GPUs, Gloo on CPUs.
 
     Raises:
         InputError: torchrun did not start this process.
@@ -63,7 +61,6 @@ def join(device: torch.device, seed: int) -> None:
     if not distributed.is_initialized():
         patience = timedelta(hours=6)  # one process may read or score its share for long while the others wait
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
-    set_determinism(seed + rank())
     if rank():
         logging.getLogger("bundle").setLevel(logging.CRITICAL)
 

@@ -9,9 +9,10 @@ import yaml
 from monai.bundle import ComponentLocator, ConfigParser
 
 from tests.conftest import BUNDLES, ROOT
+from tools.networks import cost
 from tools.show import merged
 
-LAYERS = ("brats", "train", "losses", "inference", "evaluate", "fit", "report")
+LAYERS = ("cohorts", "brats", "network", "train", "losses", "inference", "evaluate", "fit", "report")
 ZOO_IDS = """bundle_root ckpt_dir output_dir dataset_dir device network_def network loss optimizer lr_scheduler
     val_interval initialize dataset dataloader inferer preprocessing postprocessing handlers evaluator
     training evaluating inferring fitting""".split()
@@ -24,6 +25,7 @@ ZOO_IDS += [
     for part in "preprocessing dataset dataloader inferer postprocessing handlers key_metric evaluator".split()
 ]
 A_VARIANT_MAY_SET = {"network_def", "learning_rate", "loss", "patch_size", "batch_size"}
+VARIANTS = {bundle: ROOT / "bundles" / bundle / "configs" / "train.yaml" for bundle in BUNDLES}
 bundles = pytest.mark.parametrize("bundle", BUNDLES)
 
 
@@ -90,9 +92,18 @@ def test_every_target_can_be_imported(bundle):
 
 @bundles
 def test_a_variant_is_short_and_sets_only_what_it_may(bundle):
-    path = ROOT / "bundles" / bundle / "configs" / "train.yaml"
-    assert 10 <= len(path.read_text().splitlines()) <= 60
-    assert {key.split("::")[0].split("#")[0] for key in yaml.safe_load(path.read_text())} <= A_VARIANT_MAY_SET
+    text = VARIANTS[bundle].read_text()
+    assert len(text.splitlines()) <= 60
+    assert {key.split("::")[0].split("#")[0] for key in yaml.safe_load(text)} <= A_VARIANT_MAY_SET
+
+
+@bundles
+def test_the_header_of_a_variant_gives_its_cost_and_the_command_that_trains_it(bundle):
+    (small, operations), (full, more) = (cost(args_file(bundle), size=size) for size in ("fast", "full"))
+    header = VARIANTS[bundle].read_text()
+    assert f"{small:.2f} M parameters and {operations:.1f} G multiply-adds for a 96³ patch" in header
+    assert f"at size full {full:.2f} M and {more:.1f} G" in header
+    assert f"make train BUNDLE={bundle} " in header
 
 
 @bundles
@@ -123,8 +134,7 @@ def test_the_versions_in_the_metadata_are_those_of_the_environment():
     assert {name: pins.get(name) for name in told} == told
 
 
-VARIANTS = {bundle: ROOT / "bundles" / bundle / "configs" / "train.yaml" for bundle in BUNDLES}
-ATTENTIVE = [bundle for bundle, path in VARIANTS.items() if "attention:" in path.read_text()]
+ATTENTIVE = [bundle for bundle, path in VARIANTS.items() if "network_def::network::attention:" in path.read_text()]
 
 
 @pytest.mark.parametrize("bundle", ATTENTIVE)
@@ -143,13 +153,14 @@ def test_one_value_selects_the_attention(bundle, attention):
     assert names & blocks == expected[attention]
 
 
-def test_the_cpu_and_the_gpu_have_defaults_of_their_own():
-    parser = merged(args_file(BUNDLES[0]))
-    for device, patch in (("cpu", 96), ("cuda", 128)):
-        parser.read_config(parser.get())
-        parser["device"] = f"$torch.device('{device}')"
-        assert parser.get_parsed_content("patch_size") == [patch] * 3
+def test_the_cpu_and_every_accelerator_have_defaults_of_their_own():
+    names = ("epochs", "iterations_per_epoch", "val_interval", "patch_size")
+    gpu = [200, 250, 5, [128, 128, 128]]
+    expected = {"cpu": [10, 150, 2, [96, 96, 96]], "cuda": gpu, "cuda:1": gpu, "mps": gpu, "xpu": gpu}
+    for device, budget in expected.items():
         parser = merged(args_file(BUNDLES[0]))
+        parser["device"] = device
+        assert [parser.get_parsed_content(name) for name in names] == budget
 
 
 def test_an_unknown_size_or_cohort_is_told_with_the_names_there_are():
@@ -157,5 +168,5 @@ def test_an_unknown_size_or_cohort_is_told_with_the_names_there_are():
         parser = merged(args_file(BUNDLES[0]))
         parser[setting] = "huge"
         with pytest.raises(Exception) as error:
-            parser.get_parsed_content("convention" if setting == "cohort" else "shape")
+            parser.get_parsed_content("cohort_def" if setting == "cohort" else "network_shape")
         assert re.search(f"{setting} must be one of {names}; it is 'huge'", str(error.getrepr()))

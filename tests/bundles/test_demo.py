@@ -1,6 +1,4 @@
-"""The notebook of docs/ runs from the first cell to the last, and its page says the same."""
-
-import re
+"""The notebook of docs/ runs from the first cell to the last."""
 
 import nbformat
 import pytest
@@ -24,11 +22,6 @@ def test_the_notebook_runs_from_data_to_report(tmp_path, monkeypatch):
     assert "16" in "".join(output.get("text", "") for output in outputs)
 
 
-def test_the_notebook_is_kept_without_outputs_and_stands_as_a_page_too():
+def test_the_notebook_is_kept_without_outputs():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
-    page = (ROOT / "docs" / "demo.md").read_text()
-    fence = {"markdown": "{}", "code": "```python\n{}\n```"}
-    told = [fence[cell.cell_type].format(cell.source) for cell in notebook.cells]
-    assert page == "\n\n".join(told) + "\n"
-    assert re.match("# From synthetic patients to a report", page)

@@ -6,6 +6,8 @@ import shlex
 import subprocess
 
 import pytest
+from monai.bundle import ConfigParser
+from tumour.runs.layers import given, layers
 
 from tests.conftest import BUNDLES, ROOT
 
@@ -38,18 +40,21 @@ def test_make_runs_a_bundle(bundle, target, run_id):
 
 def test_a_recipe_lies_over_the_bundle_and_names_its_data_set_unless_the_user_does():
     line = words("train", BUNDLE="resunet", RECIPE="metastases_brats2024")
-    layers = ["bundles/resunet/args.yaml", "bundles/common/recipes/metastases_brats2024.yaml"]
-    assert ast.literal_eval(option(line, "args_file")) == layers and "--cohort" not in line
+    assert option(line, "args_file") == "bundles/resunet/args.yaml" and "--cohort" not in line
+    assert ast.literal_eval(option(line, "+config_file")) == ["bundles/common/recipes/metastases_brats2024.yaml"]
     assert option(words("train", RECIPE="metastases_brats2024", COHORT="brats2021"), "cohort") == "brats2021"
 
 
 @pytest.mark.parametrize(("target", "overlay"), [("train", "multi_gpu_train"), ("evaluate", "multi_gpu_evaluate")])
-def test_several_devices_add_one_layer(target, overlay):
-    line = words(target, BUNDLE="unet3d", DEVICES="2")
+@pytest.mark.parametrize("recipe", ["", "metastases_brats2024"])
+def test_several_devices_add_one_layer_with_and_without_a_recipe(target, overlay, recipe, monkeypatch):
+    line = words(target, BUNDLE="unet3d", DEVICES="2", RECIPE=recipe)
     assert "torch.distributed.run" in line and "--nproc_per_node=2" in line
-    layers = ast.literal_eval(option(line, "config_file"))
-    assert layers[0] == "bundles/common/brats.yaml" and layers[-1] == f"bundles/common/{overlay}.yaml"
-    assert all((ROOT / layer).is_file() for layer in layers)
+    monkeypatch.chdir(ROOT)
+    files, _ = layers(given(line[line.index("run") + 1 :]))
+    own = ConfigParser.load_config_file("bundles/unet3d/args.yaml")["config_file"]
+    on_top = [f"bundles/common/recipes/{recipe}.yaml"] if recipe else []
+    assert files == [*own, *on_top, f"bundles/common/{overlay}.yaml"]
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_a_recipe_lies_over_every_bundle(recipe, bundle):
         parser["sizes::full::filters"] = [8, 16, 16, 16]
     parser["usable"], parser["channel_weights"] = {"train": []}, [1.0] * (5 if recipe == "unet_dicece_brats2023" else 4)
     network, loss = parser.get_parsed_content("network_def"), parser.get_parsed_content("loss")
-    channels = parser.get_parsed_content("output")["channels"]
+    channels = parser.get_parsed_content("head")["channels"]
     x = torch.randn(2, len(parser["modalities"]), 32, 32, 32)
     y = network(x)
     assert y.shape == (2, len(channels), 32, 32, 32)
@@ -72,7 +72,7 @@ def test_a_recipe_trains_scores_what_it_promises_and_segments(recipe, patients, 
     log = pd.read_csv(tmp_path / "results" / "training.csv")
     assert np.isfinite(log[[f"train_{name}" for name in ("dice", "iou")] + ["loss", "validate_loss"]]).all(axis=None)
     assert np.isfinite(log[["validate_dice", "validate_iou"]]).all(axis=None)
-    succeed("evaluating", bundle, tmp_path, cohort, data, report=recipe in STATES_PICTURES, **settings)
+    succeed("evaluating", bundle, tmp_path, cohort, data, report_at_end=recipe in STATES_PICTURES, **settings)
     drawn = [list((tmp_path / "results" / "report").glob(picture)) for picture in PICTURES]
     assert all(drawn) == (recipe in STATES_PICTURES)
     scores = pd.read_csv(tmp_path / "results" / "scores" / "scores.csv").set_index("region")
@@ -85,6 +85,6 @@ def test_a_recipe_trains_scores_what_it_promises_and_segments(recipe, patients, 
 
 def test_a_network_of_regions_is_refused_by_a_recipe_of_classes(patients, trained):
     done = run(
-        "inferring", "neuroseg3d", trained("neuroseg3d"), "brats2021", patients("brats2021"), output="@outputs::classes"
+        "inferring", "neuroseg3d", trained("neuroseg3d"), "brats2021", patients("brats2021"), head="@heads::classes"
     )
     assert done.returncode == 1 and "is of another network" in done.stderr and "Traceback" not in done.stderr

@@ -5,13 +5,13 @@ import shutil
 
 import pytest
 import torch
+from tumour.runs.checkpoints import fill, read_checkpoint, settings_of
+from tumour.scores.evaluation import scores_of
 
 from tests.conftest import BUNDLES, ROOT, succeed
 from tools.patients.synthetic import make_patients
 from tools.release.pack import LARGE
 from tools.show import merged
-from tumour.runs.checkpoints import fill, read_checkpoint, settings_of
-from tumour.scores.evaluation import scores_of
 
 SHIPPED = sorted(path.parent.name for path in ROOT.glob("bundles/*/weights"))
 shipped = pytest.mark.parametrize("bundle", SHIPPED)
@@ -55,7 +55,7 @@ def test_the_network_of_the_settings_takes_the_weights_and_says_numbers(bundle, 
     parser.update({"dataset_dir": str(tmp_path), "device": "cpu", "precision": "float32", "patch_size": [32] * 3})
     network = parser.get_parsed_content("network")
     fill(network, read_checkpoint(path), path)
-    image = parser.get_parsed_content("preprocessing")(parser.get_parsed_content("scans")[0][0])["image"]
+    image = parser.get_parsed_content("preprocessing")(parser.get_parsed_content("scans").complete[0].item())["image"]
     with torch.no_grad():
         logits = parser.get_parsed_content("inferer")(image[None], network.eval())
     assert logits.shape[2:] == image.shape[1:] and logits.isfinite().all() and logits.std() > 0

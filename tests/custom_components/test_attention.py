@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from custom_components.attention import ATTENTION, ChannelAttention, SpatialAttention, attention_block
 
 SIZE = (6, 5, 4)  # odd and unequal: they tell axes apart

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from custom_components.losses import BlobLoss, ComponentDiceBCELoss, DiceBCELoss, FocalTverskyLoss, WeightedSum
 from monai.bundle import ConfigParser
 from monai.losses import DiceLoss, TverskyLoss
 
-from custom_components.losses import BlobLoss, ComponentDiceBCELoss, DiceBCELoss, FocalTverskyLoss, WeightedSum
 from tests.conftest import ROOT
 
 
@@ -121,6 +121,7 @@ def test_a_weighted_sum_is_one():
 
 
 # By name --------------------------------------------------------------------------------------------------------------
+LAYERS = [str(ROOT / f"bundles/common/{name}.yaml") for name in ("cohorts", "brats", "network", "train", "losses")]
 NAMES = yaml.safe_load((ROOT / "bundles/common/losses.yaml").read_text())["losses"]
 ONLY = {"dice_bce": "regions", "dice_ce": "classes", "cc_dice_bce": "regions", "blob": "regions"}
 NAMED = [(name, kind) for name in NAMES for kind in ("regions", "classes") if ONLY.get(name, kind) == kind]
@@ -128,9 +129,9 @@ NAMED = [(name, kind) for name in NAMES for kind in ("regions", "classes") if ON
 
 def named(name, kind):
     parser = ConfigParser()
-    parser.read_config([str(ROOT / f"bundles/common/{layer}.yaml") for layer in ("brats", "train", "losses")])
+    parser.read_config(LAYERS)
     weights = [1.0, 2.0, 3.0, 4.0][: 3 if kind == "regions" else 4]
-    parser.update({"output": f"@outputs::{kind}", "channel_weights": weights, "usable": {"train": []}})
+    parser.update({"head": f"@heads::{kind}", "channel_weights": weights, "train::dataset::data": []})
     return parser.get_parsed_content(f"losses::{name}")
 
 
@@ -151,10 +152,10 @@ def test_a_named_loss_falls_with_the_error_and_is_finite_on_empty_targets(name, 
     assert x.grad.isfinite().all()
 
 
-def test_the_loss_follows_the_output_of_the_network():
+def test_the_loss_follows_the_head_of_the_network():
     parser = ConfigParser()
-    parser.read_config([str(ROOT / f"bundles/common/{layer}.yaml") for layer in ("brats", "train", "losses")])
+    parser.read_config(LAYERS)
     assert type(parser.get_parsed_content("loss")).__name__ == "DiceBCELoss"
-    parser.update({"output": "@outputs::classes"})
+    parser.update({"head": "@heads::classes"})
     parser.ref_resolver.reset()
     assert type(parser.get_parsed_content("loss")).__name__ == "DiceCELoss"

@@ -1,11 +1,11 @@
 import pytest
 import torch
+from custom_components.attention import ATTENTION
+from custom_components.networks import AttentionGatedUNet, Coarse, GatedUpBlock, NeuroSeg3D
 from monai.networks.blocks.dynunet_block import UnetResBlock
 from monai.networks.nets import DynUNet
 from monai.networks.utils import pixelshuffle, pixelunshuffle
 
-from custom_components.attention import ATTENTION
-from custom_components.networks import AttentionGatedUNet, Coarse, GatedUpBlock, NeuroSeg3D
 from tests.conftest import BUNDLES, ROOT
 from tools.networks import cost
 from tools.show import merged

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-
-from tests.masks import CLASSES, REGIONS, cube, mask
 from tumour.errors import InputError
 from tumour.maps import fitting
 from tumour.maps.aftertreatment import DropSmallPiecesd, EmptySmallRegionsd, ThresholdRegionsd
 from tumour.maps.fitting import FitAfterTreatment
-from tumour.patches.transforms import ToLabelMapd
+from tumour.maps.regions import ToLabelMapd
+
+from tests.cohorts import REGIONS, glioma
+from tests.masks import cube, mask
 
 TC, WT, ET = range(3)
 HALF = torch.tensor([0.5, 1, 1, 1]).diag()  # voxels of half a mm³
@@ -69,7 +70,7 @@ def test_pieces_are_judged_one_by_one_and_regions_as_a_whole():
 @pytest.mark.parametrize("step", [DropSmallPiecesd, EmptySmallRegionsd])
 def test_what_is_dropped_of_a_region_is_dropped_of_those_inside_it_and_stays_in_those_around_it(step):
     regions = regions_of(tc=[cube(4, 4, 4, size=3)], wt=[cube(3, 3, 3, size=5)], et=[cube(5, 5, 5, size=1)])
-    label = ToLabelMapd("pred", REGIONS, CLASSES, [0, 1, 2, 4])
+    label = ToLabelMapd("pred", glioma())
     counts = [
         np.bincount(label({"pred": apply(step, regions, values)})["pred"].numpy().ravel(), minlength=5).tolist()[1:]
         for values in ({}, {"ET": 2}, {"TC": 28}, {"WT": 126})
@@ -86,7 +87,7 @@ def test_a_wrong_value_is_told(values, told):
 # Fitting ------------------------------------------------------------------------------------------------------------
 def fit(path, cases):
     """Fit on (reference label map, probabilities)."""
-    handler = FitAfterTreatment(str(path), CLASSES, REGIONS, [0, 1, 2, 4])
+    handler = FitAfterTreatment(str(path), glioma())
     handler.start(None)
     for label, probabilities in cases:
         item = {"case": "B_1", "reference": MetaTensor(np.array([0, 1, 2, 4], np.uint8)[label][None])}

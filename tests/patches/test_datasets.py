@@ -5,7 +5,6 @@ import logging
 import pytest
 import torch
 from monai.data import CacheDataset, PersistentDataset
-
 from tumour import processes as parallel
 from tumour.patches import datasets
 

@@ -1,20 +1,18 @@
 import numpy as np
 import pytest
 import torch
-
+from tumour.maps.regions import ToLabelMapd
 from tumour.patches.transforms import (
     ChannelsToRegionsd,
     PlaceChannelsd,
     RandDropChannelsd,
     SelectChannelsd,
-    ToLabelMapd,
     ToRegionsd,
 )
 from tumour.runs.inferers import MirrorInferer
 from tumour.runs.precision import MixedPrecision
 
-CLASSES = ["background", "necrotic", "oedema", "enhancing"]
-REGIONS = {"TC": ["necrotic", "enhancing"], "WT": ["necrotic", "oedema", "enhancing"], "ET": ["enhancing"]}
+from tests.cohorts import CLASSES, REGIONS, glioma
 
 
 def label_map():
@@ -34,7 +32,7 @@ def test_regions_are_the_unions_of_their_classes():
 @pytest.mark.parametrize("values", [[0, 1, 2, 4], [0, 1, 2, 3], [0, 2, 1, 3]])
 def test_regions_go_back_to_the_values_of_each_data_set(values):
     label = label_map()
-    back = ToLabelMapd("x", REGIONS, CLASSES, values)({"x": regions_of(label)})["x"]
+    back = ToLabelMapd("x", glioma(*values))({"x": regions_of(label)})["x"]
     assert back.dtype is torch.uint8
     assert np.array_equal(back.numpy(), np.asarray(values)[label.numpy()])
 
@@ -43,13 +41,13 @@ def test_enhancing_tumour_is_painted_over_core_over_whole_tumour():
     tc, wt, et = 0, 1, 2
     regions = torch.zeros(3, 1, 1, 4)
     regions[wt, 0, 0, :3] = regions[tc, 0, 0, 1:3] = regions[et, 0, 0, 2] = 1
-    label = ToLabelMapd("x", REGIONS, CLASSES, [0, 1, 2, 4])({"x": regions})["x"]
+    label = ToLabelMapd("x", glioma())({"x": regions})["x"]
     assert label.flatten().tolist() == [2, 1, 4, 0]
 
 
 def test_a_region_without_a_class_of_its_own_is_refused():
     with pytest.raises(ValueError, match="region TC must hold one class of its own"):
-        ToLabelMapd("x", {"TC": ["necrotic", "enhancing"], "WT": CLASSES[1:]}, CLASSES, [0, 1, 2, 4])
+        ToLabelMapd("x", glioma(regions={"TC": ["necrotic", "enhancing"], "WT": CLASSES[1:]}))
 
 
 def test_channels_are_selected_in_the_order_asked_for():
@@ -63,7 +61,7 @@ def test_channels_are_selected_in_the_order_asked_for():
 def test_a_modality_that_a_case_lacks_becomes_a_channel_of_zeros_in_its_place():
     image = torch.arange(1.0, 3).reshape(2, 1, 1, 1).expand(2, 4, 3, 2)
     place = PlaceChannelsd("image", ["T1", "T1ce", "T2", "FLAIR"])
-    out = place({"image": image, "present": "T1ce,FLAIR"})["image"]
+    out = place({"image": image, "modalities": ["T1ce", "FLAIR"]})["image"]
     assert out[:, 0, 0, 0].tolist() == [0, 1, 0, 2] and out.shape == (4, 4, 3, 2)
     assert place({"image": image})["image"] is image
 
@@ -90,7 +88,9 @@ def test_a_cavity_is_a_region_beside_the_tumour():
     label = torch.randint(0, 5, (1, 6, 5, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     made = ToRegionsd("label", regions, classes)({"label": label})["label"]
     assert torch.equal(made[3:] > 0, label == 4) and not (made[:3] * made[3:]).any()
-    assert torch.equal(ToLabelMapd("x", regions, classes, [0, 1, 2, 3, 4])({"x": made})["x"], label)
+    assert torch.equal(
+        ToLabelMapd("x", glioma(0, 1, 2, 3, 4, classes=classes, regions=regions))({"x": made})["x"], label
+    )
 
 
 def test_mirroring_averages_the_logits_of_all_eight_flips():
@@ -138,6 +138,17 @@ def test_regions_with_a_channel_are_that_channel_and_others_the_sum_of_their_cla
     assert torch.equal(
         ChannelsToRegionsd("x", REGIONS, swapped)({"x": probabilities[:3]})["x"], probabilities[:3].flip(0)
     )
+
+
+def test_a_channel_without_classes_is_empty_and_belongs_to_no_region():
+    channels = {"background": ["background"], "unused": [], **{name: [name] for name in CLASSES[1:]}}
+    target = ToRegionsd("x", channels, CLASSES)({"x": label_map()})["x"]
+    assert target.shape == (5, 6, 5, 4) and target.dtype is torch.float32 and not target[1].any()
+    assert torch.equal(target.argmax(0), torch.tensor([0, 2, 3, 4])[label_map()[0].long()])
+    probabilities = torch.rand(5, 3, 2, 2).softmax(0)
+    regions = ChannelsToRegionsd("x", channels, REGIONS)({"x": probabilities})["x"]
+    expected = [probabilities[2] + probabilities[4], probabilities[2:].sum(0), probabilities[4]]
+    assert torch.allclose(regions, torch.stack(expected))
 
 
 @pytest.mark.parametrize("channels", [REGIONS, {name: [name] for name in CLASSES}])

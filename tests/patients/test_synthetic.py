@@ -1,7 +1,8 @@
-"""Synthetic patients are stored as the real ones and show what a scan of a tumour shows."""
+"""Synthetic patients are stored like real ones and look like scans of a tumour."""
 
 from __future__ import annotations
 
+import runpy
 import sys
 from collections.abc import Mapping
 from functools import cache
@@ -12,15 +13,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
+from tumour.cases.find import find_cases
+from tumour.errors import InputError
 
-from tools import conventions
+from tests.cohorts import COHORTS
 from tools.patients import synthetic
 from tools.patients.phantom import NOT_ENHANCING, SCATTERED, SIGNAL, TISSUES, make_patient, scan
 from tools.patients.synthetic import AXES, make_patients, with_cavity
-from tumour.cases.parts import find_cases
-from tumour.errors import InputError
 
-COHORTS = conventions.task()["cohorts"]
 MODALITIES = ["T1", "T1ce", "T2", "FLAIR"]
 NECROTIC, OEDEMA, ENHANCING = 1, 2, 3
 SHAPE = (38, 44, 36)
@@ -31,7 +31,7 @@ patient = cache(lambda index, edge=48: make_patient(0, index, (edge,) * 3))
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """The folder with three patients of a convention, written once."""
+    """The folder with three patients of a data set, written once."""
 
     @cache
     def folder(convention: str) -> Path:
@@ -48,15 +48,15 @@ def in_world(path: str, cohort: Mapping[str, Any], name: str) -> nib.Nifti1Image
     data = np.asanyarray(image.dataobj)
     if name == "label":
         position = np.full(256, -1)
-        position[cohort["label_values"]] = range(len(cohort["label_values"]))
+        position[list(cohort.label_values)] = range(len(cohort.label_values))
         data = position[data]
     elif data.ndim == 4:
-        data = data[..., cohort["channels"].index(name)]
+        data = data[..., cohort.channels.index(name)]
     return nib.as_closest_canonical(nib.Nifti1Image(data.astype(np.int16), image.affine))
 
 
 def healthy_tissue(images: Mapping[str, np.ndarray], label: np.ndarray) -> dict[str, np.ndarray]:
-    """What T1 tells apart outside the tumour: the fluid is dark, the grey matter middling, the white matter bright."""
+    """The tissues outside the tumour, found in T1: fluid is dark, grey matter medium, white matter bright."""
     t1 = images["T1"]
     healthy = (t1 > 0) & (label == 0)
     dark, low, high, bright = np.percentile(t1[healthy], [4, 25, 40, 75])
@@ -69,34 +69,33 @@ def healthy_tissue(images: Mapping[str, np.ndarray], label: np.ndarray) -> dict[
 
 # Files
 @pytest.mark.parametrize("convention", COHORTS)
-def test_every_case_is_found_with_its_label_and_a_patient_of_its_own(written, convention):
-    cases, notes = find_cases(str(written(convention)), COHORTS[convention], MODALITIES)
-    assert notes == [] and len(cases) == 3
-    assert all("label" in case for case in cases) and len({case["patient"] for case in cases}) == 3
-    values = np.unique(np.asanyarray(nib.load(cases[0]["label"]).dataobj))
-    assert sorted(COHORTS[convention]["label_values"]) == values.tolist()
+def test_every_case_is_found_with_its_label_and_belongs_to_one_patient(written, convention):
+    found = find_cases(str(written(convention)), COHORTS[convention], MODALITIES)
+    cases, notes = found.complete, found.left_out
+    assert not notes and len(cases) == 3
+    assert all(case.label for case in cases) and len({case.patient for case in cases}) == 3
+    values = np.unique(np.asanyarray(nib.load(cases[0].label).dataobj))
+    assert sorted(COHORTS[convention].label_values) == values.tolist()
 
 
 @pytest.mark.parametrize("convention", COHORTS)
-def test_a_convention_without_a_case_name_of_its_own_works_too(tmp_path, monkeypatch, convention):
+def test_a_data_set_without_its_own_case_names_works_too(tmp_path, monkeypatch, convention):
     monkeypatch.delitem(synthetic.CASES, convention)
     make_patients(tmp_path, cases=2, size=32, convention=convention)
-    cases, _ = find_cases(str(tmp_path), COHORTS[convention], MODALITIES)
-    assert len({case["patient"] for case in cases if "label" in case}) == 2
+    cases = find_cases(str(tmp_path), COHORTS[convention], MODALITIES).complete
+    assert len({case.patient for case in cases if case.label}) == 2
 
 
 @pytest.mark.parametrize("convention", COHORTS)
 def test_every_convention_holds_the_same_patient_in_world_space(written, convention):
     cohort = COHORTS[convention]
-    (case, *_), _ = find_cases(str(written(convention)), cohort, MODALITIES)
+    case = find_cases(str(written(convention)), cohort, MODALITIES).complete[0]
     images, label = make_patient(0, 0, SHAPE)
-    label = with_cavity(label) if "RC" in cohort.get("regions", ()) else label
+    label = with_cavity(label) if "RC" in cohort.regions else label
     affine = np.eye(4)
     affine[0, 3] = 1 - SHAPE[0]
-    paths = [case["image"]] * 4 if isinstance(case["image"], str) else case["image"]
-    for name, path, made in zip(
-        [*MODALITIES, "label"], [*paths, case["label"]], [*images.values(), label], strict=True
-    ):
+    paths = case.images * 4 if cohort.channels else case.images
+    for name, path, made in zip([*MODALITIES, "label"], [*paths, case.label], [*images.values(), label], strict=True):
         image = in_world(path, cohort, name)
         assert np.array_equal(image.affine, affine) and np.array_equal(image.dataobj, made), name
     assert "".join(nib.aff2axcodes(nib.load(paths[0]).affine)) == AXES.get(convention, "LPS")
@@ -104,14 +103,14 @@ def test_every_convention_holds_the_same_patient_in_world_space(written, convent
 
 def test_2021_and_2023_differ_in_the_value_of_enhancing_tumour_alone(written):
     old, new = (
-        find_cases(str(written(convention)), COHORTS[convention], MODALITIES)[0]
+        find_cases(str(written(convention)), COHORTS[convention], MODALITIES).complete
         for convention in ("brats2021", "brats2023_gli")
     )
     for before, after in zip(old, new, strict=True):
-        for one, other in zip(before["image"], after["image"], strict=True):
+        for one, other in zip(before.images, after.images, strict=True):
             assert np.array_equal(nib.load(one).dataobj, nib.load(other).dataobj)
             assert nib.load(one).get_data_dtype() == np.int16
-        values, others = (np.asanyarray(nib.load(case["label"]).dataobj) for case in (before, after))
+        values, others = (np.asanyarray(nib.load(case.label).dataobj) for case in (before, after))
         assert np.array_equal(np.where(values == 4, 3, values), others) and 3 not in values
 
 
@@ -122,7 +121,7 @@ def test_msd_stores_four_channels_in_its_own_order(written):
     assert all(np.array_equal(stored[..., i], images[m]) for i, m in enumerate(["FLAIR", "T1", "T1ce", "T2"]))
 
 
-def test_a_write_that_breaks_off_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     make_patients(tmp_path, cases=1, size=32)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.nii.gz")}
 
@@ -138,7 +137,7 @@ def test_a_write_that_breaks_off_leaves_the_old_file_and_nothing_else(tmp_path, 
 
 
 # Determinism
-def test_seed_and_index_alone_decide_a_patient(tmp_path):
+def test_a_patient_depends_only_on_seed_and_index(tmp_path):
     make_patients(tmp_path / "few", cases=2, size=32, seed=7)
     make_patients(tmp_path / "more", cases=3, size=32, seed=7)
     few, more = ({p.name: p.read_bytes() for p in (tmp_path / folder).rglob("*.nii.gz")} for folder in ("few", "more"))
@@ -241,7 +240,7 @@ def test_one_patient_has_many_small_lesions(edge):
     assert ndimage.label((label == NECROTIC) | (label == ENHANCING), TOUCHING)[1] >= 8
 
 
-def test_the_number_of_lesions_can_be_asked_for():
+def test_the_number_of_lesions_can_be_set():
     label = make_patient(0, 0, (48,) * 3, lesions=4)[1]
     assert ndimage.label((label == NECROTIC) | (label == ENHANCING), TOUCHING)[1] == 4
 
@@ -257,9 +256,9 @@ def test_a_cavity_takes_half_of_the_necrosis_and_nothing_else():
 def test_another_grid_shows_the_same_head_in_world_space(tmp_path, convention):
     cohort, spacing = COHORTS[convention], (0.8, 0.9, 2.5)
     make_patients(tmp_path, cases=1, size=SHAPE, convention=convention, spacing=spacing)
-    (case, *_), _ = find_cases(str(tmp_path), cohort, MODALITIES)
+    case = find_cases(str(tmp_path), cohort, MODALITIES).complete[0]
     _, label = make_patient(0, 0, SHAPE)
-    stored = in_world(case["label"], cohort, "label")
+    stored = in_world(case.label, cohort, "label")
     assert np.allclose(nib.affines.voxel_sizes(stored.affine), spacing)
     volume, made = (np.asanyarray(stored.dataobj) > 0).sum() * np.prod(spacing), (label > 0).sum()
     assert volume == pytest.approx(made, rel=0.06)
@@ -270,35 +269,35 @@ def test_another_grid_shows_the_same_head_in_world_space(tmp_path, convention):
 
 # Arguments
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
-        ({"cases": 0}, "cases is 0; it must be a whole number from 1"),
-        ({"size": 31}, "size is 31; it must be a whole number from 32"),
-        ({"size": (40, 40, 16)}, "size is 16; it must be a whole number from 32"),
+        ({"cases": 0}, "cases is 0; it must be an integer from 1"),
+        ({"size": 31}, "size is 31; it must be an integer from 32"),
+        ({"size": (40, 40, 16)}, "size is 16; it must be an integer from 32"),
         ({"size": (40, 40)}, "three"),
         ({"size": 40.5}, "size is 40.5"),
         ({"seed": -1}, "seed is -1"),
         ({"lesions": 0}, "lesions is 0"),
-        ({"spacing": (1, 0, 1)}, "spacing is"),
+        ({"spacing": (1, 0, 1)}, "spacing is 0; it must be a number from 0.2"),
         ({"missing": "T3"}, "missing must be one of T1, T1ce, T2, FLAIR; it is 'T3'"),
         ({"corrupt": "rust"}, "corrupt must be one of absent, .*; it is 'rust'"),
-        ({"corrupt": "half", "convention": "msd"}, "one file a modality"),
+        ({"corrupt": "half", "convention": "msd"}, "one file per modality"),
         ({"convention": "brats1999"}, "convention must be one of brats2018, .*; it is 'brats1999'"),
     ],
 )
-def test_a_wrong_argument_is_told_in_one_sentence_and_writes_nothing(tmp_path, wrong, told):
-    with pytest.raises(InputError, match=told):
+def test_a_wrong_argument_is_named_in_one_sentence_and_nothing_is_written(tmp_path, wrong, message):
+    with pytest.raises(InputError, match=message):
         make_patients(tmp_path, **wrong)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_says_what_it_wrote_and_exits_with_2_on_a_wrong_argument(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["synthetic", f"--output={tmp_path}", "--cases=1", "--size=36,40,32"])
-    synthetic.main()
-    told = capsys.readouterr().out.strip()
-    assert told == f"Synthetic patients BraTS2021_00000 to BraTS2021_00000 (1) written to '{tmp_path}' as brats2021."
-    monkeypatch.setattr(sys, "argv", ["synthetic", f"--output={tmp_path}", "--size=8"])
+def test_the_command_prints_what_it_wrote_and_exits_with_2_on_a_wrong_argument(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["patients", f"--output={tmp_path}", "--cases=1", "--size=36,40,32"])
+    runpy.run_module("tools.patients", run_name="__main__")
+    printed = capsys.readouterr().out.strip()
+    assert printed == f"Synthetic patients BraTS2021_00000 to BraTS2021_00000 (1) written to '{tmp_path}' as brats2021."
+    monkeypatch.setattr(sys, "argv", ["patients", f"--output={tmp_path}", "--size=8"])
     with pytest.raises(SystemExit) as stop:
-        synthetic.main()
+        runpy.run_module("tools.patients", run_name="__main__")
     assert stop.value.code == 2
     assert capsys.readouterr().err.strip().startswith("error: size is 8;")

@@ -1,4 +1,4 @@
-"""What is drawn of a case lies where it lies in the patient, in the colours that the legend names."""
+"""Pictures of a case show each structure where it is in the patient, in the colours of the legend."""
 
 import gzip
 import itertools
@@ -9,13 +9,9 @@ import struct
 import nibabel as nib
 import numpy as np
 import pytest
-import yaml
 from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion
-
-from tests.conftest import ROOT
-from tools.report.slides import columns, mosaic, painted, slides
-from tools.report.surfaces import mz3, surface, surfaces
+from tumour.cases.case import Case
 from tumour.errors import InputError
 from tumour.pictures.drawing import (
     COLOURS,
@@ -30,9 +26,12 @@ from tumour.pictures.drawing import (
     rgb,
     sweep,
 )
-from tumour.pictures.volumes import Task, Volumes, read_case
+from tumour.pictures.volumes import Volumes, read_case
 
-BRATS = yaml.safe_load((ROOT / "bundles/common/brats.yaml").read_text())
+from tests.cohorts import COHORTS
+from tools.report.slides import columns, mosaic, painted, slides
+from tools.report.surfaces import mz3, surface, surfaces
+
 SHAPE = (13, 17, 11)
 # Machado, Oliveira & Fernandes (2009), severity 1, on linear RGB
 BLINDNESS = {
@@ -43,23 +42,25 @@ BLINDNESS = {
 }
 
 
-def task(cohort="brats2021", modalities=("T1", "FLAIR")):
-    return Task(BRATS["cohorts"][cohort], modalities, BRATS["usual"]["classes"], BRATS["usual"]["regions"])
+def masks_of(label):
+    """The regions, the largest first, as pictures draw them."""
+    masks = COHORTS["brats2021"].masks(label)
+    return {region: masks[region] for region in ("WT", "TC", "ET")}
 
 
 @pytest.fixture
 def volumes():
-    """A head with a tumour, and a prediction of it that lies two voxels further to the front."""
+    """A head with a tumour, and a prediction that is two voxels too far to the front."""
     rng = np.random.default_rng(0)
     images = {name: rng.integers(8, 255, SHAPE, dtype=np.uint8) for name in ("T1", "FLAIR")}
     label = np.zeros(SHAPE, np.uint8)
     label[3:9, 4:11, 2:8], label[5:8, 5:9, 4:7], label[6, 6:8, 5] = 2, 3, 1
-    masks = {kind: task().masks(np.roll(label, by, axis=1)) for kind, by in (("reference", 0), ("prediction", 2))}
+    masks = {kind: masks_of(np.roll(label, by, axis=1)) for kind, by in (("reference", 0), ("prediction", 2))}
     return Volumes("case", images, masks, np.diag([1.0, 1, 1, 1]))
 
 
 @pytest.mark.parametrize("axcodes", ["RAS", "LPS", "PIR"])
-def test_a_case_is_drawn_alike_in_whatever_order_its_file_is_stored(axcodes, tmp_path):
+def test_the_voxel_order_of_a_file_does_not_change_the_picture(axcodes, tmp_path):
     array = np.zeros(SHAPE, np.float32)
     array[2:10, 3:15, 2:9] = np.random.default_rng(0).integers(1, 99, (8, 12, 7))
     label = np.zeros(SHAPE, np.uint8)
@@ -69,8 +70,8 @@ def test_a_case_is_drawn_alike_in_whatever_order_its_file_is_stored(axcodes, tmp
     for name, data in {"t1": array, "flair": array * 2, "seg": label}.items():
         paths[name] = tmp_path / f"{name}.nii.gz"
         nib.save(nib.Nifti1Image(data, np.diag([1.0, 1, 2, 1])).as_reoriented(to), paths[name])
-    case = {"case": "a", "image": [str(paths["t1"]), str(paths["flair"])], "label": str(paths["seg"])}
-    read = read_case(case, None, task())
+    case = Case("a", "a", (str(paths["t1"]), str(paths["flair"])), ("T1", "FLAIR"), str(paths["seg"]))
+    read = read_case(case, None, COHORTS["brats2021"], ["T1", "FLAIR"])
     assert nib.aff2axcodes(read.affine) == ("R", "A", "S") and list(read.spacing) == [1, 1, 2]
     corner = np.argwhere(read.masks["reference"]["ET"]).min(axis=0)
     assert nib.affines.apply_affine(read.affine, corner).tolist() == [8, 12, 6]  # mm, as in the RAS file
@@ -150,10 +151,10 @@ def test_the_centre_is_the_slice_with_most_tumour():
 
 def test_a_mosaic_holds_every_slice_from_foot_to_head(volumes):
     image = volumes.images["T1"]
-    whole, across = np.asarray(mosaic(lambda k: cut(image, "axial", k), SHAPE[2])), columns(SHAPE[2])
+    pixels, across = np.asarray(mosaic(cut(image, "axial", k) for k in range(SHAPE[2]))), columns(SHAPE[2])
     for z in range(SHAPE[2]):
         row, column = divmod(z, across)
-        tile = whole[row * SHAPE[1] : (row + 1) * SHAPE[1], column * SHAPE[0] : (column + 1) * SHAPE[0]]
+        tile = pixels[row * SHAPE[1] : (row + 1) * SHAPE[1], column * SHAPE[0] : (column + 1) * SHAPE[0]]
         assert np.array_equal(tile[::-1, ::-1].T, image[..., z])
 
 
@@ -197,7 +198,7 @@ def test_a_surface_encloses_its_region_in_millimetres():
     assert np.allclose((corners.max(axis=0) + corners.min(axis=0)) / 2, [-30, 28, 49], atol=0.6)
     a, b, c = (corners[triangles[:, i]] for i in range(3))
     volume = abs(np.einsum("ij,ij->i", a, np.cross(b, c)).sum()) / 6
-    assert volume == pytest.approx(4 / 3 * np.pi * 12**3, rel=0.08)  # smoothing takes a little off
+    assert volume == pytest.approx(4 / 3 * np.pi * 12**3, rel=0.08)  # smoothing removes a little
 
 
 def test_an_empty_region_has_no_surface_and_a_small_lesion_keeps_its_own(volumes):
@@ -220,6 +221,6 @@ def test_an_mz3_file_holds_triangles_then_corners():
 def test_a_label_map_on_another_grid_is_refused_in_one_sentence(tmp_path):
     for name, shape in (("t1", SHAPE), ("p", (9, 9, 9))):
         nib.save(nib.Nifti1Image(np.ones(shape, np.uint8), np.eye(4)), tmp_path / f"{name}.nii.gz")
-    case = {"case": "a", "image": [str(tmp_path / "t1.nii.gz")]}
-    with pytest.raises(InputError, match=r"^a: '.*p\.nii\.gz' is not on the grid of '.*t1\.nii\.gz'"):
-        read_case(case, str(tmp_path / "p.nii.gz"), task(modalities=["T1"]))
+    case = Case("a", "a", (str(tmp_path / "t1.nii.gz"),), ("T1",))
+    with pytest.raises(InputError, match=r"^a: '.*p\.nii\.gz' has the shape .* to one grid"):
+        read_case(case, str(tmp_path / "p.nii.gz"), COHORTS["brats2021"], ["T1"])

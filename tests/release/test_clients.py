@@ -14,13 +14,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from tumour.cases.find import find_cases
 
+from tests.cohorts import COHORTS, FOUR
 from tests.conftest import BUNDLES, ROOT
 from tests.home import Home
-from tools.conventions import convention
 from tools.release.verify import TINY, TRAINING
 from tools.show import merged
-from tumour.cases.parts import find_cases
 
 CLIENTS = ROOT / "tests" / "clients"
 COHORT = "brats2021"
@@ -64,11 +64,11 @@ def weights(tmp_path, monkeypatch):
 def four_dimensional(patients, study):
     """The folder with the scans of each patient as one 4-D file, and its label as MONAI Label keeps it."""
     (study / "labels" / "final").mkdir(parents=True)
-    for case in find_cases(str(patients), convention(COHORT), ["T1", "T1ce", "T2", "FLAIR"])[0]:
-        scans = [nib.load(path) for path in case["image"]]
+    for case in find_cases(str(patients), COHORTS[COHORT], FOUR).complete:
+        scans = [nib.load(path) for path in case.images]
         image = nib.Nifti1Image(np.stack([scan.dataobj for scan in scans], -1), scans[0].affine)
-        nib.save(image, study / f"{case['case']}.nii.gz")
-        shutil.copy(case["label"], study / "labels" / "final" / f"{case['case']}.nii.gz")
+        nib.save(image, study / f"{case.name}.nii.gz")
+        shutil.copy(case.label, study / "labels" / "final" / f"{case.name}.nii.gz")
     return study
 
 

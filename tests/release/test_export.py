@@ -1,4 +1,4 @@
-"""Exported networks say what PyTorch says."""
+"""Exported networks compute what PyTorch computes."""
 
 import json
 import zipfile
@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from tumour.errors import InputError
 
 from tests.conftest import BUNDLES, REAL, ROOT
 from tools.release import export
 from tools.show import merged
-from tumour.errors import InputError
 
 COHORT = "brats2021"
 
@@ -42,7 +42,7 @@ def label_map(bundle, network, data, folder, patch=32):
     parser = merged(f"bundles/{bundle}/args.yaml")
     settings = {"cohort": COHORT, "dataset_dir": str(data), "output_dir": str(folder), "precision": "float32"}
     parser.update(settings | {"patch_size": [patch] * 3})
-    item = parser.get_parsed_content("preprocessing")(parser.get_parsed_content("scans")[0][0])
+    item = parser.get_parsed_content("preprocessing")(parser.get_parsed_content("scans").complete[0].item())
     with torch.no_grad():
         item["pred"] = parser.get_parsed_content("inferer")(item["image"][None], network)[0]
     parser.get_parsed_content("postprocessing")(item)
@@ -62,7 +62,7 @@ def test_torchscript_gives_the_same_map_and_carries_the_configs(bundle, weights,
     with zipfile.ZipFile(path) as archive:
         extra = {name.rsplit("/", 1)[1]: archive.read(name) for name in archive.namelist() if "/extra/" in name}
     assert json.loads(extra["inference.json"])["run"] and json.loads(extra["metadata.json"])["version"]
-    export.write_bundle(bundle, checkpoint, tmp_path / "bundle")
+    export.unpack(bundle, checkpoint, tmp_path / "bundle")
     data = patients(COHORT)
     ours = label_map(bundle, export.network_of(tmp_path / "bundle"), data, tmp_path / "a")
     theirs = label_map(bundle, export.read_torchscript(path), data, tmp_path / "b")
@@ -78,11 +78,11 @@ def test_onnx_gives_the_same_map_for_any_patch(bundle, weights, patients, tmp_pa
     pytest.importorskip("onnxscript")
     checkpoint = weights(bundle)
     path = exported(bundle, "onnx", checkpoint, tmp_path)
-    export.write_bundle(bundle, checkpoint, tmp_path / "bundle")
+    export.unpack(bundle, checkpoint, tmp_path / "bundle")
     network, onnx = export.network_of(tmp_path / "bundle"), export.read_onnx(path)
     image = torch.randn(1, 4, 32, 48, 64)  # neither batch nor size of the export
     with torch.no_grad():
-        assert export.apart(network(image), onnx(image)) < 1e-4
+        assert export.difference(network(image), onnx(image)) < 1e-4
     ours, theirs = (
         label_map(bundle, n, patients(COHORT), tmp_path / name) for n, name in ((network, "a"), (onnx, "b"))
     )
@@ -106,14 +106,14 @@ def test_onnx_segments_a_real_scan_as_pytorch_does(weights, tmp_path):
     pytest.importorskip("onnxruntime")
     checkpoint = weights("neuroseg3d")
     onnx = export.read_onnx(exported("neuroseg3d", "onnx", checkpoint, tmp_path))
-    export.write_bundle("neuroseg3d", checkpoint, tmp_path / "bundle")
+    export.unpack("neuroseg3d", checkpoint, tmp_path / "bundle")
     networks = {"a": export.network_of(tmp_path / "bundle"), "b": onnx}
     data = REAL / "BraTS2021"
     ours, theirs = (label_map("neuroseg3d", n, data, tmp_path / a, 96) for a, n in networks.items())
     assert set(np.unique(ours)) == {0, 1, 2, 4} and np.mean(ours == theirs) >= 0.999
 
 
-def test_an_export_that_says_something_else_is_not_written(weights, tmp_path, monkeypatch):
+def test_an_export_with_other_logits_is_not_written(weights, tmp_path, monkeypatch):
     write, read, ending = export.FORMATS["torchscript"]
     wrong = lambda path: lambda image: read(path)(image) * 1.01  # noqa: E731
     monkeypatch.setitem(export.FORMATS, "torchscript", (write, wrong, ending))
@@ -122,14 +122,14 @@ def test_an_export_that_says_something_else_is_not_written(weights, tmp_path, mo
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wrong_format_or_missing_weights_are_told_in_one_sentence(tmp_path):
+def test_a_wrong_format_or_missing_weights_are_reported_in_one_sentence(tmp_path):
     with pytest.raises(InputError, match="format must be one of torchscript, onnx; it is 'h5'"):
         export.export(BUNDLES[0], "h5", str(tmp_path))
     with pytest.raises(InputError, match="is not there; train first"):
         export.export(BUNDLES[0], "onnx", str(tmp_path), str(tmp_path / "none.pt"))
 
 
-def test_tensorrt_lies_over_inference_and_without_a_gpu_pytorch_runs(tmp_path):
+def test_with_the_tensorrt_overlay_pytorch_runs_where_there_is_no_gpu(tmp_path):
     parser = merged(f"bundles/{BUNDLES[0]}/args.yaml")
     parser.update(ConfigParser.load_config_file("bundles/common/inference_trt.yaml") | {"device": "cpu"})
     with torch.no_grad():

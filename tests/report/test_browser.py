@@ -8,12 +8,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-
-from tests.conftest import REAL
-from tests.pictures.test_pictures import task
-from tests.report.test_report import FOUR, predict, report, whole  # noqa: F401 (a fixture)
-from tumour.cases.parts import find_cases
+from tumour.cases.find import find_cases
 from tumour.pictures.drawing import COLOURS, rgb
+
+from tests.cohorts import COHORTS, FOUR
+from tests.conftest import REAL
+from tests.report.test_report import predict, report, whole  # noqa: F401 (a fixture)
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
 SOFTWARE = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]  # WebGL without a GPU
@@ -212,17 +212,17 @@ def test_a_report_of_real_patients_opens_every_case_and_stays_small(visit, tmp_p
     """Their references, moved, stand in for predictions."""
     data = REAL / "BraTS2018"
     (tmp_path / "segmentations").mkdir()
-    cases = find_cases(str(data), task("brats2018").convention, FOUR)[0]
+    cases = find_cases(str(data), COHORTS["brats2018"], FOUR).complete
     for shift, case in enumerate(cases):
-        label = nib.load(case["label"])
+        label = nib.load(case.label)
         moved = np.roll(np.asarray(label.dataobj), shift % 5, axis=0)
-        nib.save(nib.Nifti1Image(moved, label.affine), tmp_path / "segmentations" / f"{case['case']}.nii.gz")
+        nib.save(nib.Nifti1Image(moved, label.affine), tmp_path / "segmentations" / f"{case.name}.nii.gz")
     report(data, tmp_path, "brats2018")
     folder = tmp_path / "report"
     seen = [folder / "report.html", *(folder / "cases").rglob("*")]
     assert sum(path.stat().st_size for path in seen if path.is_file()) < 30e6 * len(cases) / 20 + 4e6  # and the viewer
     page = visit(folder)
     names = page.eval_on_selector_all(*CASES)
-    assert sorted(names) == [case["case"] for case in cases]
+    assert sorted(names) == [case.name for case in cases]
     for name in names:
         open_case(page, name)

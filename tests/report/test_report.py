@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import asdict
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
@@ -10,20 +11,20 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from tumour.cases.find import find_cases
+from tumour.errors import InputError
+from tumour.files import save_json
 
-from tests.pictures.test_pictures import task
+from tests.cohorts import COHORTS, FOUR
 from tools.report.charts import curves, svg
 from tools.report.report import PAGE, write_report
 from tools.score import score
-from tumour.cases.parts import find_cases
-from tumour.errors import InputError
 
 METRICS = [f"{part}_{m}_{r}" for part in ("train", "validate") for m in ("dice", "iou") for r in ("TC", "WT", "ET")]
-FOUR = ("T1", "T1ce", "T2", "FLAIR")
 
 
 def training_log(epochs=3, best=2):
-    """A training.csv whose validation is best in one epoch and missing in the first."""
+    """A training.csv with one best validation and none in the first epoch."""
     rows = []
     for epoch in range(1, epochs + 1):
         row = {"epoch": epoch, "seconds": 9.5, "learning_rate": 0.001, "loss": 1 / epoch, "validate_loss": 2 / epoch}
@@ -33,13 +34,23 @@ def training_log(epochs=3, best=2):
     return pd.DataFrame(rows)
 
 
+def record(folder, cases=(), left_out=(), name="inferring", **more):
+    """What a run records of its cases."""
+    content = {"run": name, "state": "finished", "started": "2026-01-01 10:00", "seconds": 1.5, "device": "cpu"}
+    content |= {"peak_memory_gb": {}, "versions": {}, **more, "cases": [case.record() for case in cases]}
+    content["left_out"] = [asdict(each) for each in left_out]
+    save_json(content, folder / "runs" / f"{name}.json")
+
+
 def report(data, folder, cohort="brats2021"):
-    """The report of what lies in `folder`, as text."""
+    """The text of the report of the run in `folder`."""
+    if data:
+        found = find_cases(str(data), COHORTS[cohort], FOUR)
+        record(folder, found.complete, found.left_out)
     write_report(
         bundle="resunet",
-        cohort=cohort,
-        find=lambda: find_cases(str(data), task(cohort).convention, FOUR),
-        task=task(cohort, FOUR),
+        cohort=COHORTS[cohort],
+        modalities=FOUR,
         output_dir=str(folder),
         ckpt_dir=str(folder),
         scores=str(folder / "scores"),
@@ -50,17 +61,17 @@ def report(data, folder, cohort="brats2021"):
 
 
 def predict(data, folder, cases=6):
-    """Label maps that are the references, moved further in every case: the first is perfect."""
+    """Predictions: the references, moved further in every case; the first is perfect."""
     (folder / "segmentations").mkdir(parents=True)
-    for shift, case in enumerate(find_cases(str(data), task().convention, FOUR)[0][:cases]):
-        label = nib.load(case["label"])
+    for shift, case in enumerate(find_cases(str(data), COHORTS["brats2021"], FOUR).complete[:cases]):
+        label = nib.load(case.label)
         moved = np.roll(np.asarray(label.dataobj), 2 * shift, axis=0)
-        nib.save(nib.Nifti1Image(moved, label.affine), folder / "segmentations" / f"{case['case']}.nii.gz")
+        nib.save(nib.Nifti1Image(moved, label.affine), folder / "segmentations" / f"{case.name}.nii.gz")
 
 
 @pytest.fixture(scope="module")
 def whole(patients, tmp_path_factory):
-    """The folder of a run that trained, was scored by lesions and segmented; its report is made."""
+    """The folder of a run that trained, segmented and was scored by lesions, with its report."""
     folder, data = tmp_path_factory.mktemp("run"), patients("brats2021")
     predict(data, folder)
     score(str(data), str(folder / "segmentations"), "brats2021", str(folder / "scores"), "glioma2023", workers=1)
@@ -82,7 +93,7 @@ class Links(HTMLParser):
         self.found += [value for name, value in attrs if name in ("src", "href", "xlink:href", "data-file")]
 
 
-def test_a_report_asks_no_network_and_every_file_that_it_names_is_there(whole):
+def test_a_report_needs_no_internet_and_every_file_that_it_names_exists(whole):
     folder = whole / "report"
     text = (folder / "report.html").read_text()
     assert all((PAGE / name).read_text().strip() in text for name in ("report.js", "report.css"))
@@ -107,18 +118,18 @@ def test_the_worst_case_comes_first(whole):
 
 def test_the_table_shows_the_means_and_their_intervals(whole):
     text = (whole / "report" / "report.html").read_text()
-    told = json.loads((whole / "scores" / "summary.json").read_text())["scores"]["WT"]["dice"]
+    dice = json.loads((whole / "scores" / "summary.json").read_text())["scores"]["WT"]["dice"]
     row = text[text.index("</i>WT</th>") :].split("</tr>")[0]
-    assert f"{told['mean']:.3f}" in row and f"{told['interval_low']:.3f} to {told['interval_high']:.3f}" in row
+    assert f"{dice['mean']:.3f}" in row and f"{dice['interval_low']:.3f} to {dice['interval_high']:.3f}" in row
 
 
-def test_one_table_holds_the_means_in_percent_of_the_validation_that_chose_the_model_and_of_the_test(whole):
+def test_one_table_holds_the_means_in_percent_of_the_best_validation_and_of_the_test(whole):
     text = (whole / "report" / "report.html").read_text()
     table = text[text.index('class="means"') :].split("</table>")[0]
     scores = pd.read_csv(whole / "scores" / "scores.csv")
     dice, iou = 100 * scores[scores["kind"] == "region"][["dice", "iou"]].mean()  # every case has every region
     assert re.findall(r"<tr><th>(.*?)</th><td>(.*?)</td><td>(.*?)</td></tr>", table) == [
-        ("validation, epoch 2 (chose the model)", "90.00", "80.00"),
+        ("validation, epoch 2 (used for model selection)", "90.00", "80.00"),
         ("test", f"{dice:.2f}", f"{iou:.2f}"),
     ]
     written = pd.read_csv(whole / "report" / "means.csv", index_col=0)
@@ -136,10 +147,10 @@ def test_every_point_of_the_charts_names_and_opens_its_case(whole):
 
 def test_the_best_epoch_is_marked(whole):
     text = (whole / "report" / "report.html").read_text()
-    assert "the best validation is that of epoch 2" in text and text.count("best epoch, 2") == 4
+    assert "epoch 2 has the best validation" in text and text.count("best epoch, 2") == 4
 
 
-def test_the_loss_of_training_and_of_validation_stand_in_one_chart(whole):
+def test_one_chart_shows_the_loss_of_training_and_of_validation(whole):
     page = (whole / "report" / "report.html").read_text()
     (chart,) = (c for c in re.findall(r"<svg.*?</svg>", page, re.DOTALL) if ">Loss<" in c)
     assert ">train, patches<" in chart and ">validate, whole brains<" in chart
@@ -147,7 +158,7 @@ def test_the_loss_of_training_and_of_validation_stand_in_one_chart(whole):
     assert "validate" not in svg(older[0]) and "train, patches" in svg(older[0])
 
 
-def test_pictures_for_papers_lie_beside_the_report(whole):
+def test_pictures_for_papers_are_in_the_folder_of_the_report(whole):
     names = {path.name for path in (whole / "report").iterdir()}
     assert {"curves.png", "curves.svg", "scores.csv"} <= names
     assert sum(name.endswith("_overlay.png") for name in names) == sum(name.endswith(".gif") for name in names) == 6
@@ -158,12 +169,12 @@ def test_scans_without_labels_have_a_report_without_scores(patients, tmp_path):
     shutil.copytree(patients("brats2021"), data, ignore=lambda folder, names: [n for n in names if "_seg" in n])
     predict(patients("brats2021"), tmp_path, cases=2)
     text = report(data, tmp_path)
-    assert text.count('<details class="case"') == 2 and "No scores lie in the results folder" in text
+    assert text.count('<details class="case"') == 2 and "The results folder has no scores" in text
     assert "errors in" not in (next((tmp_path / "report" / "cases").glob("BraTS*.js"))).read_text()
     assert "missed voxels" not in text and "worst first" not in text
 
 
-def test_a_case_that_cannot_be_drawn_is_named_and_the_others_are_drawn(patients, tmp_path):
+def test_a_case_that_cannot_be_drawn_is_reported_and_the_others_are_drawn(patients, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(patients("brats2021"), data)
     predict(data, tmp_path, cases=3)
@@ -172,8 +183,8 @@ def test_a_case_that_cannot_be_drawn_is_named_and_the_others_are_drawn(patients,
     sorted(data.glob("*/*_t1ce.nii.gz"))[5].unlink()
     text = report(data, tmp_path)
     assert text.count('<details class="case"') == 2
-    assert f"{broken.parent.name}: &#39;{broken}&#39; cannot be read" in text
-    assert "left out, BraTS2021_00005_t1ce.nii.gz is not there" in text
+    assert f"{broken.parent.name}: &#39;{broken}&#39; is cut short or damaged" in text
+    assert "BraTS2021_00005: BraTS2021_00005_t1ce.nii.gz is not there" in text
 
 
 def test_a_training_stopped_after_one_epoch_has_its_curves(patients, tmp_path):
@@ -184,6 +195,35 @@ def test_a_training_stopped_after_one_epoch_has_its_curves(patients, tmp_path):
     assert "There is nothing to draw" in text and (tmp_path / "report" / "curves.svg").is_file()
 
 
-def test_a_folder_without_a_run_is_told_in_one_sentence(patients, tmp_path):
-    with pytest.raises(InputError, match="holds neither training.csv nor label maps"):
+def test_a_folder_without_a_run_is_reported_in_one_sentence(patients, tmp_path):
+    with pytest.raises(InputError, match="contains neither training.csv nor label maps"):
         report(patients("brats2021"), tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", ["NA", "null", "nan", "1e3"])
+def test_a_case_may_have_a_name_that_pandas_reads_as_missing_or_as_a_number(patients, tmp_path, name):
+    data = tmp_path / "data"
+    source = next(path for path in sorted(patients("brats2021").iterdir()) if path.is_dir())
+    for path in source.iterdir():
+        (data / name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, data / name / path.name.replace(source.name, name))
+    predict(data, tmp_path, cases=1)
+    score(str(data), str(tmp_path / "segmentations"), "brats2021", str(tmp_path / "scores"), workers=1)
+    text = report(data, tmp_path)
+    shown = text[text.index(f'data-case="{name}"') :]
+    assert "WT 1.000" in shown.split("</details>")[0]
+
+
+@pytest.mark.parametrize(
+    "address", ["javascript:alert(1)", "https://example.org", "../../secret.yaml", "training.yaml"]
+)
+def test_only_a_config_in_the_folder_of_the_report_is_linked(patients, tmp_path, address):
+    """The records of runs may come from somebody else."""
+    training_log().to_csv(tmp_path / "training.csv", index=False)
+    run = {"run": "training", "state": "finished", "started": "2026-01-01 00:00", "seconds": 1, "device": "cpu"}
+    run |= {"peak_memory_gb": {}, "versions": {}, "left_out": [], "files": [], "settings": [], "config": address}
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "training.json").write_text(json.dumps(run))
+    (tmp_path / "runs" / "training.yaml").write_text("epochs: 1\n")
+    found = Links(report(patients("brats2021"), tmp_path)).found
+    assert (address in found) == (address == "training.yaml")

@@ -2,11 +2,11 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
+from tumour.errors import InputError
+from tumour.runs.checkpoints import Checkpoints, fill, half, read_checkpoint, save_whole
 
 from tests.conftest import BUNDLES, ROOT
 from tools.show import merged
-from tumour.errors import InputError
-from tumour.runs.checkpoints import Checkpoints, fill, half, read_checkpoint, save_whole
 
 
 class Trainer(Engine):
@@ -22,7 +22,7 @@ class Trainer(Engine):
         self.metrics = metrics
         self.add_event_handler(Events.EPOCH_COMPLETED, self.validate)
         patients = {"train": ["a"], "validate": ["b"], "test": ["c"]}
-        saver = Checkpoints(str(folder), {"network": self.network}, self.validator, settings, patients, resume)
+        saver = Checkpoints(str(folder), {"network": self.network}, self.validator, settings, lambda: patients, resume)
         saver.attach(self)
         self.saver = saver
 

@@ -2,13 +2,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from custom_components.losses import DiceBCELoss
 from monai.engines import SupervisedEvaluator
 from monai.handlers import from_engine
 from monai.losses import DiceCELoss
 from monai.transforms import AsDiscreted, Compose
 from torch import nn
-
-from custom_components.losses import DiceBCELoss
 from tumour.patches.transforms import ChannelsToRegionsd
 from tumour.runs.handlers import ClipGradients, LogitsLoss, StopWhenStale
 

@@ -3,10 +3,9 @@
 import json
 
 import pytest
-from monai.bundle import ConfigParser
+from tumour.runs.layers import config_of, departures
 
 from tests.conftest import ROOT
-from tumour.runs.layers import config_of, departures
 
 BUNDLE = "bundles/neuroseg3d/args.yaml"
 RECIPE = "bundles/common/recipes/neuroseg3d_brats2021.yaml"
@@ -29,7 +28,7 @@ def test_options_that_change_nothing_and_places_are_not_told():
 
 
 def test_what_a_recipe_sets_is_told_and_what_the_command_line_sets_over_it():
-    options = ["--args_file", f"['{BUNDLE}','{RECIPE}']", "--network_def::network::attention", "channel"]
+    options = ["--args_file", BUNDLE, "--+config_file", f"['{RECIPE}']", "--network_def::network::attention", "channel"]
     run = told(*options, "--patch_size", "[32, 32, 32]")
     assert run["files"] == [RECIPE]
     assert set(run["settings"]) == {
@@ -42,8 +41,7 @@ def test_what_a_recipe_sets_is_told_and_what_the_command_line_sets_over_it():
 def test_what_an_added_layer_sets_is_told(tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text("learning_rate: 0.1\nepochs: 7\n+imports: [$import math]\n")
-    files = ConfigParser.load_config_file(BUNDLE)["config_file"]
-    config, run = config_of(["run", "training", "--args_file", BUNDLE, "--config_file", str([*files, str(mine)])])
+    config, run = config_of(["run", "training", "--args_file", BUNDLE, "--+config_file", str([str(mine)])])
     assert run["files"] == [str(mine)] and config["learning_rate"] == 0.1 and len(run["settings"]) == 3
     assert "epochs = 7" in run["settings"] and any("$import math" in line for line in run["settings"])
 

@@ -8,19 +8,17 @@ import time
 import pandas as pd
 import pytest
 import torch
-from monai.bundle import ConfigParser
-
-from tests.conftest import BUNDLES, ROOT, arguments, succeed
 from tumour import processes as parallel
 from tumour.errors import InputError
 
+from tests.conftest import BUNDLES, ROOT, arguments, succeed
+
 
 def start(run_id, overlay, *args, **settings):
-    """A bundle on two processes, with the layers of its args file and the overlay."""
+    """A bundle on two processes, with the overlay on top of the layers of its args file."""
     command = arguments(run_id, *args, test_share=0, **settings)
-    layers = ConfigParser.load_config_file(ROOT / "bundles" / args[0] / "args.yaml")["config_file"]
     torchrun = [command[0], "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*torchrun, *command[1:], "--config_file", str([*layers, f"bundles/common/{overlay}.yaml"])]
+    command = [*torchrun, *command[1:], "--+config_file", str([f"bundles/common/{overlay}.yaml"])]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

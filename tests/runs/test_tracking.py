@@ -9,10 +9,10 @@ import pytest
 from monai.bundle import ConfigParser
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-from tests.conftest import BUNDLES, succeed
 from tumour.pictures.drawing import COLOURS, rgb
 from tumour.scores.evaluation import scores_of
+
+from tests.conftest import BUNDLES, succeed
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_mlflow_keeps_the_settings_the_metrics_and_the_files(trained):
 
 def test_a_run_leaves_its_record_and_ends_with_a_report_when_asked(trained, patients):
     data, results = patients("brats2021"), trained / "results"
-    succeed("evaluating", BUNDLES[0], trained, "brats2021", data, recipe="neuroseg3d_brats2021", report=True)
+    succeed("evaluating", BUNDLES[0], trained, "brats2021", data, recipe="neuroseg3d_brats2021", report_at_end=True)
     text = (results / "report" / "report.html").read_text()
     kept = scores_of(trained / "models" / "model.pt")["brats2021"]["scores"]
     means = {

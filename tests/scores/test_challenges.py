@@ -7,10 +7,11 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-
-from tests.masks import CLASSES, MM, REGIONS, blobs, cube, mask
 from tumour.scores.challenges import CHALLENGES, case_scores, lesion_scores
 from tumour.scores.metrics import region_scores
+
+from tests.cohorts import CLASSES, REGIONS
+from tests.masks import MM, blobs, cube, mask
 
 GOLDENS = Path(__file__).parents[2] / ".." / "shared" / "goldens"
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from monai.metrics import DiceMetric, HausdorffDistanceMetric
+from tumour.scores.metrics import region_scores
 
 from tests.masks import MM, blobs, cube, mask
-from tumour.scores.metrics import region_scores
 
 
 def test_voxel_scores_are_those_counted_by_hand():

@@ -9,16 +9,15 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-
-from tools import score as module
-from tools.score import score
 from tumour.errors import InputError
 from tumour.scores.challenges import score_case
 from tumour.scores.tables import mean_interval, table, write_scores
 
+from tests.cohorts import glioma
+from tools import score as module
+from tools.score import score
+
 SHAPE = (12, 11, 10)
-CLASSES = ["background", "necrotic", "oedema", "enhancing"]
-REGIONS = {"TC": ["necrotic", "enhancing"], "WT": ["necrotic", "oedema", "enhancing"], "ET": ["enhancing"]}
 CASES = ["BraTS-MET-00001-000", "BraTS-MET-00002-000", "BraTS-MET-00003-000"]
 FILES = ["lesions.csv", "scores.csv", "summary.json"]
 
@@ -99,7 +98,7 @@ def test_label_values_are_those_of_the_cohort(tmp_path, cohort, name, values):
     save(tmp_path / "reference" / f"{name}.nii.gz", stored[label_map()])
     save(tmp_path / "prediction" / f"{name.split('/')[-1]}.nii.gz", stored[label_map(shift=1)])
     _, scores, summary = run(tmp_path, cohort)
-    expected, _ = score_case("", label_map(), label_map(shift=1), (1, 1, 1), "legacy", CLASSES, REGIONS)
+    expected, _ = score_case("", label_map(), label_map(shift=1), (1, 1, 1), "legacy", glioma())
     assert scores["dice"].tolist() == pytest.approx([row["dice"] for row in expected])
     assert summary["challenge"] == "legacy"
 
@@ -118,7 +117,7 @@ def test_distances_follow_the_spacing_of_the_file(folders):
         save(folders / "reference" / case / f"{case}-seg.nii.gz", label_map(), np.diag([2.0, 3, 4, 1]))
         save(folders / "prediction" / f"{case}.nii.gz", label_map(shift=1), np.diag([2.0, 3, 4, 1]))
     scores = run(folders)[1]
-    expected, _ = score_case("", label_map(), label_map(shift=1), (2, 3, 4), "metastases2024", CLASSES, REGIONS)
+    expected, _ = score_case("", label_map(), label_map(shift=1), (2, 3, 4), "metastases2024", glioma())
     assert scores["hd95"].tolist() == pytest.approx([row["hd95"] for row in expected] * 3)
     assert scores["reference_ml"][1] == pytest.approx(np.count_nonzero(label_map()) * 0.024)
 
@@ -130,7 +129,7 @@ def other_shape(path):
 
 def other_affine(path):
     save(path, label_map(), np.diag([-1.0, 1, 1, 1]))
-    return "affine"
+    return "orientation"
 
 
 def unknown_label(path):

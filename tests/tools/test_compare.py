@@ -1,4 +1,4 @@
-"""Two runs are told apart by the cases they share."""
+"""Two runs are compared on the cases that both scored."""
 
 import json
 import sys
@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from tumour.errors import InputError
 
 from tools import compare as module
 from tools.compare import compare, differences, significance
-from tumour.errors import InputError
 
 REGIONS = ["WT", "TC"]
 
@@ -31,31 +31,31 @@ def write(folder, dice, cases=None, challenge="legacy"):
 @pytest.fixture
 def runs(tmp_path):
     base = np.linspace(0.3, 0.8, 20)
-    gain = np.where(np.arange(20) == 7, -0.2, 0.05 + np.arange(20) / 1000)  # better but for case 007
+    gain = np.where(np.arange(20) == 7, -0.2, 0.05 + np.arange(20) / 1000)  # better except for case 007
     return write(tmp_path / "a", base), write(tmp_path / "b", base + gain), gain
 
 
 def test_a_steady_gain_is_significant_and_no_difference_is_not(runs):
-    told = significance(differences(runs[0], runs[1], "dice"))
+    result = significance(differences(runs[0], runs[1], "dice"))
     gain = runs[2]
-    assert list(told.index) == REGIONS and (told["cases"] == 20).all()
-    assert told["B - A"]["WT"] == pytest.approx(gain.mean()) and told["p"]["WT"] < 0.01
-    assert told["from"]["WT"] < gain.mean() < told["to"]["WT"]
-    assert told.loc["TC"].tolist() == [0, 0, 0, 1, 20]
+    assert list(result.index) == REGIONS and (result["cases"] == 20).all()
+    assert result["B - A"]["WT"] == pytest.approx(gain.mean()) and result["p"]["WT"] < 0.01
+    assert result["from"]["WT"] < gain.mean() < result["to"]["WT"]
+    assert result.loc["TC"].tolist() == [0, 0, 0, 1, 20]
 
 
-def test_p_is_that_of_the_signed_rank_test_counted_by_hand():
+def test_p_is_that_of_the_signed_rank_test():
     # 4 gains: 2 of the 16 sign patterns are as extreme; ranks 1 + 2 + 3 against 4: 14 of 16 are
     assert significance(pd.DataFrame({"WT": [0.1, 0.2, 0.3, 0.4]}))["p"]["WT"] == pytest.approx(2 / 16)
     assert significance(pd.DataFrame({"WT": [0.1, 0.2, 0.3, -0.4]}))["p"]["WT"] == pytest.approx(14 / 16)
 
 
-def test_swapping_the_runs_turns_the_sign(runs):
+def test_swapping_the_runs_changes_the_sign(runs):
     there, back = differences(runs[0], runs[1], "hd95"), differences(runs[1], runs[0], "hd95")
     pd.testing.assert_frame_equal(there, -back)
 
 
-def test_the_ten_cases_that_differ_most_are_named(runs):
+def test_the_ten_cases_that_differ_most_are_listed(runs):
     text = compare(runs[0], runs[1])
     worst = text.split("differ most")[1]
     named = [line.split()[0] for line in worst.splitlines() if line[:1].isdigit()]
@@ -63,32 +63,39 @@ def test_the_ten_cases_that_differ_most_are_named(runs):
     assert "hd95\n" in text and "lesion_dice" not in text  # the runs have no such column
 
 
-def test_cases_are_paired_by_name_and_only_the_shared_ones_count(tmp_path):
+def test_only_cases_that_both_runs_scored_count_and_are_paired_by_name(tmp_path):
     a = write(tmp_path / "a", [0.5, 0.6, 0.7], ["x", "y", "z"])
     b = write(tmp_path / "b", [0.9, 0.8, 0.1], ["z", "y", "w"])
     assert differences(a, b, "dice")["WT"].to_dict() == pytest.approx({"y": 0.2, "z": 0.2})
 
 
-def test_a_run_is_a_file_its_folder_or_the_folder_of_an_evaluation(tmp_path, runs):
+@pytest.mark.parametrize("name", ["NA", "null", "nan", "007"])
+def test_a_case_may_have_a_name_that_pandas_reads_as_missing_or_as_a_number(tmp_path, name):
+    a, b = (write(tmp_path / run, dice, [name, "z"]) for run, dice in (("a", [0.5, 0.5]), ("b", [0.7, 0.5])))
+    assert differences(a, b, "dice")["WT"].to_dict() == pytest.approx({name: 0.2, "z": 0.0})
+    assert name in compare(a, b).split("differ most")[1]
+
+
+def test_a_run_is_a_file_or_its_folder_or_the_folder_of_an_evaluation(tmp_path, runs):
     (tmp_path / "eval").mkdir()
     scores = write(tmp_path / "eval" / "scores", [0.5, 0.6])
     for run in (f"{scores}/scores.csv", scores, str(tmp_path / "eval")):
         assert differences(runs[0], run, "dice").shape == (2, 2)
 
 
-def test_runs_that_cannot_be_compared_are_told(tmp_path, runs, capsys, monkeypatch):
+def test_runs_that_cannot_be_compared_are_refused(tmp_path, runs, capsys, monkeypatch):
     strangers = write(tmp_path / "strangers", [0.5], ["stranger"])
     other_rules = write(tmp_path / "rules", [0.5], challenge="glioma2023")
-    for other, metric, told in [
+    for other, metric, message in [
         (strangers, "dice", "no case in common"),
         (other_rules, "dice", "of glioma2023"),
         (runs[1], "beauty", "beauty"),
-        (str(tmp_path), "dice", "is not there"),
+        (str(tmp_path), "dice", "does not exist"),
     ]:
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             compare(runs[0], other, metric)
     (tmp_path / "notes.csv").write_text("a,case\n1,2\n")
     monkeypatch.setattr(sys, "argv", ["compare", runs[0], str(tmp_path / "notes.csv"), "--metric=dice"])
     with pytest.raises(SystemExit) as stopped:
         module.main()
-    assert stopped.value.code == 2 and "is no scores.csv" in capsys.readouterr().err
+    assert stopped.value.code == 2 and "has no column" in capsys.readouterr().err

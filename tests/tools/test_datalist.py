@@ -10,27 +10,25 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import yaml
 from monai.data import load_decathlon_datalist
+from tumour.cases.find import find_cases
+from tumour.cases.parts import patients as patients_of
+from tumour.cases.parts import split
+from tumour.errors import InputError
 
-from tests.conftest import BUNDLES, CONVENTIONS, ROOT, succeed
+from tests.cohorts import COHORTS, FOUR
+from tests.conftest import BUNDLES, CONVENTIONS, succeed
 from tools import download as download_module
 from tools.datalist import datalist
 from tools.download import download
-from tumour.cases.parts import find_cases, split
-from tumour.cases.parts import patients as parts_of
-from tumour.errors import InputError
-
-COHORTS = yaml.safe_load((ROOT / "bundles/common/brats.yaml").read_text())["cohorts"]
-FOUR = ["T1", "T1ce", "T2", "FLAIR"]
 
 
 def files(case):
-    return [case["label"], *([case["image"]] if isinstance(case["image"], str) else case["image"])]
+    return list(case.files.values())
 
 
 def cases_of(place, convention, modalities=FOUR):
-    return find_cases(str(place), COHORTS[convention], modalities)[0]
+    return find_cases(str(place), COHORTS[convention], modalities).complete
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
@@ -41,10 +39,10 @@ def test_a_datalist_gives_the_cases_and_the_split_of_the_folder(convention, fold
     assert told.startswith("5 cases in 5 folds and 1 for testing")
     listed, found = cases_of(tmp_path / "lists" / "datalist.json", convention), cases_of(folder, convention)
     for one, other in zip(listed, found, strict=True):
-        assert one["case"] == other["case"] and one["patient"] == other["patient"]
+        assert one.name == other.name and one.patient == other.patient
         for first, second in zip(files(one), files(other), strict=True):
             assert Path(first).samefile(second)
-    first, second = (parts_of(split(cases, fold, 0.2, seed=0)) for cases in (listed, found))
+    first, second = (patients_of(split(cases, fold, 0.2, seed=0), COHORTS[convention]) for cases in (listed, found))
     assert first == second and all(first.values())
 
 
@@ -62,7 +60,7 @@ def test_modalities_of_a_datalist_come_in_the_order_asked_for(patients, tmp_path
     path = tmp_path / "datalist.json"
     datalist("brats2021", str(patients("brats2021")), str(path))
     case = cases_of(path, "brats2021", ["FLAIR", "T1"])[0]
-    assert [name.rsplit("_", 1)[1] for name in case["image"]] == ["flair.nii.gz", "t1.nii.gz"]
+    assert [name.rsplit("_", 1)[1] for name in case.images] == ["flair.nii.gz", "t1.nii.gz"]
 
 
 def test_what_a_datalist_lacks_or_confuses_is_told(patients, tmp_path):
@@ -72,10 +70,10 @@ def test_what_a_datalist_lacks_or_confuses_is_told(patients, tmp_path):
     listed["training"][0]["label"] = "nowhere.nii.gz"
     twin = listed["training"][1] | {"case": f"{listed['training'][1]['case'][:-3]}007", "fold": 9}
     path.write_text(json.dumps(listed | {"training": [*listed["training"], twin]}))
-    cases, left_out = find_cases(str(path), COHORTS["brats2023_gli"], FOUR)
-    assert len(cases) == 6 and "nowhere.nii.gz' is not there; mend" in left_out[0]
-    with pytest.raises(InputError, match=r"stands in the train and the validate part; mend the datalist"):
-        split(cases, listed["training"][1]["fold"], 0.2, 0)
+    found = find_cases(str(path), COHORTS["brats2023_gli"], FOUR)
+    assert len(found.complete) == 6 and "nowhere.nii.gz' is not there; correct" in found.left_out[0].why
+    with pytest.raises(InputError, match="is in the .* part of the datalist"):
+        split(found.complete, listed["training"][1]["fold"], 0.2, 0)
     path.write_text("[1]")
     with pytest.raises(InputError, match="is not a datalist"):
         cases_of(path, "brats2023_gli")
@@ -114,7 +112,7 @@ def test_msd_is_fetched_once_checked_and_found(server, tmp_path):
     assert str(target) in download("msd", str(tmp_path / "data"), url, md5)
     assert len(cases_of(target, "msd")) == 6 and [path.name for path in target.parent.iterdir()] == [target.name]
     fetched = len(asked)
-    assert "is there already" in download("msd", str(tmp_path / "data"), url, md5) and len(asked) == fetched
+    assert "already exists" in download("msd", str(tmp_path / "data"), url, md5) and len(asked) == fetched
 
 
 def test_an_unpacking_that_broke_off_is_done_again(server, tmp_path):
@@ -130,9 +128,12 @@ def test_a_wrong_hash_a_dead_server_and_other_cohorts_are_told(server, tmp_path,
     url, md5, _ = server
     for arguments, told in [
         (("msd", str(tmp_path / "data"), url, "0" * 32), "hash of .* is not 0000"),
-        (("msd", str(tmp_path / "data"), url.replace("Task01", "Task99"), md5), "cannot be fetched .*404.*run again"),
+        (
+            ("msd", str(tmp_path / "data"), url.replace("Task01", "Task99"), md5),
+            "cannot be downloaded .*404.*run again",
+        ),
         (("msd", str(tmp_path / "data"), "http://127.0.0.1:9/Task01_BrainTumour.tar", md5), "check the network"),
-        (("brats2021",), "needs a registration: download it from https://www.synapse.org/brats"),
+        (("brats2021",), "needs a registration.*https://www.synapse.org/brats"),
     ]:
         with pytest.raises(InputError, match=told):
             download(*arguments)

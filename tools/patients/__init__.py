@@ -1,1 +1,1 @@
-"""Synthetic patients."""
+"""Synthetic patients, and defects in their files: `python -m tools.patients --output DIR`."""

@@ -1,4 +1,4 @@
-"""Plant a fault in a case of one file a modality, so that every check can be tried."""
+"""Create a defect in the files of a case, so that every check can be tried (data sets with one file per modality)."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
-
 from tumour.errors import one_of
 
-Files = Mapping[str, Path]  # of a case, by modality, and `label`
+Files = Mapping[str, Path]  # the files of a case by modality, and `label`
+Fault = Callable[[Files], object]
 
 
 def plant(kind: str, files: Files) -> None:
-    """Plant the fault called `kind`, one of `KINDS`, in a case."""
+    """Create the defect called `kind`, one of `KINDS`, in a case."""
     one_of(KINDS, kind, setting="corrupt")(files)
 
 
 def altered(raw: bytes) -> bytes:
-    """One voxel changed under the old checksum: nibabel reads it without a word."""
+    """Change one voxel but keep the old checksum: nibabel reads such a file without an error."""
     values = bytearray(gzip.decompress(raw))
     values[len(values) // 2] ^= 1
     return gzip.compress(bytes(values))[:-8] + raw[-8:]
 
 
 def without_third_axis(raw: bytes) -> bytes:
-    """A header whose affine has no third axis."""
+    """Set the third row of the affine to zero."""
     values = gzip.decompress(raw)
     return gzip.compress(values[:312] + bytes(16) + values[328:])
 
 
-def in_bytes(change: Callable[[bytes], bytes], name: str = "T1ce") -> Callable[[Files], None]:
+def in_bytes(change: Callable[[bytes], bytes], name: str = "T1ce") -> Fault:
     """Change the bytes of one file of a case."""
-    return lambda files: (files[name].write_bytes(change(files[name].read_bytes())), None)[1]
+    return lambda files: files[name].write_bytes(change(files[name].read_bytes()))
 
 
 def in_voxels(
     change: Callable[[NDArray], NDArray], name: str = "T1ce", affine: Callable[[NDArray], NDArray] = np.array
-) -> Callable[[Files], None]:
-    """Change the values and, if need be, the affine of one file of a case."""
+) -> Fault:
+    """Change the values, and if given the affine, of one file of a case."""
 
     def alter(files: Files) -> None:
         image = nib.load(files[name])
@@ -53,15 +53,18 @@ def in_voxels(
 
 
 def moved(mm: float) -> Callable[[NDArray], NDArray]:
+    """Shift the affine along the first axis."""
     return lambda affine: affine + np.array([[0, 0, 0, mm]] + [[0] * 4] * 3)
 
 
 def scaled(*factors: float) -> Callable[[NDArray], NDArray]:
-    """Another affine: voxel edges times the factors, of which one may be negative."""
+    """Multiply the voxel sizes in the affine; a negative factor flips an axis."""
     return lambda affine: affine @ np.diag([*factors, 1])
 
 
 def set_one(value: float, kind: type = np.float32) -> Callable[[NDArray], NDArray]:
+    """Set the voxel in the middle."""
+
     def change(data: NDArray) -> NDArray:
         data = data.astype(kind)
         data[tuple(edge // 2 for edge in data.shape)] = value
@@ -70,43 +73,45 @@ def set_one(value: float, kind: type = np.float32) -> Callable[[NDArray], NDArra
     return change
 
 
-def cut(data: NDArray) -> NDArray:
-    """No brain in the upper third."""
+def cut_top(data: NDArray) -> NDArray:
+    """Remove the upper third of the brain."""
     inside = np.flatnonzero(data.any(axis=(0, 1)))
     data[..., inside[len(inside) * 2 // 3] :] = 0
     return data
 
 
 def to_corner(data: NDArray) -> NDArray:
-    """The brain in another place."""
+    """Move the brain by half of the volume, across its borders."""
     return np.roll(data, [edge // 2 for edge in data.shape], axis=(0, 1, 2))
 
 
-def beside_brain(data: NDArray) -> NDArray:
-    """A twentieth of the tumour along an edge of the volume."""
+def outside_brain(data: NDArray) -> NDArray:
+    """Label voxels at a border of the volume: 5% of the number of tumour voxels."""
     flat = data.reshape(-1)
     flat[: np.count_nonzero(flat) // 20 + 1] = 1
     return flat.reshape(data.shape)
 
 
 def no_codes(files: Files) -> None:
-    """All files without a word on where left and right are."""
+    """Remove the sform and qform codes, so that left and right are unknown."""
     for path in files.values():
         nib.save(nib.Nifti1Image(np.array(nib.load(path).dataobj), None), path)  # type: ignore[attr-defined]
 
 
 def without_ending(files: Files) -> None:
+    """Rename a compressed file to .nii."""
     files["T1ce"].rename(files["T1ce"].with_suffix(""))
 
 
 def twin(files: Files) -> None:
+    """Copy one file into a subfolder of the case."""
     folder = files["T1ce"].parent / "copy"
     folder.mkdir()
     shutil.copy(files["T1ce"], folder)
 
 
 def same_bytes(files: Files) -> None:
-    """The patient again, under another number."""
+    """Copy all files as those of another patient."""
     case = files["T1ce"].parent.name
     for path in files.values():
         target = path.parent.with_name(f"{case[:-1]}X") / path.name.replace(case, f"{case[:-1]}X")
@@ -114,7 +119,7 @@ def same_bytes(files: Files) -> None:
         shutil.copy(path, target)
 
 
-KINDS: dict[str, Callable[[Files], None]] = {
+KINDS: dict[str, Fault] = {
     "absent": lambda files: files["T1ce"].unlink(),
     "empty": in_bytes(lambda raw: b""),
     "half": in_bytes(lambda raw: raw[: len(raw) // 2]),
@@ -133,14 +138,14 @@ KINDS: dict[str, Callable[[Files], None]] = {
     "four_axes": in_voxels(lambda data: np.stack([data, data], axis=-1)),
     "one_slice": in_voxels(lambda data: data[..., :1]),
     "complex": in_voxels(lambda data: data.astype(np.complex64)),
-    "wrong_modality": lambda files: (shutil.copy(files["T1"], files["T1ce"]), None)[1],
+    "wrong_modality": lambda files: shutil.copy(files["T1"], files["T1ce"]),
     "shape": in_voxels(lambda data: data[:-2]),
     "orientation": in_voxels(np.array, affine=scaled(-1, 1, 1)),
     "spacing": in_voxels(np.array, affine=scaled(1, 1, 2)),
     "moved": in_voxels(np.array, affine=moved(5)),
     "singular": in_bytes(without_third_axis),
     "elsewhere": in_voxels(to_corner),
-    "cut_field": in_voxels(cut),
+    "cut_field": in_voxels(cut_top),
     "skull": in_voxels(lambda data: data + np.int16(7)),
     "no_codes": no_codes,
     "label_value": in_voxels(set_one(9, np.uint8), "label"),
@@ -148,7 +153,7 @@ KINDS: dict[str, Callable[[Files], None]] = {
     "label_shape": in_voxels(lambda data: data[:-2], "label"),
     "label_moved": in_voxels(np.array, "label", affine=moved(5)),
     "label_elsewhere": in_voxels(to_corner, "label"),
-    "label_outside": in_voxels(beside_brain, "label"),
+    "label_outside": in_voxels(outside_brain, "label"),
     "label_empty": in_voxels(np.zeros_like, "label"),
     "label_four_axes": in_voxels(lambda data: np.stack([data, data], axis=-1), "label"),
     "label_half": in_bytes(lambda raw: raw[: len(raw) // 2], "label"),

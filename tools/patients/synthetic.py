@@ -1,7 +1,4 @@
-"""Make synthetic patients with brain tumours, named and stored as one of the published data sets.
-
-python -m tools.patients.synthetic --output DIR --cases 16 --size 96 --seed 0 --convention brats2021
-"""
+"""Write synthetic patients with brain tumours, named and stored like one of the published data sets."""
 
 from __future__ import annotations
 
@@ -14,14 +11,15 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
-
-from tools import conventions
-from tools.patients.faults import KINDS, plant
-from tools.patients.phantom import SIGNAL, make_patient
-from tumour.errors import InputError, command_line, one_of
+from tumour.cohort import Cohort
+from tumour.errors import InputError, one_of
 from tumour.files import whole
 
-CASES = {  # path below the output folder, given the index and the number that starts at 1
+from tools.cohorts import cohort_named
+from tools.patients.faults import KINDS, plant
+from tools.patients.phantom import SIGNAL, make_patient
+
+CASES = {  # path of a case below the output folder; `index` counts from 0, `number` from 1
     "brats2018": "HGG/Brats18_SYN_{index:03d}_1",
     "brats2020": "BraTS20_Training_{number:03d}",
     "brats2021": "BraTS2021_{index:05d}",
@@ -31,14 +29,19 @@ CASES = {  # path below the output folder, given the index and the number that s
     "brats2024_met_rc": "BraTS-MET-{index:05d}-000",
     "msd": "BRATS_{number:03d}",
 }
-AXES = {"msd": "RAS", "brats2024_gli": "LAS"}  # which way the voxels of a file run; of all others LPS
-OTHER_CASES = "SYN-{index:05d}-000"  # of a convention that is not listed above
+AXES = {"msd": "RAS", "brats2024_gli": "LAS"}  # voxel order of the files; all others are LPS
+OTHER_CASES = "SYN-{index:05d}-000"  # for a data set that is not listed above
 
 
 def save(array: np.ndarray, path: Path, axes: str, spacing: Sequence[float], left: float) -> None:
-    """Write an array in RAS order, whole or not at all; the file's voxels run along `axes`.
+    """Write an array that is in RAS order as a NIfTI file whose voxels are in the order `axes`.
 
-    A voxel has `spacing` mm, and the first lies at `left` mm on the first axis of the world and at 0 on the others.
+    Args:
+        array: (x, y, z[, channel]) in RAS order.
+        path: of the file; an interrupted write leaves the old file.
+        axes: voxel order of the file, such as LPS.
+        spacing: voxel size in mm along the three axes.
+        left: position in mm of the first voxel on the first axis; it is 0 on the other two.
     """
     affine = np.diag([*spacing, 1.0])
     affine[0, 3] = left
@@ -52,7 +55,7 @@ def save(array: np.ndarray, path: Path, axes: str, spacing: Sequence[float], lef
 
 
 def on_grid(array: np.ndarray, spacing: Sequence[float], order: int) -> np.ndarray:
-    """A volume of 1 mm voxels on a grid of others, by splines of an order."""
+    """Resample a volume from 1 mm voxels to another spacing with splines of the given order."""
     if list(spacing) == [1, 1, 1]:
         return array
     shape = tuple(int((edge - 1) / mm) + 1 for edge, mm in zip(array.shape, spacing, strict=True))
@@ -60,7 +63,7 @@ def on_grid(array: np.ndarray, spacing: Sequence[float], order: int) -> np.ndarr
 
 
 def with_cavity(label: np.ndarray) -> np.ndarray:
-    """The left half of the necrosis as a resection cavity, the fifth class: after surgery both are fluid."""
+    """Turn the left half of the necrosis into a resection cavity (class 4), as after surgery."""
     necrotic = np.nonzero(label == 1)
     left = necrotic[0] <= np.median(necrotic[0]) if necrotic[0].size else slice(0)
     label = label.copy()
@@ -73,25 +76,27 @@ def write_patient(
     case: str,
     images: Mapping[str, np.ndarray],
     label: np.ndarray,
-    cohort: Mapping[str, Any],
+    cohort: Cohort,
     axes: str = "LPS",
     spacing: Sequence[float] = (1, 1, 1),
 ) -> dict[str, Path]:
-    """Store a patient under the file names, in the voxel order and with the label values of a convention."""
-    label = with_cavity(label) if len(cohort["label_values"]) > 4 else label
+    """Write the files of a patient with the names, voxel order and label values of a data set.
+
+    Returns:
+        The paths by modality, or `image` for a 4-D file, and `label`.
+    """
+    label = with_cavity(label) if len(cohort.classes) > 4 else label
     left = 1 - label.shape[0]
-    label = np.array(cohort["label_values"], np.uint8)[on_grid(label, spacing, order=0)]
+    label = cohort.to_values(on_grid(label, spacing, order=0))
     images = {name: on_grid(image, spacing, order=1) for name, image in images.items()}
-    if "channels" in cohort:
-        image = np.stack([images[modality] for modality in cohort["channels"]], axis=-1)  # (x, y, z, channel)
-        folders = cohort["folders"]
-        files = {"image": output / folders["image"][0], "label": output / folders["label"]}
+    if cohort.channels:
+        image = np.stack([images[modality] for modality in cohort.channels], axis=-1)  # (x, y, z, channel)
+        files = {"image": output / cohort.image_folders[0], "label": output / cohort.label_folder}
         paths = {name: folder / f"{case}.nii.gz" for name, folder in files.items()}
         arrays: Mapping[str, np.ndarray] = {"image": image, "label": label}
     else:
         arrays = {**images, "label": label}
-        suffixes = {name: cohort["files"][name] for name in arrays}
-        endings = {name: given if isinstance(given, str) else given[0] for name, given in suffixes.items()}
+        endings = {name: cohort.suffixes[name][0] for name in arrays}
         paths = {name: output / case / f"{Path(case).name}{ending}.nii.gz" for name, ending in endings.items()}
     for name, path in paths.items():
         save(arrays[name], path, axes, spacing, left)
@@ -108,28 +113,60 @@ def make_patients(
     spacing: float | Sequence[float] = 1,
     missing: str | None = None,
     corrupt: str | None = None,
-) -> list[str]:
-    """Write synthetic patients as a published data set stores its own; the ids of the cases come back.
+) -> str:
+    """Write synthetic patients like those of a published data set.
 
-    Patient 1 has no enhancing tumour and patient 2 has ten small lesions; all others have one that enhances in a ring.
+    Patient 1 has no enhancing tumour, patient 2 has ten small lesions; all others have one ring-enhancing tumour.
 
     Args:
         output: folder to write to; files of the same name are replaced.
-        cases: how many patients.
-        size: edge of the volume in voxels of 1 mm, or its three edges; the brain is scaled to fill about 85 % of it.
-        seed: with the index of a patient it decides all of that patient.
-        convention: one of the cohorts in bundles/common/brats.yaml.
-        lesions: how many each patient has.
-        spacing: edge of a voxel in mm, or its three edges: the same head on another grid, as metastases' 0.86,0.86,1.5.
+        cases: number of patients.
+        size: number of 1 mm voxels along each axis, one or three numbers; the brain fills about 85% of the volume.
+        seed: together with its index, determines everything about a patient.
+        convention: name of the data set, as `--cohort` of the bundles.
+        lesions: number of lesions per patient.
+        spacing: voxel size in mm, one or three numbers: the same head on another grid, such as 0.86,0.86,1.5.
         missing: modality that the last patient lacks.
-        corrupt: fault of the last patient, of `tools.patients.faults.KINDS`.
+        corrupt: defect of the last patient, one of `tools.patients.faults.KINDS`.
+
+    Returns:
+        A sentence with what was written.
 
     Raises:
-        InputError: an argument is out of its range, or the convention is not known.
+        InputError: an argument is out of range, or the convention is unknown.
     """
-    edges: list = list(size) if isinstance(size, list | tuple) else [size] * 3
-    if len(edges) != 3:
-        raise InputError(f"size is {size}; it must be one number or three.")
+    edges, grid = three("size", size), three("spacing", spacing)
+    check_numbers(cases=cases, edges=edges, seed=seed, lesions=lesions, spacing=grid)
+    cohort = cohort_named(convention, setting="convention")
+    if corrupt:
+        one_of(KINDS, corrupt, setting="corrupt")
+    if missing:
+        one_of(SIGNAL, missing, setting="missing")
+    if (missing or corrupt) and cohort.channels:
+        raise InputError(f"missing and corrupt need one file per modality, but {convention} stores 4-D files.")
+    names = []
+    for index in tqdm(range(cases), desc="synthetic patients", unit="patient", disable=None):
+        case = CASES.get(convention, OTHER_CASES).format(index=index, number=index + 1)
+        patient = make_patient(seed, index, edges, lesions)
+        files = write_patient(Path(output), case, *patient, cohort, AXES.get(convention, "LPS"), grid)
+        names.append(Path(case).name)
+    if missing:
+        files[missing].unlink()
+    if corrupt:
+        plant(corrupt, files)
+    return f"Synthetic patients {names[0]} to {names[-1]} ({cases}) written to '{output}' as {convention}."
+
+
+def three(name: str, value: Any) -> list:
+    """The value for each axis, from one for all axes or three."""
+    values = list(value) if isinstance(value, list | tuple) else [value] * 3
+    if len(values) != 3:
+        raise InputError(f"{name} is {value}; give one number or three.")
+    return values
+
+
+def check_numbers(cases: int, edges: list[int], seed: int, lesions: int | None, spacing: list[float]) -> None:
+    """Raise an InputError for the first number that is out of its range."""
     for name, value, least, most in [
         ("cases", cases, 1, 100_000),
         *[("size", edge, 32, 1024) for edge in edges],
@@ -137,41 +174,7 @@ def make_patients(
         ("lesions", 1 if lesions is None else lesions, 1, 50),
     ]:
         if not isinstance(value, int) or not least <= value <= most:
-            raise InputError(f"{name} is {value}; it must be a whole number from {least} to {most}.")
-    grid: list = list(spacing) if isinstance(spacing, list | tuple) else [spacing] * 3
-    if len(grid) != 3 or not all(isinstance(mm, int | float) and 0.2 <= mm <= 8 for mm in grid):
-        raise InputError(f"spacing is {spacing}; it must be one number or three, from 0.2 to 8 mm.")
-    cohort = conventions.convention(convention, setting="convention")
-    if corrupt:
-        one_of(KINDS, corrupt, setting="corrupt")
-    if missing:
-        one_of(SIGNAL, missing, setting="missing")
-    if (missing or corrupt) and "channels" in cohort:
-        raise InputError(f"missing and corrupt need one file a modality, which {convention} has not.")
-    made = []
-    for index in tqdm(range(cases), desc="synthetic patients", unit="patient", disable=None):
-        case = CASES.get(convention, OTHER_CASES).format(index=index, number=index + 1)
-        patient = make_patient(seed, index, edges, lesions)
-        files = write_patient(Path(output), case, *patient, cohort, AXES.get(convention, "LPS"), grid)
-        made.append(Path(case).name)
-    if missing:
-        files[missing].unlink()
-    if corrupt:
-        plant(corrupt, files)
-    return made
-
-
-def command(
-    output, cases=16, size=96, seed=0, convention="brats2021", lesions=None, spacing=1, missing=None, corrupt=None
-) -> str:
-    made = make_patients(output, cases, size, seed, convention, lesions, spacing, missing, corrupt)
-    return f"Synthetic patients {made[0]} to {made[-1]} ({len(made)}) written to '{output}' as {convention}."
-
-
-def main() -> None:
-    command.__doc__ = make_patients.__doc__
-    command_line(command, "tools.patients.synthetic")
-
-
-if __name__ == "__main__":
-    main()
+            raise InputError(f"{name} is {value}; it must be an integer from {least} to {most}.")
+    for mm in spacing:
+        if not isinstance(mm, int | float) or not 0.2 <= mm <= 8:
+            raise InputError(f"spacing is {mm}; it must be a number from 0.2 to 8 (mm).")

@@ -1,1 +1,1 @@
-"""Pack a bundle in the model zoo format and check the zip."""
+"""Pack a bundle in the model zoo format, check the zip, export the network."""

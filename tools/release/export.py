@@ -1,7 +1,7 @@
 """Export a trained bundle to one file: `python -m tools.release.export BUNDLE --format torchscript|onnx`.
 
-The network, its weights and, in TorchScript, the flat configs of the release, by MONAI's own exporters. What was
-written is read again and compared with PyTorch on a random patch.
+MONAI's own exporters write the network, its weights and, in TorchScript, the flat configs of the release. The
+file is then read and compared with PyTorch on a random patch.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser, ckpt_export, onnx_export
-
-from tools.release.pack import checkpoint_of, content, metadata, require_fit
 from tumour.errors import InputError, command_line, one_of
 from tumour.files import whole
 from tumour.runs.checkpoints import fill, read_checkpoint
 
+from tools.release.metadata import metadata
+from tools.release.pack import checkpoint_of, content, require_fit
+
 Network = Callable[[torch.Tensor], torch.Tensor]
 PATCH = 64  # voxels, of the comparison
+INFERENCE = "configs/inference.json"
 AXES = {0: "batch", 2: "x", 3: "y", 4: "z"}  # may be of any size
 
 
@@ -41,36 +43,36 @@ def read_onnx(path: Path) -> Network:
 
 def to_torchscript(folder: Path, target: Path) -> None:
     """Script the network; the configs go into the file, where MONAI Deploy looks for them."""
-    ckpt_export("network_def", str(target), bundle_root=str(folder), **_files(folder))
+    ckpt_export("network_def", str(target), bundle_root=str(folder), **files_of(folder))
 
 
 def to_onnx(folder: Path, target: Path) -> None:
     """Export the graph in the newest opset that PyTorch writes by itself, for any batch and patch size."""
     names = {"input_names": ["image"], "output_names": ["pred"], "dynamic_axes": {"image": AXES, "pred": AXES}}
     shape = [2, *random_patch(folder).shape[1:]]
-    onnx_export("network_def", str(target), input_shape=shape, converter_kwargs=names, **_files(folder))
-
-
-def _files(folder: Path) -> dict[str, Any]:
-    names = {"ckpt_file": "models/model.pt", "meta_file": "configs/metadata.json"}
-    return {key: str(folder / name) for key, name in (names | {"config_file": "configs/inference.json"}).items()}
+    onnx_export("network_def", str(target), input_shape=shape, converter_kwargs=names, **files_of(folder))
 
 
 FORMATS = {"torchscript": (to_torchscript, read_torchscript, "ts"), "onnx": (to_onnx, read_onnx, "onnx")}
 
 
-def write_bundle(bundle: str, weights: Path, folder: Path) -> None:
-    """The files of a release in a folder, whatever the size of the weights."""
-    files = content(bundle, weights, weights.resolve().as_uri())  # by a URL, large ones are not refused
-    for name, text in (files | {"models/model.pt": weights.read_bytes()}).items():
+def files_of(folder: Path) -> dict[str, Any]:
+    """The files of an unpacked bundle, as MONAI's exporters name them."""
+    files = {"ckpt_file": "models/model.pt", "meta_file": "configs/metadata.json", "config_file": INFERENCE}
+    return {option: str(folder / name) for option, name in files.items()}
+
+
+def unpack(bundle: str, checkpoint: Path, folder: Path) -> None:
+    """Write the files of a release into a folder."""
+    for name, data in content(bundle, checkpoint).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(text)
+        (folder / name).write_bytes(data)
 
 
 def network_of(folder: Path) -> torch.nn.Module:
     """The PyTorch network of an unpacked bundle, with its weights."""
     parser = ConfigParser()
-    parser.read_config(folder / "configs" / "inference.json")
+    parser.read_config(folder / INFERENCE)
     network = parser.get_parsed_content("network_def")
     fill(network, read_checkpoint(folder / "models" / "model.pt"), folder / "models" / "model.pt")
     return network.eval()
@@ -78,11 +80,11 @@ def network_of(folder: Path) -> torch.nn.Module:
 
 def random_patch(folder: Path) -> torch.Tensor:
     """A patch with the channels of an unpacked bundle's network."""
-    told = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
-    return torch.randn(1, told["network_data_format"]["inputs"]["image"]["num_channels"], PATCH, PATCH, PATCH)
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    return torch.randn(1, metadata["network_data_format"]["inputs"]["image"]["num_channels"], PATCH, PATCH, PATCH)
 
 
-def apart(logits: torch.Tensor, others: torch.Tensor) -> float:
+def difference(logits: torch.Tensor, others: torch.Tensor) -> float:
     """The largest difference, as a share of the largest logit where that is over 1."""
     return float((logits - others).abs().max() / logits.abs().max().clamp(min=1))
 
@@ -104,7 +106,7 @@ def export(bundle: str, format: str = "torchscript", output: str = "dist", weigh
         bundle: a folder of bundles/.
         format: torchscript or onnx.
         output: folder for the file.
-        weights: the checkpoint; default: that of `tools.release.pack.checkpoint_of`.
+        weights: the checkpoint; default: `models/model.pt` of the bundle, else `weights/model.pt`.
     """
     write, read, ending = one_of(FORMATS, format, setting="format")
     checkpoint = Path(weights) if weights else checkpoint_of(bundle)
@@ -112,17 +114,17 @@ def export(bundle: str, format: str = "torchscript", output: str = "dist", weigh
     require_fit(bundle, checkpoint)
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         folder, part = Path(scratch), Path(scratch) / target.name
-        write_bundle(bundle, checkpoint, folder)
+        unpack(bundle, checkpoint, folder)
         write(folder, part)
-        ours, theirs, image = network_of(folder), read(part), random_patch(folder)
-        difference = apart(ours(image), theirs(image))
-        if difference > 1e-4:
-            raise InputError(f"The {format} file of {bundle} is {difference:.1e} from PyTorch; nothing is written.")
-        times = [f"{seconds(network, image) * 1000:.0f} ms" for network in (theirs, ours)]
-        with whole(target) as beside:
-            beside.write_bytes(part.read_bytes())
+        ours, exported, image = network_of(folder), read(part), random_patch(folder)
+        error = difference(ours(image), exported(image))
+        if error > 1e-4:
+            raise InputError(f"The {format} file of {bundle} differs by {error:.1e} from PyTorch; nothing is written.")
+        times = [f"{seconds(network, image) * 1000:.0f} ms" for network in (exported, ours)]
+        with whole(target) as temporary:
+            temporary.write_bytes(part.read_bytes())
     return (
-        f"{target}: {target.stat().st_size / 1e6:.1f} MB, within {difference:.0e} of PyTorch; "
+        f"{target}: {target.stat().st_size / 1e6:.1f} MB, within {error:.0e} of PyTorch; "
         f"a patch of {PATCH}³ takes {times[0]}, in PyTorch {times[1]} ({torch.get_num_threads()} threads, float32)."
     )
 

@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tumour.errors import InputError, command_line
 
 from tools.patients.synthetic import make_patients
-from tools.release.pack import LARGE, bundles, metadata
-from tumour.errors import InputError, command_line
+from tools.release.configs import bundles
+from tools.release.metadata import metadata
+from tools.release.pack import LARGE, PACKAGES
 
 REQUIRED = ["LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf"]
 TEXTS = (".py", ".json", ".md", ".txt", ".yml", ".conf")
@@ -62,7 +64,7 @@ class Release:
         self.scratch, self.folder = scratch, scratch / "home" / self.name
         zipfile.ZipFile(archive).extractall(self.folder.parent)
         models = self.folder / "models"
-        # the weights that ship stay as they are
+        # a training must not overwrite the weights that ship
         self.trained = scratch / "trained" if (models / "model.pt").is_file() else models
 
     @cached_property
@@ -110,8 +112,8 @@ class Release:
                 assert entry["url"] and entry["hash_val"] and entry["hash_type"], f"{entry['path']} lacks url or hash"
 
     def version_in_changelog(self) -> None:
-        told = json.loads((self.folder / "configs/metadata.json").read_text())
-        assert told["version"] in told["changelog"], f"{told['version']} is not in the changelog"
+        metadata = json.loads((self.folder / "configs/metadata.json").read_text())
+        assert metadata["version"] in metadata["changelog"], f"{metadata['version']} is not in the changelog"
 
     def metadata_schema(self) -> None:
         if self.schema:
@@ -133,10 +135,12 @@ class Release:
                 assert not any(line != line.rstrip() for line in lines), f"{path.name} has trailing whitespace"
 
     def python_style(self) -> None:
-        """Ruff's rules for flake8 and isort, and its formatter for black, at the zoo's 120 columns."""
-        lint = ["check", "--isolated", "--select", "E,F,W,I", "--line-length", "120"]
-        self.run("-m", "ruff", *lint, "custom_components", "tumour")
-        self.run("-m", "ruff", "format", "--isolated", "--check", "--line-length", "120", "custom_components", "tumour")
+        """Ruff's rules for flake8 and isort, and its formatter for black, set as the zoo sets those."""
+        style = ["--isolated", "--line-length", "120"]
+        for setting in ('known-first-party=["models"]', f"known-third-party={json.dumps(PACKAGES)}"):  # none of its own
+            style += ["--config", f"lint.isort.{setting}"]
+        self.run("-m", "ruff", "check", "--select", "E,F,W,I", "--output-format", "concise", *style, *PACKAGES)
+        self.run("-m", "ruff", "format", "--check", *style, *PACKAGES)
 
     def train_properties_and_run(self) -> None:
         self.workflow("train", "train")
@@ -173,7 +177,7 @@ CHECKS: list[Callable[[Release], None]] = [
 
 
 def check(archive: Path, schema: Path | None = None) -> dict[str, str]:
-    """What each check found: an empty string where it passed."""
+    """The fault that each check found, by the name of the check; an empty string if it passed."""
     found = {}
     with tempfile.TemporaryDirectory() as scratch:
         release = Release(archive, Path(scratch), schema)
@@ -199,7 +203,7 @@ def verify(bundle: str = "all", output: str = "dist", schema: str = "") -> None:
     for name in bundles() if bundle == "all" else [bundle]:
         archive = Path(output) / f"{name}_v{metadata(name)['version']}.zip"
         if not archive.is_file():
-            raise InputError(f"'{archive}' is not there; make it by make release BUNDLE={name}.")
+            raise InputError(f"'{archive}' does not exist; make it with make release BUNDLE={name}.")
         print(archive)
         failed += sum(map(bool, check(archive, Path(schema).resolve() if schema else None).values()))
     if failed:

@@ -1,10 +1,10 @@
-"""Draw a run in numbers: training curves, scores a region, volumes, lesions; for the page and for papers."""
+"""Charts of a run for the page and for papers: training curves, scores by region, volumes, lesions."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,23 +17,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
-
 from tumour.files import whole
 from tumour.pictures.drawing import colours_of
+from tumour.scores.tables import SHOWN
 
-SIZE = (4.2, 3.1)  # inches of one chart
+SIZE = (4.2, 3.1)  # of a chart, in inches
 STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
-OUTCOMES = {"found": "o", "missed": "x", "invented": "^"}
+OUTCOMES = {"found": "o", "missed": "x", "invented": "^"}  # of a lesion, with the marker
+METRICS = ("dice", "hd95", "lesion_dice")
 Draw = Callable[[Axes], None]
 
 
 def address(case: str) -> str:
-    """Where the page shows a case."""
+    """The link to a case on the page."""
     return f"#case/{quote(case)}"
 
 
 def svg(draw: Draw) -> str:
-    """One chart as SVG; every point with an address tells its case when the mouse rests on it."""
+    """A chart as SVG; the tooltip of a point with a link is the name of its case."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(SIZE, layout="constrained")
         draw(figure.subplots())
@@ -41,22 +42,22 @@ def svg(draw: Draw) -> str:
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     link = r'<a [^>]*xlink:href="#case/([^"]*)"[^>]*>'
-    return re.sub(link, r'<a xlink:href="#case/\1"><title>\1</title>', text[text.index("<svg") :])  # on this page
+    return re.sub(link, r'<a xlink:href="#case/\1"><title>\1</title>', text[text.index("<svg") :])
 
 
 def save_curves(draws: Sequence[Draw], folder: Path) -> None:
-    """All training curves as one figure, curves.png and curves.svg."""
+    """Write all training curves as one figure to curves.png and curves.svg."""
     with matplotlib.rc_context(STYLE):
         figure = Figure((2 * SIZE[0], -(-len(draws) // 2) * SIZE[1]), layout="constrained")
         for axes, draw in zip(np.ravel(figure.subplots(-(-len(draws) // 2), 2)), draws, strict=False):
             draw(axes)
         for ending in ("png", "svg"):
-            with whole(folder / f"curves.{ending}") as part:
-                figure.savefig(part, dpi=150, metadata={"Date": None} if ending == "svg" else None)
+            with whole(folder / f"curves.{ending}") as path:
+                figure.savefig(path, dpi=150, metadata={"Date": None} if ending == "svg" else None)
 
 
 def _line(axes: Axes, x: pd.Series, y: pd.Series, colour: str, label: str, dashed: bool = False) -> None:
-    rim = [Stroke(linewidth=2.6, foreground="#333"), Normal()]  # light colours stay visible on white
+    rim = [Stroke(linewidth=2.6, foreground="#333"), Normal()]  # keeps light colours visible on white
     known = y.notna()
     style: Any = {"linestyle": (0, (3, 2)), "linewidth": 1.1} if dashed else {"linewidth": 1.6, "path_effects": rim}
     axes.plot(x[known], y[known], color=colour, label=label, marker="." if known.sum() < 3 else "", **style)
@@ -72,13 +73,13 @@ def _epochs(axes: Axes, title: str, best: int | None) -> None:
 
 
 def best_epoch(log: pd.DataFrame) -> int | None:
-    """The epoch with the best mean Dice of the validation, as the checkpoint keeps it; None without a validation."""
+    """The epoch with the best mean validation Dice, whose checkpoint is kept; None without a validation."""
     dice = log["validate_dice"].dropna() if "validate_dice" in log else pd.Series(dtype=float)
     return int(log["epoch"][dice.idxmax()]) if len(dice) else None
 
 
 def curves(log: pd.DataFrame, regions: Iterable[str]) -> list[Draw]:
-    """Charts of training.csv: loss, Dice and IoU of training (dashed) and validation, by region; learning rate."""
+    """Charts of training.csv: loss, learning rate, and Dice and IoU by region; training is dashed."""
     best, colours = best_epoch(log), colours_of(regions)
 
     def loss(axes: Axes) -> None:
@@ -103,12 +104,7 @@ def curves(log: pd.DataFrame, regions: Iterable[str]) -> list[Draw]:
         axes.set_ylim(0, 1)
         _epochs(axes, title, best)
 
-    return [
-        loss,
-        rate,
-        partial(both, metric="dice", title="Dice"),
-        partial(both, metric="iou", title="IoU"),
-    ]
+    return [loss, rate, partial(both, metric="dice", title="Dice"), partial(both, metric="iou", title="IoU")]
 
 
 def _points(axes: Axes, x: Any, y: Any, cases: Iterable[str], colour: str, label: str, marker: str = "o") -> None:
@@ -118,21 +114,21 @@ def _points(axes: Axes, x: Any, y: Any, cases: Iterable[str], colour: str, label
 
 
 def distribution(axes: Axes, scores: pd.DataFrame, metric: str, title: str) -> None:
-    """A box a region with every case as a point."""
+    """One box per region, with one point per case."""
     colours = colours_of(scores["region"].unique())
     for place, (region, colour) in enumerate(colours.items()):
         part = scores[scores["region"] == region].dropna(subset=[metric])
         if part.empty:
             continue
         axes.boxplot(part[metric], positions=[place], widths=0.6, showfliers=False, medianprops={"color": "#333"})
-        aside = place + (np.argsort(np.argsort(part[metric])) % 5 - 2) * 0.08
+        aside = place + (part[metric].rank(method="first") % 5 - 2) * 0.08  # so that points do not hide each other
         _points(axes, aside, part[metric], part["case"], colour, region)
     axes.set_xticks(range(len(colours)), list(colours))
     axes.set(title=title)
 
 
 def volumes(axes: Axes, scores: pd.DataFrame) -> None:
-    """Predicted against reference volume; on the line they agree."""
+    """Predicted against reference volume, with a line where they are equal."""
     for region, colour in colours_of(scores["region"].unique()).items():
         part = scores[scores["region"] == region]
         _points(axes, part["reference_ml"], part["predicted_ml"], part["case"], colour, region)
@@ -145,7 +141,7 @@ def volumes(axes: Axes, scores: pd.DataFrame) -> None:
 
 
 def lesions(axes: Axes, rows: pd.DataFrame) -> None:
-    """Size of every lesion, by region and outcome; invented ones by the size that was predicted."""
+    """Size of every lesion by region and outcome; the predicted size for invented lesions."""
     colours = colours_of(rows["region"].unique())
     for place, (region, colour) in enumerate(colours.items()):
         for step, (outcome, marker) in enumerate(OUTCOMES.items()):
@@ -161,13 +157,10 @@ def lesions(axes: Axes, rows: pd.DataFrame) -> None:
     axes.legend(fontsize=7)
 
 
-METRICS: Mapping[str, str] = {"dice": "Dice", "hd95": "HD95, mm", "lesion_dice": "Lesion-wise Dice"}
-
-
 def score_charts(scores: pd.DataFrame, lesion_rows: pd.DataFrame) -> list[Draw]:
-    """Charts of scores.csv and, where the rules count lesions, of lesions.csv."""
-    shown = [(metric, title) for metric, title in METRICS.items() if metric in scores]
-    draws: list[Draw] = [partial(distribution, scores=scores, metric=metric, title=title) for metric, title in shown]
+    """Charts of scores.csv and, if the rules count lesions, of lesions.csv."""
+    shown = {metric: SHOWN[metric][0] for metric in METRICS if metric in scores}
+    draws: list[Draw] = [partial(distribution, scores=scores, metric=m, title=title) for m, title in shown.items()]
     draws.append(partial(volumes, scores=scores))
     if len(lesion_rows):
         draws.append(partial(lesions, rows=lesion_rows))

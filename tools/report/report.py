@@ -1,148 +1,175 @@
-"""Make the report of a run: a page that opens from a disk in any browser, and pictures beside it for papers."""
+"""Write the report of a run: a page for any browser that needs no server, and pictures for papers."""
 
 from __future__ import annotations
 
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 from urllib.parse import quote
 
 from ignite.engine import Engine, Events
 from jinja2 import Environment, FileSystemLoader
 from monai.utils import path_to_sqlite_uri
 from tqdm import tqdm
+from tumour.cases.case import Case, LeftOut
+from tumour.cohort import Cohort
+from tumour.errors import InputError
+from tumour.files import whole
+from tumour.pictures.drawing import ERRORS, LEGEND, NAMES, background, colours_of, outlined, sheet, sweep, write_image
+from tumour.pictures.volumes import read_case
+from tumour.processes import cores
 
 from tools.report.charts import best_epoch, curves, save_curves, score_charts, svg
 from tools.report.results import Results
 from tools.report.slides import slides
-from tumour.errors import InputError
-from tumour.files import whole
-from tumour.pictures.drawing import ERRORS, LEGEND, NAMES, background, colours_of, outlined, sheet, sweep, write_image
-from tumour.pictures.volumes import Task, read_case
-from tumour.processes import cores
 
 PAGE = Path(__file__).with_name("page")
 VIEWER = "_assets/js/niivue.umd.js"  # in nilearn
 logger = logging.getLogger("bundle")
 
 
-def draw_case(case: Mapping[str, Any], prediction: str, task: Task, folder: Path) -> str | None:
-    """Write the files of one case; what is wrong with it comes back."""
+def draw_case(case: Case, prediction: str, cohort: Cohort, modalities: Sequence[str], folder: Path) -> LeftOut | None:
+    """Write the pictures of one case; None, or the case and why it cannot be drawn."""
     try:
-        volumes = read_case(case, prediction, task)
+        volumes = read_case(case, prediction, cohort, modalities)
     except InputError as error:
-        return str(error)
+        return LeftOut(case.name, str(error).removeprefix(f"{case.name}: ").rstrip("."))
     name, kinds = volumes.case, ("prediction", "reference")
     write_image(sheet(volumes), folder / f"{name}_overlay.png")
     sweep(volumes, folder / f"{name}.gif")
     thumbnail = outlined(volumes, background(volumes), "axial", volumes.centre()[2], float(min(volumes.spacing)), kinds)
     write_image(thumbnail, folder / "cases" / f"{name}.webp")
-    with whole(folder / "cases" / f"{name}.js") as part:
-        part.write_text(slides(volumes), encoding="utf-8")
+    with whole(folder / "cases" / f"{name}.js") as path:
+        path.write_text(slides(volumes), encoding="utf-8")
     return None
 
 
-def draw_cases(cases: Sequence[Mapping[str, Any]], predictions: Sequence[str], task: Task, folder: Path) -> list[str]:
-    """Draw all cases, several at once; one sentence for each that could not be drawn."""
+def draw_cases(
+    cases: Sequence[Case], predictions: Sequence[str], cohort: Cohort, modalities: Sequence[str], folder: Path
+) -> list[LeftOut | None]:
+    """Draw all cases in parallel; for each None, or why it cannot be drawn."""
     if not cases:
         return []
-    job = partial(draw_case, task=task, folder=folder)
+    job = partial(draw_case, cohort=cohort, modalities=modalities, folder=folder)
     with ProcessPoolExecutor(min(cores(), len(cases))) as pool:
         drawn = pool.map(job, cases, predictions)
-        return [fault for fault in tqdm(drawn, "drawing", len(cases), unit="case", disable=None) if fault]
+        return list(tqdm(drawn, "drawing", len(cases), unit="case", disable=None))
 
 
 def write_report(
     bundle: str,
-    cohort: str,
-    find: Callable[[], tuple[list[dict], list[str]]],
-    task: Task,
+    cohort: Cohort,
+    modalities: Sequence[str],
     output_dir: str,
     ckpt_dir: str,
     scores: str,
     segmentations: str,
     folder: str,
 ) -> None:
-    """Write report.html, and beside it curves.png, .svg, means.csv, scores.csv, `<case>_overlay.png`, `<case>.gif`.
+    """Write report.html with curves.png, curves.svg, means.csv, scores.csv, and two pictures of each case.
 
     Args:
-        bundle: its name.
-        cohort: the name of the data set.
-        find: gives its cases and a sentence on each that was left out, as `tumour.cases.parts.find_cases` does.
-        task: what its files mean.
-        output_dir: where training.csv and the records of the runs lie.
-        ckpt_dir: where patients.json lies.
-        scores: folder of scores.csv.
-        segmentations: folder of the label maps; the cases that have one are drawn.
-        folder: where the report goes.
+        bundle: name of the bundle.
+        cohort: meaning of the data set's files.
+        modalities: those of the network.
+        output_dir: folder with training.csv and the records of the runs.
+        ckpt_dir: folder with patients.json.
+        scores: folder with scores.csv.
+        segmentations: folder with the label maps; the cases that have one are drawn.
+        folder: where to write the report.
 
     Raises:
-        InputError: there is neither a training nor a label map to report on.
+        InputError: there is neither a training nor a label map.
     """
-    results, target = Results.read(Path(output_dir), Path(ckpt_dir), Path(scores)), Path(folder)
-    found = find()
-    cases = [case for case in found[0] if Path(segmentations, f"{case['case']}.nii.gz").is_file()]
-    if results.log.empty and not cases:
-        raise InputError(f"'{output_dir}' holds neither training.csv nor label maps; train or infer first.")
-    target.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    faults = draw_cases(cases, [f"{segmentations}/{case['case']}.nii.gz" for case in cases], task, target)
-    left_out = list(dict.fromkeys([*found[1], *results.left_out(), *faults]))
-    names = [case["case"] for case in cases if case["case"] not in {fault.split(":")[0] for fault in faults}]
+    results, target = Results.read(Path(output_dir), Path(ckpt_dir), Path(scores)), Path(folder)
+    cases = [case for case in results.cases() if Path(segmentations, f"{case.name}.nii.gz").is_file()]
+    if results.log.empty and not cases:
+        raise InputError(f"'{output_dir}' contains neither training.csv nor label maps; train or infer first.")
+    target.mkdir(parents=True, exist_ok=True)
+    maps = [f"{segmentations}/{case.name}.nii.gz" for case in cases]
+    errors = draw_cases(cases, maps, cohort, modalities, target)
+    names = [case.name for case, error in zip(cases, errors, strict=True) if error is None]
+    left_out = list(dict.fromkeys([*results.left_out(), *(error for error in errors if error)]))
+    write_tables(results, Path(scores, "scores.csv"), target)
     if len(results.log):
-        save_curves(curves(results.log, task.regions), target)
+        save_curves(curves(results.log, cohort.regions), target)
+    configs = copy_configs(Path(output_dir), target)
+    copy_viewer(target)
+    with whole(target / "report.html") as path:
+        path.write_text(page(bundle, cohort, modalities, results, names, left_out, configs), encoding="utf-8")
+    keep_in_mlflow(Path(output_dir, "mlruns.db"), target)
+    seconds = time.monotonic() - began
+    logger.info(f"{len(names)} cases drawn in {seconds:.0f} s, {len(left_out)} left out; see '{target}/report.html'.")
+
+
+def write_tables(results: Results, scores: Path, folder: Path) -> None:
+    """Copy scores.csv and write means.csv, as far as there are scores."""
     if len(results.scores):
-        shutil.copyfile(Path(scores, "scores.csv"), target / "scores.csv")
+        shutil.copyfile(scores, folder / "scores.csv")
     means = results.means()
     if len(means):
-        means.to_csv(target / "means.csv", index_label="patients", float_format="%.2f")
+        means.to_csv(folder / "means.csv", index_label="patients", float_format="%.2f")
         logger.info(f"means over the regions:\n{means.round(2).to_string()}")
-    for config in Path(output_dir).glob("runs/*.yaml"):
-        shutil.copyfile(config, target / config.name)
-    (target / "cases").mkdir(exist_ok=True)
-    shutil.copyfile(str(files("nilearn") / VIEWER), target / "cases" / "niivue.js")
-    with whole(target / "report.html") as part:
-        part.write_text(page(bundle, cohort, task, results, names, left_out), encoding="utf-8")
-    keep_in_mlflow(Path(output_dir, "mlruns.db"), target)
-    told = f"{len(names)} cases drawn in {time.monotonic() - began:.0f} s"
-    logger.info(f"{told}, {len(left_out)} left out; open '{target / 'report.html'}'.")
+
+
+def copy_configs(output_dir: Path, folder: Path) -> list[str]:
+    """Copy the merged configs of the runs; their names."""
+    paths = sorted(output_dir.glob("runs/*.yaml"))
+    for path in paths:
+        shutil.copyfile(path, folder / path.name)
+    return [path.name for path in paths]
+
+
+def copy_viewer(folder: Path) -> None:
+    """Copy the viewer, which the page loads when a case is opened in it."""
+    (folder / "cases").mkdir(exist_ok=True)
+    shutil.copyfile(str(files("nilearn") / VIEWER), folder / "cases" / "niivue.js")
 
 
 def keep_in_mlflow(database: Path, folder: Path) -> None:
-    """Add the report as report.zip to the last run that MLflow tracked beside these results, if there is one."""
+    """Add the report as report.zip to the last run in the MLflow database of these results, if there is one."""
     if not database.is_file():
         return
-    from mlflow import MlflowClient  # a second to import
+    from mlflow import MlflowClient  # takes a second to import
 
     client = MlflowClient(path_to_sqlite_uri(str(database)))
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     for run in client.search_runs(experiments, order_by=["attributes.start_time DESC"], max_results=1):
-        with TemporaryDirectory() as scratch:  # packed, for MLflow keeps the files of a folder apart
+        with TemporaryDirectory() as scratch:  # one file, because MLflow stores each file of a folder separately
             client.log_artifact(run.info.run_id, shutil.make_archive(f"{scratch}/report", "zip", folder))
 
 
-def page(bundle: str, cohort: str, task: Task, results: Results, names: Sequence[str], left_out: Sequence[str]) -> str:
-    """The page, complete but for the files of the cases, which it loads when they are opened."""
+def page(
+    bundle: str,
+    cohort: Cohort,
+    modalities: Sequence[str],
+    results: Results,
+    names: Sequence[str],
+    left_out: Sequence[LeftOut],
+    configs: Sequence[str],
+) -> str:
+    """The HTML of the page; it loads the files of a case when the case is opened."""
     environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["quote"] = quote
-    regions, log = list(task.regions), results.log
+    regions, log = list(cohort.regions), results.log
     colours = colours_of(regions)
     headings, rows = results.score_table()
     legend = {NAMES.get(region, region): colour for region, colour in colours.items()}
     return environment.get_template("report.html").render(
         bundle=bundle,
-        cohort=cohort,
-        modalities=task.modalities,
+        cohort=cohort.name,
+        modalities=modalities,
         made=time.strftime("%Y-%m-%d %H:%M"),
         results=results,
         left_out=left_out,
+        configs=configs,
         curves=[svg(draw) for draw in curves(log, regions)] if len(log) else [],
         best=best_epoch(log),
         means=results.means(),
@@ -157,7 +184,7 @@ def page(bundle: str, cohort: str, task: Task, results: Results, names: Sequence
 
 
 class ReportWhenDone:
-    """Handler that writes the report when a run has ended.
+    """Handler that writes the report at the end of a run.
 
     Args:
         write_report: the function above with its arguments.

@@ -1,4 +1,4 @@
-"""What a run left in its folders, as tables and settings; what it did not write is empty."""
+"""The files that a run wrote, as tables and settings; missing files are empty."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from statistics import fmean
 from typing import Any
 
 import pandas as pd
+from tumour.cases.case import Case, LeftOut
+from tumour.scores.tables import SHOWN
 
 from tools.report.charts import best_epoch
-from tumour.scores.tables import SHOWN
+from tools.tables import read_table
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a run wrote.
+    """The files that a run wrote.
 
     Attributes:
         log: training.csv.
-        scores: rows of scores.csv that are of regions.
-        lesions: rows of lesions.csv that are of regions; none where the rules count no lesions.
+        scores: rows of scores.csv for regions, without those for classes.
+        lesions: rows of lesions.csv for regions; empty if the rules do not count lesions.
         summary: summary.json.
-        runs: the records of the runs.
-        patients: the patients of each part of the data.
+        runs: the records of the runs, by time.
+        patients: patients used for training, validation and testing.
     """
 
     log: pd.DataFrame
@@ -45,15 +47,21 @@ class Results:
         log, summary = _table(output_dir / "training.csv"), _json(scores / "summary.json")
         return cls(log, rows, lesions, summary, runs, patients)
 
-    def left_out(self) -> list[str]:
-        return [sentence for run in self.runs for sentence in run["left_out"]]
+    def cases(self) -> list[Case]:
+        """The cases that the runs segmented, each once."""
+        records = {case["name"]: case for run in self.runs for case in run.get("cases", [])}
+        return [Case.from_record(record) for _, record in sorted(records.items())]
+
+    def left_out(self) -> list[LeftOut]:
+        """The cases that a run left out."""
+        return [LeftOut(**each) for run in self.runs for each in run["left_out"]]
 
     def score_table(self) -> tuple[list[str], list[dict[str, Any]]]:
-        """Headings and rows of the scores: of each region and class the mean and its 95% interval."""
-        told = self.summary.get("scores", {})
-        shown = {metric: how for metric, how in SHOWN.items() if any(metric in scores for scores in told.values())}
+        """Headings and rows of the table of scores: mean and 95% interval for each region and class."""
+        summary = self.summary.get("scores", {})
+        shown = {name: form for name, form in SHOWN.items() if any(name in scores for scores in summary.values())}
         rows = []
-        for region, scores in told.items():
+        for region, scores in summary.items():
             cells = []
             for metric, (_, decimals) in shown.items():
                 values = [scores.get(metric, {}).get(key) for key in ("mean", "interval_low", "interval_high")]
@@ -63,28 +71,28 @@ class Results:
         return [heading for heading, _ in shown.values()], rows
 
     def means(self) -> pd.DataFrame:
-        """Mean Dice and IoU over the regions, in %: of the validation that chose the model and of the test."""
+        """Mean Dice and IoU over the regions in %, for the best validation and for the test patients."""
         rows, best = {}, best_epoch(self.log)
         if best:
             epoch = self.log.set_index("epoch").loc[best]
-            rows[f"validation, epoch {best} (chose the model)"] = [epoch["validate_dice"], epoch["validate_iou"]]
+            rows[f"validation, epoch {best} (used for model selection)"] = [
+                epoch["validate_dice"],
+                epoch["validate_iou"],
+            ]
         tested = [scores for scores in self.summary.get("scores", {}).values() if scores["kind"] == "region"]
         if tested:
             rows["test"] = [fmean(scores[metric]["mean"] for scores in tested) for metric in ("dice", "iou")]
         return 100 * pd.DataFrame.from_dict(rows, orient="index", columns=["Dice %", "IoU %"])
 
     def worst_first(self, cases: Sequence[str], regions: Sequence[str]) -> list[tuple[str, dict[str, float]]]:
-        """The cases with their Dice of each region, the lowest mean first; those without a score come last."""
-        dice = {case: rows.set_index("region")["dice"].to_dict() for case, rows in self._by_case()}
-        told = [(case, {region: dice[case][region] for region in regions} if case in dice else {}) for case in cases]
-        return sorted(told, key=lambda line: (sum(line[1].values()) if line[1] else len(regions) + 1, line[0]))
-
-    def _by_case(self) -> Any:
-        return self.scores.groupby("case") if len(self.scores) else []
+        """The cases with the Dice of each region, lowest mean first; cases without a score come last."""
+        dice = self.scores.pivot(index="case", columns="region", values="dice") if len(self.scores) else pd.DataFrame()
+        rows = [(case, dice.loc[case, list(regions)].to_dict() if case in dice.index else {}) for case in cases]
+        return sorted(rows, key=lambda row: (sum(row[1].values()) if row[1] else len(regions) + 1, row[0]))
 
 
 def _table(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype={"case": str}) if path.is_file() else pd.DataFrame()
+    return read_table(path) if path.is_file() else pd.DataFrame()
 
 
 def _json(path: Path) -> Any:

@@ -1,7 +1,7 @@
-"""The file of one case that the report loads when the case is opened: all slices as mosaics, and what the viewer needs.
+"""The file of one case, which the report loads when the case is opened: all slices, and the data of the viewer.
 
-A mosaic holds every axial slice of a volume as a tile, from foot to head, row by row, so that a slider only moves a
-window over it, and the viewer has its volume from the same bytes.
+A mosaic holds every axial slice of a volume as a tile, from foot to head, row by row: a slider only moves a window
+over it, and the viewer builds its volume from the same bytes.
 """
 
 from __future__ import annotations
@@ -11,68 +11,66 @@ import gzip
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-
-from tools.report.surfaces import surfaces
+from skimage.util import montage
 from tumour.pictures.drawing import colours_of, cut, errors, grid_of, outlines, planes
 from tumour.pictures.volumes import Volumes
 
-QUALITY = 25  # of WebP: noise is smoothed, tumour borders stay, and 20 patients of BraTS take less than 30 MB
-ENLARGED = 2  # pixels of an outline a voxel edge
+from tools.report.surfaces import surfaces
+
+QUALITY = 25  # of WebP: smooths noise, keeps tumour borders; 20 patients of BraTS take less than 30 MB
+ENLARGED = 2  # pixels of an outline along a voxel
 
 
 def uri(content: bytes, kind: str = "application/octet-stream") -> str:
+    """Bytes as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def webp(image: Image.Image, **options: Any) -> str:
-    """A picture as the address that a page can show without another file."""
+    """A picture as a data URI."""
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", **options)
     return uri(buffer.getvalue(), "image/webp")
 
 
-def mosaic(tile: Callable[[int], NDArray], slices: int) -> Image.Image:
-    """The slices (rows, columns[, 4]) of all indices as tiles of one picture."""
-    across = columns(slices)
-    first = tile(0)
-    rows, width = first.shape[:2]
-    whole = np.zeros((-(-slices // across) * rows, across * width, *first.shape[2:]), np.uint8)
-    for index in range(slices):
-        row, column = divmod(index, across)
-        whole[row * rows : (row + 1) * rows, column * width : (column + 1) * width] = tile(index)
-    return Image.fromarray(whole)
+def mosaic(tiles: Iterable[NDArray[np.uint8]]) -> Image.Image:
+    """Tiles (rows, columns[, 4]) of one size as one picture, row by row."""
+    stack = np.stack(list(tiles))
+    across = columns(len(stack))
+    grid, colour = (-(-len(stack) // across), across), stack.ndim == 4
+    fill = [0] * stack.shape[3] if colour else 0
+    return Image.fromarray(montage(stack, fill=fill, grid_shape=grid, channel_axis=3 if colour else None))
 
 
 def columns(slices: int) -> int:
-    """Tiles in a row of a mosaic."""
+    """Number of tiles in a row of a mosaic."""
     return math.ceil(math.sqrt(slices))
 
 
 def layers(volumes: Volumes) -> dict[str, Image.Image]:
-    """Mosaics that lie over the scans: the outlines of each label map, and where there are two, the errors a region."""
-    slices = volumes.shape[2]
+    """Mosaics to draw over the scans: the outlines of each label map and, if there are two, the errors by region."""
+    slices = range(volumes.shape[2])
     fine = grid_of(volumes, "axial", float(min(volumes.spacing)) / ENLARGED)
     coarse = grid_of(volumes, "axial", float(min(volumes.spacing)))
     drawn = {
-        kind: mosaic(lambda k, m=masks, d=kind == "reference": outlines(m, "axial", k, fine, d), slices)  # type: ignore[misc]
+        kind: mosaic(outlines(masks, "axial", k, fine, dotted=kind == "reference") for k in slices)
         for kind, masks in volumes.masks.items()
     }
     if len(volumes.masks) == 2:
         for region in volumes.masks["reference"]:
-            tile = lambda k, r=region: errors(volumes, r, "axial", k, coarse)  # noqa: E731
-            drawn[f"errors in {region}"] = mosaic(tile, slices)
+            drawn[f"errors in {region}"] = mosaic(errors(volumes, region, "axial", k, coarse) for k in slices)
     return drawn
 
 
 def painted(volumes: Volumes, kind: str) -> NDArray[np.uint8]:
-    """A label map for the viewer: 1 is the largest region, over it 2 the next, ..."""
+    """A label map for the viewer: the largest region is 1, the next is 2 and drawn over it, and so on."""
     label = np.zeros(volumes.shape, np.uint8)
     for value, mask in enumerate(volumes.masks[kind].values(), 1):
         label[mask] = value
@@ -80,11 +78,12 @@ def painted(volumes: Volumes, kind: str) -> NDArray[np.uint8]:
 
 
 def nifti(array: NDArray[np.uint8], affine: NDArray) -> bytes:
+    """The bytes of a NIfTI file."""
     return nib.Nifti1Image(array, affine).to_bytes()  # type: ignore[attr-defined]
 
 
 def slides(volumes: Volumes) -> str:
-    """The script that hands a case to the page."""
+    """The script that passes a case to the page."""
     slices = volumes.shape[2]
     header = nifti(np.zeros(volumes.shape, np.uint8), volumes.affine)[:352]
     content = {
@@ -93,7 +92,7 @@ def slides(volumes: Volumes) -> str:
         "columns": columns(slices),
         "centre": volumes.centre(),
         "images": {
-            name: webp(mosaic(lambda k, a=array: cut(a, "axial", k), slices), quality=QUALITY, method=6)  # type: ignore[misc]
+            name: webp(mosaic(cut(array, "axial", k) for k in range(slices)), quality=QUALITY, method=6)
             for name, array in volumes.images.items()
         },
         "layers": {name: webp(image, lossless=True, method=2) for name, image in layers(volumes).items()},

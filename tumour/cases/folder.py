@@ -1,103 +1,24 @@
-"""Look through a folder, or a datalist.json, for the cases of a convention.
-
-A convention is an entry of `cohorts` in `bundles/common/brats.yaml`. A case is a dict with the keys `case`, `patient`,
-`image` (one path a modality, in the order asked for, or the path of one 4-D file) and, where there is one, `label`; one
-of a datalist also has a `fold`.
-"""
+"""Look through a folder for the NIfTI files of cases."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from tumour.errors import InputError
-
-ENDINGS = (".nii.gz", ".nii")
+from tumour.cases.case import Case, Cases, LeftOut, unique_names
+from tumour.cohort import ENDINGS, LABEL, Cohort
 
 
-@dataclass
-class Survey:
-    """What lies below a folder, seen through a convention.
-
-    Args:
-        cases: those whose modalities are all there, with or without a label.
-        left_out: one sentence for each other case.
-        incomplete: those of them that have at least one modality; `present` names theirs, as `T1,FLAIR`.
-        doubts: sentences on a case's files that are not used, by case.
-        strays: NIfTI files that belong to no case.
-    """
-
-    cases: list[dict[str, Any]] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    incomplete: list[dict[str, Any]] = field(default_factory=list)
-    doubts: dict[str, list[str]] = field(default_factory=dict)
-    strays: list[str] = field(default_factory=list)
-
-    def sentences(self) -> list[str]:
-        return [f"{case}: {text}." for case, texts in self.doubts.items() for text in texts] + self.left_out
-
-    def doubt(self, case: str, sentence: str) -> None:
-        self.doubts.setdefault(case, []).append(sentence)
+def look_through(root: Path, cohort: Cohort, modalities: Sequence[str]) -> Cases:
+    """The cases below a folder as a cohort names their files."""
+    return _of_folders(root, cohort) if cohort.channels else _of_suffixes(root, cohort, modalities)
 
 
-def channel_indices(cohort: Mapping[str, Any], modalities: Sequence[str]) -> list[int]:
-    """Where each modality stands among the channels of a case as it is read from disk."""
-    known = cohort.get("channels") or [name for name in cohort["files"] if name != "label"]
-    unknown = [name for name in modalities if name not in known]
-    if unknown or not modalities:
-        raise InputError(f"modalities {list(modalities)} must be one or more of {list(known)}.")
-    return [known.index(name) for name in modalities] if "channels" in cohort else list(range(len(modalities)))
-
-
-def survey(
-    dataset_dir: str,
-    cohort: Mapping[str, Any],
-    modalities: Sequence[str],
-    cohorts: Mapping[str, Mapping[str, Any]] | None = None,
-) -> Survey:
-    """All cases below a folder or in a datalist, sorted by id, and what was seen on the way.
-
-    Raises:
-        InputError: there is no such folder, or no case of this convention in it; where there are cases of another of
-            `cohorts`, that one is named.
-    """
-    channel_indices(cohort, modalities)
-    if not dataset_dir or not (Path(dataset_dir).is_dir() or dataset_dir.endswith(".json")):
-        raise InputError(f"dataset_dir '{dataset_dir}' is not a folder; name the folder that holds the cases.")
-    seen = _look(dataset_dir, cohort, modalities)
-    if not seen.cases + seen.incomplete:
-        wanted = cohort.get("folders") or cohort["files"]
-        hint = seen.left_out[0] if seen.left_out else "check dataset_dir and cohort."
-        fitting = [name for name, other in (cohorts or {}).items() if _look(dataset_dir, other, modalities).cases]
-        if fitting:
-            hint = f"its files are named as in {' or '.join(fitting)}: name that by --cohort."
-        raise InputError(f"No case with {dict(wanted)} and .nii or .nii.gz below '{dataset_dir}'; {hint}")
-    for case in seen.cases + seen.incomplete:
-        case["patient"] = patient_of(case, cohort)
-    seen.cases.sort(key=lambda case: case["case"])
-    return seen
-
-
-def patient_of(case: Mapping[str, Any], cohort: Mapping[str, Any]) -> str:
-    """The patient of a case; of an item that a client hands in, with an image and a label alone, by the file's name."""
-    image = case["image"]
-    name = case.get("case") or _case_of(Path(image if isinstance(image, str) else image[0]).name, cohort)
-    match = re.fullmatch(cohort["patient"], name)
-    return match[1] if match else name
-
-
-def _look(dataset_dir: str, cohort: Mapping[str, Any], modalities: Sequence[str]) -> Survey:
-    look = _by_list if dataset_dir.endswith(".json") else _by_folder if "folders" in cohort else _by_suffix
-    return look(Path(dataset_dir), cohort, modalities)
-
-
-def _nifti_files(root: Path) -> list[tuple[Path, str]]:
-    """Every NIfTI file below `root` with its name less the ending; macOS's `._*` litter is passed over."""
+def nifti_files(root: Path) -> list[tuple[Path, str]]:
+    """Every NIfTI file below a folder with its name without the ending; macOS's `._*` files are skipped."""
     files = []
     for folder, folders, names in os.walk(root):
         folders.sort()
@@ -108,98 +29,96 @@ def _nifti_files(root: Path) -> list[tuple[Path, str]]:
     return files
 
 
-def _by_suffix(root: Path, cohort: Mapping[str, Any], modalities: Sequence[str]) -> Survey:
-    suffixes = {
-        suffix: name
-        for name, given in cohort["files"].items()
-        for suffix in ([given] if isinstance(given, str) else given)
-    }
-    cases: dict[str, dict[str, Path]] = {}
-    seen = Survey()
-    for path, stem in _nifti_files(root):
-        suffix = next((s for s in suffixes if stem.endswith(s)), None)
+@dataclass
+class _Group:
+    """The files of one folder whose names begin alike: a case, or a part of one."""
+
+    folder: Path
+    stem: str
+    files: dict[str, str] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
+
+    def add(self, kind: str, path: Path) -> None:
+        if kind in self.files:
+            self.unused.append(_second(str(path), kind, self.files[kind]))
+        else:
+            self.files[kind] = str(path)
+
+
+def _second(path: str, kind: str, used: str) -> str:
+    return f"'{path}' is a second {kind} next to '{used}', which is used; remove one"
+
+
+def _of_suffixes(root: Path, cohort: Cohort, modalities: Sequence[str]) -> Cases:
+    """One file per modality: the files of one folder that begin alike are a case."""
+    kinds = {suffix: kind for kind, given in cohort.suffixes.items() for suffix in given}
+    groups: dict[tuple[Path, str], _Group] = {}
+    strays = []
+    for path, stem in nifti_files(root):
+        suffix = next((suffix for suffix in kinds if stem.endswith(suffix)), None)
         if suffix is None:
-            seen.strays.append(str(path))
+            strays.append(str(path))
             continue
-        case, name = stem[: -len(suffix)] or path.parent.name, suffixes[suffix]
-        files = cases.setdefault(case, {})
-        if name in files:
-            seen.doubt(case, f"'{path}' is a second {name} beside '{files[name]}', which is used; remove one")
-        else:
-            files[name] = path
-    for case, files in cases.items():
-        missing = [name for name in modalities if name not in files]
+        start = stem[: -len(suffix)] or path.parent.name
+        groups.setdefault((path.parent, start), _Group(path.parent, start)).add(kinds[suffix], path)
+    kept = _merge_copies(list(groups.values()), modalities)
+    names = unique_names((*group.folder.relative_to(root.parent).parts, group.stem) for group in kept)
+    complete: list[Case] = []
+    incomplete: list[Case] = []
+    left_out: list[LeftOut] = []
+    unused: dict[str, tuple[str, ...]] = {}
+    for name, group in sorted(zip(names, kept, strict=True), key=lambda pair: pair[0]):
+        present = tuple(kind for kind in modalities if kind in group.files)
+        missing = [f"{group.stem}{cohort.suffixes[kind][0]}.nii.gz" for kind in modalities if kind not in present]
+        images = tuple(group.files[kind] for kind in present)
         if missing:
-            endings = ", ".join(f"{case}{cohort['files'][name]}.nii.gz" for name in missing)
-            seen.left_out.append(f"{case}: left out, {endings} is not there; add it or name fewer modalities.")
-        present = [name for name in modalities if name in files]
-        item: dict[str, Any] = {"case": case, "image": [str(files[name]) for name in present]}
-        item |= {"label": str(files["label"])} if "label" in files else {}
-        if not missing:
-            seen.cases.append(item)
-        elif present:
-            seen.incomplete.append(item | {"present": ",".join(present)})
-    return seen
+            left_out.append(LeftOut(name, f"{', '.join(missing)} is not there; add it or name fewer modalities"))
+        if present:
+            case = Case(name, cohort.patient_of(name), images, present, group.files.get(LABEL))
+            (incomplete if missing else complete).append(case)
+        if group.unused:
+            unused[name] = tuple(group.unused)
+    return Cases(tuple(complete), tuple(incomplete), tuple(left_out), unused, tuple(strays))
 
 
-def _by_folder(root: Path, cohort: Mapping[str, Any], modalities: Sequence[str]) -> Survey:
-    names = cohort["folders"]
-    seen = Survey()
-    cases: dict[str, dict[str, Any]] = {}
+def _merge_copies(groups: list[_Group], modalities: Sequence[str]) -> list[_Group]:
+    """The groups without those that repeat some files of a complete case of the same name in another folder."""
+    full = {group.stem: group for group in reversed(groups) if set(modalities) <= group.files.keys()}
+    kept = []
+    for group in groups:
+        of = full.get(group.stem)
+        if of is None or of is group or set(modalities) <= group.files.keys():
+            kept.append(group)
+        else:
+            for kind, path in group.files.items():
+                used = of.files.get(kind)
+                of.unused.append(_second(path, kind, used) if used else f"'{path}' lies in another folder; move it")
+    return kept
+
+
+def _of_folders(root: Path, cohort: Cohort) -> Cases:
+    """One 4-D file per case in folders of images and of labels."""
+    images: dict[str, list[Path]] = defaultdict(list)
     labels: dict[str, str] = {}
-    for path, stem in _nifti_files(root):
-        if path.parent.name == names["label"]:
+    strays = []
+    for path, stem in nifti_files(root):
+        if path.parent.name == cohort.label_folder:
             labels[stem] = str(path)
-        elif path.parent.name not in names["image"]:
-            seen.strays.append(str(path))
-        elif stem in cases:
-            seen.doubt(stem, f"'{path}' is a second image beside '{cases[stem]['image']}', which is used; remove one")
+        elif path.parent.name in cohort.image_folders:
+            images[stem].append(path)
         else:
-            cases[stem] = {"case": stem, "image": str(path)}
-    for case, label in labels.items():
-        if case in cases:
-            cases[case]["label"] = label
-        else:
-            seen.left_out.append(f"{case}: left out, '{label}' has no image; add it to {names['image'][0]}.")
-    seen.cases = list(cases.values())
-    return seen
-
-
-def _by_list(path: Path, cohort: Mapping[str, Any], modalities: Sequence[str]) -> Survey:
-    """The cases of a Decathlon datalist, whose paths start at its folder; `testing` and `test` mean the same."""
-    try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
-        parts = {part: list(listed.get(part, [])) for part in ("training", "validation", "testing", "test")}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"'{path}' is not a datalist ({type(error).__name__}); write one by tools.datalist."
-        ) from error
-    stored = list(listed.get("modality", {}).values())
-    order = [stored.index(name) for name in modalities] if set(modalities) <= set(stored) else range(len(modalities))
-    seen = Survey()
-    for part, entries in parts.items():
-        for entry in entries:
-            entry = entry if isinstance(entry, dict) else {"image": entry}
-            image, label = entry.get("image") or "", entry.get("label")
-            first = Path(image if isinstance(image, str) else image[0])
-            case = {"case": entry.get("case", _case_of(first.name, cohort)), "fold": entry.get("fold", part)}
-            given = [image] if isinstance(image, str) else [image[index] for index in order if index < len(image)]
-            files = [str(path.parent / file) for file in given]
-            wanted = [*files, str(path.parent / label)] if label else files
-            absent = [file for file in wanted if not Path(file).is_file()]
-            if absent or (isinstance(image, str) != ("channels" in cohort)) or len(files) not in (1, len(modalities)):
-                why = f"'{absent[0]}' is not there" if absent else f"its image is {image}, not as in this cohort"
-                seen.left_out.append(f"{case['case']}: left out, {why}; mend '{path}'.")
-                continue
-            case |= {"image": files[0] if isinstance(image, str) else files}
-            seen.cases.append(case | ({"label": str(path.parent / label)} if label else {}))
-    return seen
-
-
-def _case_of(name: str, cohort: Mapping[str, Any]) -> str:
-    """The case id in a file name."""
-    stem = next((name.removesuffix(ending) for ending in ENDINGS if name.endswith(ending)), name)
-    given = [
-        text for files in cohort.get("files", {}).values() for text in ([files] if isinstance(files, str) else files)
+            strays.append(str(path))
+    for paths in images.values():  # the label is that of the training image
+        paths.sort(key=lambda path: cohort.image_folders.index(path.parent.name))
+    found = [(path, stem, n) for stem, paths in images.items() for n, path in enumerate(paths)]
+    names = unique_names((*path.parent.relative_to(root.parent).parts, stem) for path, stem, _ in found)
+    cases = [
+        Case(name, cohort.patient_of(stem), (str(path),), label=None if n else labels.get(stem))
+        for name, (path, stem, n) in zip(names, found, strict=True)
     ]
-    return next((stem.removesuffix(suffix) for suffix in given if stem.endswith(suffix)), stem)
+    left_out = [
+        LeftOut(stem, f"'{path}' has no image; add it to {cohort.image_folders[0]}")
+        for stem, path in labels.items()
+        if stem not in images
+    ]
+    return Cases(tuple(sorted(cases, key=lambda case: case.name)), left_out=tuple(left_out), strays=tuple(strays))

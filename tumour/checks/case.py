@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
+from tumour.cases.case import Case, LeftOut
 from tumour.checks import label as label_check
+from tumour.cohort import LABEL, Cohort
 from tumour.errors import InputError
 from tumour.processes import cores
-from tumour.scans import nifti as scan
-from tumour.scans.nifti import Scan, apart, read_scan
+from tumour.scans import grid, nifti, readers
+from tumour.scans.grid import Mask, Scan, difference, digest
+from tumour.scans.readers import read_scan
 
 OVERLAP = (0.5, 0.9)  # Dice of the brains in two modalities: below the first they are unregistered, the second doubtful
 
@@ -29,12 +30,12 @@ class Finding:
 
     Args:
         case, patient: ids.
-        faults: why it cannot be used, each naming the file and the mend.
+        faults: why it cannot be used, each naming the file and how to fix it.
         notes: what is doubtful but can be used.
-        across: what is doubtful beside other cases or files.
+        across: what is doubtful when compared with other cases or files.
         labelled: whether it has a label file.
         facts: its grid, volumes and hashes.
-        stamp: changes with the files, the convention and the check.
+        stamp: changes with the files, the cohort and the check.
     """
 
     case: str
@@ -55,128 +56,121 @@ class Finding:
         return "; ".join(self.faults or self.notes + self.across)
 
     @property
-    def sentence(self) -> str:
-        return f"{self.case}: {self.why}."
+    def left_out(self) -> LeftOut:
+        """The case as one that a run does without, or a note on it."""
+        return LeftOut(self.case, self.why)
 
     def record(self) -> dict[str, Any]:
         return {"status": self.status, **asdict(self)}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Finding:
-        """A finding again, less what other cases had to do with it."""
+        """A finding again, without what other cases had to do with it."""
         return cls(**{key: value for key, value in record.items() if key not in ("status", "across")})
 
 
 class CaseCheck:
-    """Check cases by a convention; what `record` knows of files that did not change is taken from there.
+    """Check cases of a cohort; what `record` knows of files that did not change is taken from there.
 
     Args:
-        cohort: the name of the convention.
-        cohorts: all conventions by name; another one is named where a label fits it better.
-        classes: class names, background first.
-        modalities: what the images of a case are.
-        record: check.json of an earlier check, which need not be there.
+        cohort: what the files mean.
+        cohorts: all cohorts by name; others are suggested where a label fits them better.
+        modalities: the modalities of the network.
+        record: check.json of an earlier check, which may be missing.
     """
 
     def __init__(
-        self,
-        cohort: str,
-        cohorts: Mapping[str, Mapping[str, Any]],
-        classes: Sequence[str],
-        modalities: Sequence[str],
-        record: str | None = None,
+        self, cohort: Cohort, cohorts: Mapping[str, Cohort], modalities: Sequence[str], record: str | None = None
     ) -> None:
-        self.cohort, self.cohorts, self.convention = cohort, cohorts, cohorts[cohort]
-        self.classes, self.modalities = list(classes), list(modalities)
-        self.left_out: list[str] = []  # sentences on the cases that a run does without
-        self.tested: list[Mapping[str, Any]] = []  # usable cases that a run keeps for testing
-        rules = [Path(path).read_bytes() for path in (__file__, scan.__file__, label_check.__file__)]
-        task = json.dumps([self.convention, self.classes, self.modalities]).encode()
-        self.rules = hashlib.blake2b(b"".join([*rules, task])).hexdigest()
+        self.cohort, self.cohorts, self.modalities = cohort, cohorts, list(modalities)
+        sources = [Path(str(module.__file__)).read_bytes() for module in (grid, nifti, readers, label_check)]
+        about = json.dumps([asdict(cohort), self.modalities]).encode()
+        own = Path(__file__).read_bytes()
+        self.rules = hashlib.blake2b(b"".join([own, *sources, about])).hexdigest()
         self.known: dict[str, Finding] = {}
         if record and Path(record).is_file():
             try:
                 earlier = json.loads(Path(record).read_text(encoding="utf-8"))["cases"]
                 self.known = {item["stamp"]: Finding.from_record(item) for item in earlier}
             except (ValueError, TypeError, KeyError):
-                pass  # of another version: the cases are checked anew
+                pass  # of another version: the cases are checked again
 
-    def __call__(self, case: Mapping[str, Any]) -> Finding:
-        paths = self.paths(case)
-        stamp = self.stamp(paths.values())
+    def __call__(self, case: Case) -> Finding:
+        stamp = self.stamp(case.files.values())
         if stamp in self.known:
             return self.known[stamp]
-        finding = Finding(case["case"], case["patient"], labelled="label" in paths, stamp=stamp)
+        finding = Finding(case.name, case.patient, labelled=case.label is not None, stamp=stamp)
         try:
-            self.look_at_files(finding, paths)
+            self.look_at_files(finding, case.files)
         except Exception as error:  # no case may end a run
-            finding.faults.append(f"it could not be checked ({type(error).__name__}: {error}); look at its files")
+            finding.faults.append(f"it could not be checked ({type(error).__name__}: {error}); check its files")
         return finding
 
-    def look_at_files(self, finding: Finding, paths: Mapping[str, str]) -> None:
+    def look_at_files(self, finding: Finding, files: Mapping[str, str]) -> None:
         """Add to a finding what its files show."""
-        brains: dict[str, NDArray[np.bool_]] = {}
+        brains: dict[str, Mask] = {}
         first: Scan | None = None
         with ThreadPoolExecutor(cores()) as pool:
-            files = [(name, pool.submit(read_scan, path)) for name, path in paths.items()]
-            for name, read in files:
+            read = [(name, pool.submit(read_scan, path)) for name, path in files.items()]
+            for name, result in read:
                 try:
-                    file = read.result()
+                    scan = result.result()
                 except InputError as error:
                     finding.faults.append(str(error))
                     continue
-                finding.notes += [] if first else file.notes  # the others lie as the first, or it is told
-                first = first or file.emptied()
-                if told := apart(first, file):
-                    finding.faults.append(told)
-                if name == "label":
-                    label_check.look(finding, file, brains, self.cohort, self.cohorts, self.classes)
+                finding.notes += [] if first else scan.notes  # the others lie as the first does
+                first = first or scan.without_data()
+                if fault := difference(first, scan) or _other_patient(first, scan):
+                    finding.faults.append(fault)
+                if name == LABEL:
+                    label_check.look(finding, scan, brains, self.cohort, self.cohorts)
                 else:
-                    self.look_at_image(finding, file, name, brains)
+                    self.look_at_image(finding, scan, name, brains)
         if first:
             spacing = first.spacing.round(4).tolist()
             finding.facts |= {"shape": list(first.shape), "spacing": spacing, "orientation": first.orientation}
         if not finding.faults:
-            overlaps(finding, brains)
+            _compare_brains(finding, brains)
 
-    def paths(self, case: Mapping[str, Any]) -> dict[str, str]:
-        """The files of a case by modality; a 4-D one is called `image`."""
-        image, label = case["image"], case.get("label", case.get("reference"))
-        names = case["present"].split(",") if "present" in case else self.modalities
-        paths = {"image": image} if isinstance(image, str) else dict(zip(names, image, strict=True))
-        return paths | ({} if label is None else {"label": label})
-
-    def stamp(self, paths: Any) -> str:
+    def stamp(self, paths: Iterable[str]) -> str:
         state = [(path, *_size_and_time(path)) for path in paths]
         return hashlib.blake2b(f"{self.rules}{state}".encode(), digest_size=12).hexdigest()
 
-    def look_at_image(self, finding: Finding, file: Scan, name: str, brains: dict[str, NDArray[np.bool_]]) -> None:
+    def look_at_image(self, finding: Finding, scan: Scan, name: str, brains: dict[str, Mask]) -> None:
         """Note the faults of an image, the hash of each volume, and in `brains` where it is not 0."""
-        channels = self.convention.get("channels")
-        if file.data.shape[3:] != ((len(channels),) if channels else ()):
+        channels = self.cohort.channels
+        if scan.data.shape[3:] != ((len(channels),) if channels else ()):
             wanted = f"four axes, the last for {', '.join(channels)}" if channels else "three axes"
-            finding.faults.append(f"'{file.path}' has the shape {file.data.shape}, not {wanted}; export it so")
+            finding.faults.append(f"'{scan.path}' has the shape {scan.data.shape}, not {wanted}; export it so")
             return
         digests = finding.facts.setdefault("digests", {})
         for modality in self.modalities if channels else [name]:
-            data = file.data[..., channels.index(modality)] if channels else file.data
+            data = scan.data[..., channels.index(modality)] if channels else scan.data
             low, high = data.min(), data.max()
             if low == high:
-                finding.faults.append(f"'{file.path}': its {modality} is {low} everywhere; export it again")
+                finding.faults.append(f"'{scan.path}': its {modality} is {low} everywhere; export it again")
                 continue
             brain = data != 0
             if brain.mean() > 0.95:
-                finding.notes.append(f"'{file.path}': the background of its {modality} is not 0; skull-strip it")
+                finding.notes.append(f"'{scan.path}': the background of its {modality} is not 0; skull-strip it")
             else:
                 brains[modality] = brain
-            digest = file.digest(data)
+            own = digest(data)
             for other, known in digests.items():
-                if digest == known:
-                    finding.faults.append(f"'{file.path}' is the scan of its {other}, not {modality}; restore it")
-            digests[modality] = digest
+                if own == known:
+                    finding.faults.append(f"'{scan.path}' is the scan of its {other}, not {modality}; restore it")
+            digests[modality] = own
 
 
-def overlaps(finding: Finding, brains: Mapping[str, NDArray[np.bool_]]) -> None:
+def _other_patient(one: Scan, other: Scan) -> str | None:
+    """That two DICOM series name different patients, or None."""
+    if one.patient == other.patient or not (one.patient and other.patient):
+        return None
+    both = f"'{one.path}' is of patient {one.patient}, '{other.path}' of {other.patient}"
+    return f"{both}; put the series of one patient together"
+
+
+def _compare_brains(finding: Finding, brains: Mapping[str, Mask]) -> None:
     """Note where the brains of two modalities lie apart."""
     sizes = {name: np.count_nonzero(brain) for name, brain in brains.items()}
     dice = {
@@ -186,11 +180,11 @@ def overlaps(finding: Finding, brains: Mapping[str, NDArray[np.bool_]]) -> None:
         return
     (one, other), least = min(dice.items(), key=lambda item: item[1])
     finding.facts["least_overlap"] = round(least, 3)
-    told = f"the brains in its {one} and {other} differ (Dice {least:.2f})"
+    sentence = f"the brains in its {one} and {other} differ (Dice {least:.2f})"
     if least < OVERLAP[0]:
-        finding.faults.append(f"{told}; register them, or find the scans of one patient")
+        finding.faults.append(f"{sentence}; register them, or find the scans of one patient")
     elif least < OVERLAP[1]:
-        finding.notes.append(f"{told}, as when a field of view is cut or a scan is not registered; look at them")
+        finding.notes.append(f"{sentence}, as when a field of view is cut or a scan is not registered; look at them")
 
 
 def _size_and_time(path: str) -> tuple[int, int]:

@@ -1,120 +1,107 @@
 """What is wrong or doubtful with labels: of one case, and of a data set whose labels contradict its name.
 
-All conventions list their classes in one order: background, necrotic, oedema, enhancing and, if there is one, cavity.
+All cohorts list their classes in one order: background, necrotic, oedema, enhancing and, if there is one, cavity.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
+from tumour.cohort import Cohort
+from tumour.scans.grid import Mask, Scan
 
-from tumour.scans.nifti import Scan
-
-OUTSIDE = (
-    0.5,
-    0.01,
-)  # share of a tumour outside the brain: more than the first is another patient's, the second doubtful
-MISNAMED = 0.25  # of the labels with values of another convention: it is the data set then, not the case
-NAMED = {  # how a dataset.json calls the classes: the first that fits; up to four letters are a whole name
+OUTSIDE = (0.5, 0.01)  # share of a tumour outside the brain: above the first the label is another patient's
+MISNAMED = 0.25  # share of labels with values of another cohort, from which the whole data set is in doubt
+NAMED = {  # how a dataset.json calls the classes: the first that fits; up to four letters are a complete name
     "cavity": ("cavity", "resection", "rc"),
     "oedema": ("edema", "oedema", "flair", "snfh", "ed"),
     "necrotic": ("necro", "non-enh", "nonenh", "netc", "ncr", "net"),
     "enhancing": ("enhanc", "et"),
 }
-Cohorts = Mapping[str, Mapping[str, Any]]
+Cohorts = Mapping[str, Cohort]
 
 
-def look(
-    finding: Any,
-    label: Scan,
-    brains: Mapping[str, NDArray[np.bool_]],
-    cohort: str,
-    cohorts: Cohorts,
-    classes: Sequence[str],
-) -> None:
-    """Add to a finding what is wrong with its label, and statistics of its regions."""
-    known = cohorts[cohort]["label_values"]
+def look(finding: Any, label: Scan, brains: Mapping[str, Mask], cohort: Cohort, cohorts: Cohorts) -> None:
+    """Add to a finding what is wrong with its label, and statistics of its classes."""
     if label.data.ndim != 3:
         finding.faults.append(f"'{label.path}' has the shape {label.data.shape}, not three axes; export one label map")
         return
-    values = np.unique(label.data).tolist()
-    if not set(values) <= set(known):
-        finding.facts["foreign"] = sorted(set(values) - set(known))[:9]
+    values = np.unique(label.data)
+    strange = [value for value in values.tolist() if min(abs(value - known) for known in cohort.label_values) > 0.01]
+    if strange:
+        finding.facts["foreign"] = strange[:9]
         finding.faults.append(
-            f"'{label.path}' holds {_listed(finding.facts['foreign'])}; {_advice(values, cohort, cohorts)}"
+            f"'{label.path}' holds {_listed(strange[:9])}; {_advice(values.tolist(), cohort, cohorts)}"
         )
         return
-    finding.facts |= statistics(label, dict(zip(classes, known, strict=True)))
-    tumour = label.data != known[0]
+    classes = cohort.to_classes(label.data, label.path)
+    finding.facts |= statistics(classes, cohort.classes, float(np.prod(label.spacing)) / 1000)
+    tumour = classes > 0
     count = np.count_nonzero(tumour)
     if not count:
-        finding.notes.append(f"'{label.path}' marks no tumour; see that it is meant so")
+        finding.notes.append(f"'{label.path}' contains no tumour; check that this is intended")
     elif brains and all(brain.shape == tumour.shape for brain in brains.values()):
         outside = 1 - np.count_nonzero(tumour & np.logical_or.reduce(list(brains.values()))) / count
-        told = f"{outside:.0%} of the tumour in '{label.path}' lies outside the brain"
+        sentence = f"{outside:.0%} of the tumour in '{label.path}' lies outside the brain"
         if outside > OUTSIDE[0]:
-            finding.faults.append(f"{told}; find the label of this patient")
+            finding.faults.append(f"{sentence}; find the label of this patient")
         elif outside > OUTSIDE[1]:
-            finding.notes.append(f"{told}; look at it")
+            finding.notes.append(f"{sentence}; look at it")
 
 
-def statistics(label: Scan, value_of: Mapping[str, int]) -> dict[str, Any]:
-    """ml of each class, the number of lesions (26-connected), and each class's share of the tumour's outer border."""
-    background, *names = value_of
-    tumour = label.data != value_of[background]
+def statistics(classes: np.ndarray, names: Sequence[str], ml: float) -> dict[str, Any]:
+    """ml of each class, the number of lesions (26-connected), and each class's share of the tumour's outer border.
+
+    Args:
+        classes: label map of positions in `names`, background first.
+        names: class names.
+        ml: volume of a voxel.
+    """
+    tumour = classes > 0
     box = next(iter(ndimage.find_objects(tumour.view(np.uint8))), (slice(0),))
-    inside, data = tumour[box], label.data[box]
-    border = data[inside & ~ndimage.binary_erosion(inside)]  # what lies outside the box is no tumour
-    ml = float(np.prod(label.spacing)) / 1000
+    inside, data = tumour[box], classes[box]
+    border = data[inside & ~ndimage.binary_erosion(inside)]  # outside the box there is no tumour
+    counts, outer = (np.bincount(part.ravel(), minlength=len(names)) for part in (data, border))
     return {
-        "ml": {name: round(np.count_nonzero(data == value_of[name]) * ml, 3) for name in names},
+        "ml": {name: round(int(counts[n]) * ml, 3) for n, name in enumerate(names) if n},
         "lesions": int(ndimage.label(inside, np.ones((3, 3, 3)))[1]),
-        "border": {name: round(np.count_nonzero(border == value_of[name]) / max(border.size, 1), 3) for name in names},
+        "border": {name: round(int(outer[n]) / max(border.size, 1), 3) for n, name in enumerate(names) if n},
     }
 
 
-def contradiction(
-    findings: Sequence[Any], dataset_dir: str, cohort: str, cohorts: Cohorts, classes: Sequence[str]
-) -> str | None:
-    """Why the labels of a data set cannot be those of its cohort, with the cohort that they fit, or None."""
-    own = list(cohorts[cohort]["label_values"])
+def contradiction(findings: Sequence[Any], dataset_dir: str, cohort: Cohort, cohorts: Cohorts) -> str | None:
+    """Why the labels of a data set cannot be those of its cohort, with the cohorts that they fit, or None."""
+    own = list(cohort.label_values)
     stated = stated_values(dataset_dir)
-    if stated and any(value != own[classes.index(name)] for name, value in stated[1].items() if name in classes):
-        wanted = [stated[1].get(name, own[position]) for position, name in enumerate(classes)]
-        told = ", ".join(f"{value} is {name}" for name, value in stated[1].items())
-        return f"'{stated[0]}' says that {told}, unlike {cohort}; {_advice(wanted, cohort, cohorts, ordered=True)}."
+    if stated and any(own[cohort.classes.index(n)] != value for n, value in stated[1].items() if n in cohort.classes):
+        wanted = [stated[1].get(name, own[position]) for position, name in enumerate(cohort.classes)]
+        says = ", ".join(f"{value} is {name}" for name, value in stated[1].items())
+        return f"'{stated[0]}' says that {says}, unlike {cohort.name}; {_advice(wanted, cohort, cohorts, True)}."
     labelled = [finding for finding in findings if {"foreign", "ml"} & finding.facts.keys()]
     foreign = sorted({value for finding in labelled for value in finding.facts.get("foreign", [])})
     misnamed = [finding for finding in labelled if "foreign" in finding.facts]
     if len(misnamed) >= max(MISNAMED * len(labelled), 1) and _fitting(foreign, cohort, cohorts, ordered=False):
         where = f"{len(misnamed):,} of {len(labelled):,} labels hold {_listed(foreign[:9])} (as {misnamed[0].case})"
         return f"{where}; {_advice(foreign, cohort, cohorts)}."
-    full = [
-        finding.facts for finding in labelled if all(finding.facts.get("ml", {}).get(name) for name in classes[1:4])
-    ]
+    full = [f.facts for f in labelled if all(f.facts.get("ml", {}).get(name) for name in cohort.classes[1:4])]
     outer = [facts["border"]["necrotic"] > facts["border"]["oedema"] for facts in full]
     if len(outer) >= 5 and np.mean(outer) >= 0.9:
         wanted = [own[0], own[2], own[1], *own[3:]]
-        return (
-            f"In {sum(outer):,} of {len(outer):,} labels what {cohort} calls necrotic lies around what it calls oedema"
-            f"; {_advice(wanted, cohort, cohorts, ordered=True)}."
-        )
+        what = f"what {cohort.name} calls necrotic lies around what it calls oedema"
+        return f"In {sum(outer):,} of {len(outer):,} labels {what}; {_advice(wanted, cohort, cohorts, True)}."
     return None
 
 
 def stated_values(dataset_dir: str) -> tuple[str, dict[str, int]] | None:
-    """The dataset.json of a folder, or a datalist, and what it says each class is stored as, if it does."""
+    """The dataset.json of a folder, or a datalist, and the value that it states for each class, if it does."""
     root = Path(dataset_dir)
-    for path in (
-        [root] if dataset_dir.endswith(".json") else [root / "dataset.json", *sorted(root.glob("*/dataset.json"))]
-    ):
+    places = [root] if dataset_dir.endswith(".json") else [root / "dataset.json", *sorted(root.glob("*/dataset.json"))]
+    for path in places:
         try:
             labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
             pairs = [(name, key) if str(key).isdigit() else (key, name) for key, name in labels.items()]
@@ -131,38 +118,33 @@ def _class_named(text: str) -> str:
     return next((n for n, parts in NAMED.items() if any(p == text or len(p) > 4 and p in text for p in parts)), "")
 
 
-def _fitting(values: Sequence[float], cohort: str, cohorts: Cohorts, ordered: bool) -> list[str]:
-    """Other cohorts with these values (or that store their classes in just this order), the likeliest first."""
-    own = cohorts[cohort]
-    fitting = [
-        name
-        for name, other in cohorts.items()
-        if (list(other["label_values"]) == list(values) if ordered else set(values) <= set(other["label_values"]))
-        and name != cohort
-    ]
+def _fitting(values: Sequence[float], cohort: Cohort, cohorts: Cohorts, ordered: bool) -> list[str]:
+    """Other cohorts with these values, or with just this order of them; those with the same file names first."""
 
-    def kinship(name: str) -> tuple[bool, int, int]:
-        other = cohorts[name]
-        alike = sum(a == b for a, b in zip(other["label_values"], own["label_values"], strict=False))
-        return _layout(other) == _layout(own), alike, len(commonprefix([other["challenge"], own["challenge"]]))
+    def fits(other: Cohort) -> bool:
+        own = list(other.label_values)
+        return other.name != cohort.name and (own == list(values) if ordered else set(values) <= set(own))
 
-    return sorted(fitting, key=kinship, reverse=True)
+    fitting = [other for other in cohorts.values() if fits(other)]
+    return [other.name for other in sorted(fitting, key=lambda other: _layout(other) != _layout(cohort))]
 
 
-def _advice(values: Sequence[float], cohort: str, cohorts: Cohorts, ordered: bool = False) -> str:
-    """What to name instead of a cohort whose labels hold these values, or store the classes in this order."""
-    own, fitting = cohorts[cohort], _fitting(values, cohort, cohorts, ordered)
-    has = f"{cohort} has {list(own['label_values'])}"
-    wanted = list(values) if ordered or not fitting else list(cohorts[fitting[0]]["label_values"])
-    keep = f"--cohorts::{cohort}::label_values '{wanted}'"
-    if fitting:
-        named = f"{fitting[0]} stores its labels so, {has}: name --cohort {fitting[0]}"
-        return named if _layout(cohorts[fitting[0]]) == _layout(own) else f"{named}, or for files named as these {keep}"
-    return f"{has}: give {keep}" if ordered else f"{has}: restore the label"
+def _advice(values: Sequence[float], cohort: Cohort, cohorts: Cohorts, ordered: bool = False) -> str:
+    """What to give instead of a cohort whose labels hold these values, or store the classes in this order."""
+    fitting = _fitting(values, cohort, cohorts, ordered)
+    has = f"{cohort.name} has {list(cohort.label_values)}"
+    alike = [name for name in fitting if _layout(cohorts[name]) == _layout(cohort)]
+    if alike:
+        return f"{has}, labels as these have {' and '.join(alike)}: give one as --cohort"
+    if not (fitting or ordered):
+        return f"{has}: restore the label"
+    wanted = list(values) if ordered else list(cohorts[fitting[0]].label_values)
+    like = f", labels as these have {' and '.join(fitting)}" if fitting else ""
+    return f"{has}{like}: give --cohorts::{cohort.name}::label_values '{wanted}'"
 
 
-def _layout(convention: Mapping[str, Any]) -> tuple:
-    return tuple(convention.get(key) for key in ("files", "folders", "channels"))
+def _layout(cohort: Cohort) -> tuple:
+    return cohort.suffixes, cohort.image_folders, cohort.channels
 
 
 def _listed(values: Sequence[float]) -> str:

@@ -1,16 +1,16 @@
-"""What the check of a data set says: a table to read, check.json and check.csv to keep."""
+"""The result of checking a data set: a table to read, check.json and check.csv to keep."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-
+from tumour.cases.case import LeftOut
 from tumour.checks.case import Finding
 from tumour.files import whole
 
@@ -23,14 +23,14 @@ class Report:
     """A checked data set.
 
     Args:
-        findings: one a case.
-        left_out: one sentence for each case that lacks files.
-        strays: NIfTI files that belong to no case.
+        findings: one per case.
+        left_out: the cases that lack files.
         regions: class names of each region, by the region's name.
+        strays: NIfTI files that belong to no case.
     """
 
     findings: Sequence[Finding]
-    left_out: Sequence[str]
+    left_out: Sequence[LeftOut]
     regions: Mapping[str, Sequence[str]]
     strays: Sequence[str] = field(default_factory=list)
 
@@ -64,10 +64,10 @@ class Report:
         return told if len(classes) else {}
 
     def write(self, folder: str) -> None:
-        """Write check.json and check.csv, each whole or not at all."""
+        """Write check.json and check.csv, each completely or not at all."""
         told = {
             "counts": self.counts,
-            "left_out": list(self.left_out),
+            "left_out": [asdict(each) for each in self.left_out],
             "strays": list(self.strays),
             "several_time_points": self.time_points(),
             "regions": self.volumes(),
@@ -87,20 +87,18 @@ class Report:
             row |= {name: "x".join(map(str, facts.get(name, []))) for name in ("shape", "spacing")}
             row |= {name: facts.get(name, "") for name in ("orientation", "least_overlap", "lesions")}
             rows.append(row | {f"{name}_ml": ml for name, ml in facts.get("ml", {}).items()})
-        for sentence in self.left_out:
-            case, why = sentence.split(": ", 1)
-            rows.append({"case": case, "patient": "", "status": "unusable", "why": why.rstrip(".")})
+        rows += [{"case": e.case, "patient": "", "status": "unusable", "why": e.why} for e in self.left_out]
         return rows
 
     def table(self) -> str:
-        """What a user reads: the counts, why a case is not good, and how large the regions are."""
+        """What a user reads: the counts, the reason for each case that is not good, and the sizes of the regions."""
         blocks = ["\n".join(f"{heading:<20}{self.counts[status]:>7,}" for status, heading in HEADINGS.items())]
         for status in ("note", "unusable"):
-            told = [finding.sentence for finding in self.findings if finding.status == status]
-            told += self.left_out if status == "unusable" else []
-            more = [f"... and {len(told) - SHOWN:,} more, see check.csv"] if len(told) > SHOWN else []
-            if told:
-                blocks.append("\n  ".join([f"{HEADINGS[status]}:", *told[:SHOWN], *more]))
+            lines = [str(finding.left_out) for finding in self.findings if finding.status == status]
+            lines += [str(each) for each in self.left_out] if status == "unusable" else []
+            more = [f"... and {len(lines) - SHOWN:,} more, see check.csv"] if len(lines) > SHOWN else []
+            if lines:
+                blocks.append("\n  ".join([f"{HEADINGS[status]}:", *lines[:SHOWN], *more]))
         unlabelled = sum(not finding.labelled for finding in self.findings)
         if 0 < unlabelled < len(self.findings):
             blocks.append(f"Cases without a label: {unlabelled:,}; they can be segmented, not trained on.")

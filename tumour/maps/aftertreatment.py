@@ -12,7 +12,6 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from scipy import ndimage
-
 from tumour.errors import InputError
 
 

@@ -16,13 +16,12 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 from numpy.typing import NDArray
 from scipy import ndimage
-
+from tumour.cohort import Cohort
 from tumour.errors import InputError
 from tumour.files import save_json
 from tumour.maps.aftertreatment import require_finite, steps, voxel_volume
-from tumour.patches.transforms import ToLabelMapd, ToRegionsd
-from tumour.scans.label_map import to_classes
-from tumour.scores.metrics import bounding_box
+from tumour.maps.regions import RegionsToClassesd
+from tumour.scans.grid import bounding_box
 
 THRESHOLDS = (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8, 0.9)  # of equals the first is taken, which changes least
 SMALLEST_PIECE = (0, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)  # mm³
@@ -77,17 +76,12 @@ class FitAfterTreatment:
 
     Args:
         path: JSON file to write: `threshold`, `smallest_piece`, `smallest_region` by region, and `fitted`.
-        classes: class names, background first.
-        regions: class names of each region, by the region's name.
-        label_values: how the data set stores each of `classes`.
+        cohort: what the values of `reference` mean, and the regions.
     """
 
-    def __init__(
-        self, path: str, classes: Sequence[str], regions: Mapping[str, Sequence[str]], label_values: Sequence[int]
-    ) -> None:
-        self.path, self.regions, self.label_values = Path(path), dict(regions), label_values
-        self.to_regions = ToRegionsd("label", regions, classes)
-        self.to_label = ToLabelMapd("pred", regions, classes, range(len(classes)))
+    def __init__(self, path: str, cohort: Cohort) -> None:
+        self.path, self.cohort, self.regions = Path(path), cohort, dict(cohort.regions)
+        self.to_classes = RegionsToClassesd("pred", cohort)
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
@@ -101,14 +95,18 @@ class FitAfterTreatment:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             case, pred = item["case"], output["pred"]
             require_finite(pred, case)
-            values = to_classes(np.asarray(item["reference"].cpu())[0], self.label_values, f"{case}: its label")
-            reference = self.to_regions({"label": torch.from_numpy(values)[None]})["label"].numpy() > 0
+            classes = self.cohort.to_classes(np.asarray(item["reference"].cpu())[0], f"{case}: its label")
+            reference = self.masks(classes)
             probabilities = pred.as_tensor() if isinstance(pred, MetaTensor) else pred
             probabilities = probabilities.cpu()
-            box = bounding_box((probabilities.numpy() >= min(THRESHOLDS)).any(axis=0) | reference.any(axis=0))
+            box = bounding_box(np.logical_or.reduce([*(probabilities.numpy() >= min(THRESHOLDS)), *reference]))
             where = (slice(None), *box)
             voxel = voxel_volume(item["reference"])
             self.cases.append(Kept(probabilities[where].half(), reference[where].copy(), voxel))
+
+    def masks(self, classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """The regions (R, *S) of a label map (*S) of positions in the classes."""
+        return np.stack(list(self.cohort.masks(classes).values()))
 
     def mean_dice(self, treatment: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
         """The mean Dice of each region, of label maps after a treatment."""
@@ -116,8 +114,8 @@ class FitAfterTreatment:
         for case in self.cases:
             affine = torch.diag(torch.tensor([case.voxel, 1, 1, 1], dtype=torch.float64))
             pred = MetaTensor(case.probabilities.float(), affine=affine)
-            label = self.to_label(Compose(steps("pred", self.regions, treatment))({"pred": pred}))["pred"]
-            regions = self.to_regions({"label": label.as_tensor()})["label"].numpy() > 0
+            classes = self.to_classes(Compose(steps("pred", self.regions, treatment))({"pred": pred}))["pred"]
+            regions = self.masks(classes[0].numpy())
             for name, guess, truth in zip(self.regions, regions, case.reference, strict=True):
                 overlap, both = (guess & truth).sum(), guess.sum()
                 total[name] += float(dice(overlap, both, float(truth.sum()))) / len(self.cases)

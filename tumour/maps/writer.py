@@ -1,4 +1,4 @@
-"""Write label maps as the scanner's file was: same grid, same header, never over an input, never by halves."""
+"""Write label maps with the grid and header of the scan, never over an input, completely or not at all."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import nibabel as nib
 import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
-
 from tumour.errors import InputError
 from tumour.files import whole
+from tumour.scans.nifti import read_header
 
 
 class SaveLabelMapd(MapTransform):
@@ -40,8 +40,9 @@ class SaveLabelMapd(MapTransform):
         """Write one label map (*S) with the header of `source`, or by its affine alone if that is a DICOM series."""
         if target.exists() and target.samefile(source):
             raise InputError(f"'{target}' is an input; name another output_dir.")
-        scan = nib.Nifti1Image(label, affine) if source.is_dir() else nib.load(source)  # type: ignore[attr-defined]
-        image = nib.Nifti1Image(label.astype(np.uint8), scan.affine, scan.header, dtype=np.uint8)  # type: ignore[attr-defined]
+        header = None if source.is_dir() else read_header(str(source))
+        affine = affine if header is None else header.get_best_affine()
+        image = nib.Nifti1Image(label.astype(np.uint8), affine, header, dtype=np.uint8)  # type: ignore[attr-defined]
         image.header["cal_max"] = image.header["cal_min"] = 0  # the display range was the scan's
         image.header.set_slope_inter(1, 0)
         with whole(target) as part:

@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from tqdm import tqdm
-
+from tumour.cases.case import Case, item_of
+from tumour.cohort import Cohort
 from tumour.errors import InputError
+from tumour.scans.readers import read_classes
 
 
 def channel_weights(
     given: Sequence[float],
-    cases: Sequence[Mapping[str, Any]],
-    label_values: Sequence[int],
-    classes: Sequence[str],
+    cases: Sequence[Case | Mapping[str, Any]],
+    cohort: Cohort,
     channels: Mapping[str, Sequence[str]],
 ) -> torch.Tensor:
     """The weight of each channel, of mean 1: those given, or the inverse of their frequency in the labels of the cases.
@@ -31,12 +31,12 @@ def channel_weights(
     if given:
         return torch.tensor(given, dtype=torch.float32)
 
-    def count(case: Mapping[str, Any]) -> np.ndarray:
-        label = np.asanyarray(nib.load(case["label"]).dataobj)  # type: ignore[attr-defined]
-        return np.array([np.count_nonzero(label == value) for value in label_values], float)
+    def count(case: Case | Mapping[str, Any]) -> np.ndarray:
+        label = read_classes(str(item_of(case)["label"]), cohort)
+        return np.bincount(label.data.ravel(), minlength=len(cohort.classes)).astype(float)
 
     with ThreadPoolExecutor() as pool:
         counts = sum(tqdm(pool.map(count, cases), total=len(cases), desc="class weights", unit="case", disable=None))
-    voxels = np.array([sum(counts[classes.index(name)] for name in names) for names in channels.values()])
+    voxels = np.array([counts[cohort.members(names)].sum() for names in channels.values()])
     weights = 1 / np.maximum(voxels, 1)
     return torch.tensor(weights / weights.mean(), dtype=torch.float32)

@@ -13,7 +13,7 @@ from monai.data import CacheDataset, Dataset, PersistentDataset, pickle_hashing
 from monai.data.utils import worker_init_fn
 from monai.transforms import Compose, Transform
 from torch.utils.data import IterableDataset, RandomSampler
-
+from tumour.cases.case import Case, LeftOut, item_of
 from tumour.checks.case import CaseCheck
 from tumour.checks.usable import examine, refuse
 from tumour.errors import InputError, input_error_in
@@ -22,33 +22,34 @@ from tumour.processes import cores, gather, memory, share
 logger = logging.getLogger("bundle")
 
 
-def fault(case: Mapping, error: BaseException) -> str:
-    """Why a case that passed its check failed after all, in one sentence; an item of a client has no id."""
-    told = input_error_in(error)
-    while told is None and error.__cause__ is not None:
+def reason(error: BaseException) -> str:
+    """Why a case that passed its check failed after all, without a full stop."""
+    known = input_error_in(error)
+    while known is None and error.__cause__ is not None:
         error = error.__cause__
-    name = case.get("case", case["image"])
-    return f"{name}: {told or f'could not be used ({type(error).__name__}: {error}); check its files.'}"
+    return str(known).rstrip(".") if known else f"could not be used ({type(error).__name__}: {error}); check its files"
 
 
-class Told(Transform):
+class NameFailures(Transform):
     """Run the transforms that read a case; a failure becomes one sentence that names the case."""
 
     def __init__(self, transforms: Sequence[Any]) -> None:
         self.transforms = Compose(list(transforms))
 
-    def __call__(self, case: Mapping) -> Any:
+    def __call__(self, item: Mapping[str, Any]) -> Any:
         try:
-            return self.transforms(case)
-        except Exception as error:
-            raise InputError(fault(case, error)) from error
+            return self.transforms(item)
+        except Exception as error:  # an item of a client has no id
+            raise InputError(str(LeftOut(str(item.get("case", item["image"])), reason(error)))) from error
 
 
-def cached(data: Sequence[Mapping], read: Sequence[Any], augment: Sequence[Any], cache: str, cache_dir: str) -> Dataset:
+def cached(
+    data: Sequence[Case | Mapping[str, Any]], read: Sequence[Any], augment: Sequence[Any], cache: str, cache_dir: str
+) -> Dataset:
     """A data set that reads each case once and augments it anew at every visit.
 
     Args:
-        data: cases, of which this process takes its share; MONAI Label puts its own here, which have no ids.
+        data: cases, of which this process takes its share; MONAI Label puts its own items here.
         read: deterministic transforms, whose result is kept.
         augment: the transforms after them; they must leave their input as it is.
         cache: `memory`; `disk`, in a folder whose files are named by a hash of the case and of `read`, so that a
@@ -60,20 +61,20 @@ def cached(data: Sequence[Mapping], read: Sequence[Any], augment: Sequence[Any],
     """
     if not data:
         raise InputError("No patient is left to train or validate on; have at least 3 patients, or lower test_share.")
-    cases, transforms = share(data), [Told(read), *augment]
+    items, transforms = [item_of(case) for case in share(data)], [NameFailures(read), *augment]
     if cache == "auto":
-        cache = "memory" if _fit(cases, transforms[0], cache_dir) else "disk"
+        cache = "memory" if _fit(items, transforms[0], cache_dir) else "disk"
     if cache == "memory":
-        return CacheDataset(cases, transforms, num_workers=min(cores(), 8), copy_cache=False)
+        return CacheDataset(items, transforms, num_workers=min(cores(), 8), copy_cache=False)
     if cache == "disk":
-        return PersistentDataset(cases, transforms, cache_dir, hash_transform=pickle_hashing)
+        return PersistentDataset(items, transforms, cache_dir, hash_transform=pickle_hashing)
     if cache == "none":
-        return Dataset(cases, transforms)
+        return Dataset(items, transforms)
     raise InputError(f"cache must be auto, memory, disk or none, got '{cache}'.")
 
 
-def _fit(cases: Sequence[Mapping], read: Told, cache_dir: str) -> bool:
-    """Whether the cases, judged by the first, take at most a third of the memory; a training keeps two lots of them."""
+def _fit(cases: Sequence[Mapping[str, Any]], read: NameFailures, cache_dir: str) -> bool:
+    """Whether the cases, judged by the first, take at most a third of the memory; a training keeps two such sets."""
     most = memory() / 3
     if len(cases) * 200e6 < most:  # no BraTS case is so large
         return True
@@ -121,49 +122,56 @@ class ReadableCases(IterableDataset):
         cases: what to read.
         transform: the transforms that read a case.
         check: finds what is wrong with a case, just before it is read.
-        left_out: sentences on cases that were left out before.
+        left_out: cases that were left out before.
         strict: check all cases at once and stop if any cannot be used.
+        label_as: the key of a case's label in the items.
+
+    Attributes:
+        done: the cases that were read.
+        left_out: the cases that were not.
     """
 
     def __init__(
         self,
-        cases: Sequence[Mapping],
+        cases: Sequence[Case],
         transform: Any,
         check: CaseCheck,
-        left_out: Sequence[str] = (),
+        left_out: Sequence[LeftOut] = (),
         strict: bool = False,
+        label_as: str = "label",
     ) -> None:
-        self.cases, self.transform, self.check, self.left_out = list(cases), transform, check, list(left_out)
+        self.cases, self.transform, self.check, self.label_as = list(cases), transform, check, label_as
+        self.done: list[Case] = []
+        self.left_out = list(left_out)
         if strict:
-            refuse([*left_out, *(finding.sentence for finding in examine(cases, check) if finding.faults)])
+            refuse([*left_out, *(finding.left_out for finding in examine(cases, check) if finding.faults)])
 
     def __iter__(self) -> Iterator[Any]:
         for case in self.cases:
             try:
                 finding = self.check(case)
-                item = None if finding.faults else self.transform(case)
-                told = finding.sentence
+                item = None if finding.faults else self.transform(case.item(self.label_as))
+                left_out = finding.left_out
             except Exception as error:
-                item, told = None, fault(case, error)
+                item, left_out = None, LeftOut(case.name, reason(error))
             if item is None:
-                self.left_out.append(told)
-                logger.error(told)
+                self.left_out.append(left_out)
+                logger.error(f"left out, {left_out}")
             else:
                 if finding.notes:
-                    logger.warning(told)
+                    logger.warning(str(finding.left_out))
+                self.done.append(case)
                 yield item
 
     def finish(self, what: str, where: str) -> None:
-        """Say how many cases were done and name the others; exit with status 1 if there are any.
+        """Log how many cases were done and list the others; exit with status 1 if there are any.
 
         Args:
             what: what was done with a case, as `segmented`.
             where: the folder of the results.
         """
-        names = set(gather([case["case"] for case in self.cases]))
-        left_out = list(dict.fromkeys(gather(self.left_out)))
-        total = len(names) + sum(sentence.split(":")[0] not in names for sentence in left_out)
-        logger.info(f"{total - len(left_out):,} of {total:,} cases {what}; see '{where}'.")
+        done, left_out = gather(self.done), list(dict.fromkeys(gather(self.left_out)))
+        logger.info(f"{len(done):,} of {len(done) + len(left_out):,} cases {what}; see '{where}'.")
         if left_out:
-            logger.error("left out:\n  " + "\n  ".join(left_out))
+            logger.error("left out:\n  " + "\n  ".join(map(str, left_out)))
             raise SystemExit(1)

@@ -9,8 +9,8 @@ from operator import or_
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform, Spacingd
-from monai.utils import convert_to_tensor
-
+from monai.utils import convert_to_dst_type, convert_to_tensor
+from tumour.cohort import Cohort
 from tumour.errors import InputError
 
 
@@ -38,10 +38,10 @@ class SelectChannelsd(MapTransform):
 
 
 class PlaceChannelsd(MapTransform):
-    """Give a case that lacks modalities all its channels, those of zeros; a case without the key `present` is complete.
+    """Give a case that lacks modalities all its channels: the missing ones are zeros.
 
     Args:
-        keys: (C, *S) with the channels that `present` names, a text as `T1,FLAIR`.
+        keys: (C, *S) with the channels that the item's `modalities` name; without that key all are there.
         channels: names of all channels, in order.
     """
 
@@ -51,9 +51,10 @@ class PlaceChannelsd(MapTransform):
 
     def __call__(self, data: Mapping) -> dict:
         out = dict(data)
-        for key in self.key_iterator(out) if "present" in out else ():
+        present = out.get("modalities", self.channels)
+        for key in self.key_iterator(out) if present != self.channels else ():
             image = out[key]
-            places = [self.channels.index(name) for name in out["present"].split(",")]
+            places = [self.channels.index(name) for name in present]
             filled = image[:1].repeat(len(self.channels), *[1] * (image.ndim - 1)) * 0  # keeps the metadata
             filled[places] = image
             out[key] = filled
@@ -96,12 +97,35 @@ class ResampleSpacingd(Spacingd):
         return dict(data) | super().__call__(own, lazy)
 
 
+class LabelToClassesd(MapTransform):
+    """Turn a label map (1, *S) with the values of a data set into positions in its classes, uint8.
+
+    Args:
+        keys: label maps as stored.
+        cohort: what their values mean.
+
+    Raises:
+        InputError: there are values that the cohort does not know.
+    """
+
+    def __init__(self, keys: KeysCollection, cohort: Cohort, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.cohort = cohort
+
+    def __call__(self, data: Mapping) -> dict:
+        out = dict(data)
+        for key in self.key_iterator(out):
+            classes = torch.from_numpy(self.cohort.to_classes(out[key].numpy(), f"its {key}"))
+            out[key] = convert_to_dst_type(classes, out[key], dtype=torch.uint8)[0]
+        return out
+
+
 class ToRegionsd(MapTransform):
     """Turn a label map of classes (1, *S) into overlapping regions (R, *S) of zeros and ones, float32.
 
     Args:
         keys: label maps whose values are positions in `classes`.
-        regions: class names of each region, by the region's name.
+        regions: class names of each region, by the region's name; a region without classes is empty.
         classes: class names, background first.
     """
 
@@ -119,7 +143,8 @@ class ToRegionsd(MapTransform):
         out = dict(data)
         for key in self.key_iterator(out):
             label = out[key]
-            regions = [reduce(or_, (label == value for value in members)) for members in self.members]
+            none = torch.zeros_like(label, dtype=torch.bool)
+            regions = [reduce(or_, (label == value for value in members), none) for members in self.members]
             out[key] = convert_to_tensor(torch.cat(regions), dtype=torch.float32, track_meta=False)
         return out
 
@@ -132,7 +157,7 @@ class ChannelsToRegionsd(MapTransform):
 
     Args:
         keys: probabilities, or a target of zeros and ones.
-        channels: class names of each channel, by its name.
+        channels: class names of each channel, by its name; a channel without classes belongs to no region.
         regions: class names of each region, by its name.
     """
 
@@ -146,7 +171,8 @@ class ChannelsToRegionsd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         sets = [set(names) for names in channels.values()]
         self.parts = [
-            [i for i, s in enumerate(sets) if s == set(names)] or [i for i, s in enumerate(sets) if s < set(names)]
+            [i for i, s in enumerate(sets) if s == set(names)]
+            or [i for i, s in enumerate(sets) if s and s < set(names)]
             for names in regions.values()
         ]
 
@@ -155,46 +181,4 @@ class ChannelsToRegionsd(MapTransform):
         for key in self.key_iterator(out):
             if self.parts != [[index] for index in range(out[key].shape[0])]:
                 out[key] = torch.stack([out[key][part].sum(dim=0) for part in self.parts])
-        return out
-
-
-class ToLabelMapd(MapTransform):
-    """Turn regions (R, *S) of zeros and ones into one label map (1, *S), uint8, in the data set's own values.
-
-    Regions are painted from the largest to the smallest, each with the one class that no region inside it holds:
-    whole tumour as oedema, over it tumour core as necrotic, over it enhancing tumour as enhancing (as nnU-Net does).
-
-    Args:
-        keys: regions to turn into a label map.
-        regions: class names of each region, by the region's name.
-        classes: class names, background first.
-        label_values: how the data set stores each of `classes`.
-    """
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        regions: Mapping[str, Sequence[str]],
-        classes: Sequence[str],
-        label_values: Sequence[int],
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        sets = [set(names) for names in regions.values()]
-        self.background = label_values[0]
-        self.paint: list[tuple[int, int]] = []
-        for index in sorted(range(len(sets)), key=lambda i: -len(sets[i])):
-            own = sets[index].difference(*[other for other in sets if other < sets[index]])
-            if len(own) != 1:
-                raise ValueError(f"region {list(regions)[index]} must hold one class of its own, it holds {own}.")
-            self.paint.append((index, label_values[classes.index(own.pop())]))
-
-    def __call__(self, data: Mapping) -> dict:
-        out = dict(data)
-        for key in self.key_iterator(out):
-            regions = out[key]
-            label = torch.full_like(regions[:1], self.background, dtype=torch.uint8)
-            for index, value in self.paint:
-                label[0][regions[index] > 0] = value
-            out[key] = label
         return out

@@ -1,4 +1,4 @@
-"""Draw a case: slices in radiological orientation with outlines of regions, the error map, a sheet and an animation."""
+"""Pictures of a case: slices in radiological orientation with outlines or errors, a sheet and an animation."""
 
 from __future__ import annotations
 
@@ -10,52 +10,59 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
-
 from tumour.files import whole
 from tumour.pictures.volumes import Mask, Volumes
 
-# Okabe & Ito (2008), chosen so that the regions stay apart in every form of colour blindness
+# Okabe & Ito (2008): the regions are distinguishable with every form of colour blindness
 COLOURS = {"WT": "#56B4E9", "TC": "#F0E442", "ET": "#D55E00"}
 NAMES = {"WT": "whole tumour (WT)", "TC": "tumour core (TC)", "ET": "enhancing tumour (ET)"}
-SPARE = ["#E69F00", "#0072B2"]  # of regions that have no colour of their own
+SPARE = ["#E69F00", "#0072B2"]  # for all other regions
 ERRORS = {"missed": "#009E73", "invented": "#CC79A7"}
-PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # the axis that a plane cuts
-MARKS = {"sagittal": "APSI", "coronal": "RLSI", "axial": "RLAP"}  # at the left, right, top and bottom edge
+PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # the axis perpendicular to each plane
+MARKS = {"sagittal": "APSI", "coronal": "RLSI", "axial": "RLAP"}  # at the left, right, top and bottom
 LEGEND = "Solid line: prediction. Dotted line: reference. The patient's right (R) is on the left, as in radiology."
 
 
 def colours_of(regions: Iterable[str]) -> dict[str, str]:
-    """The colour of each region, the same in all that is drawn."""
+    """The colour of each region, the same in all pictures."""
     names = list(regions)
     others = sorted(set(names) - COLOURS.keys())
     return {name: COLOURS.get(name) or SPARE[others.index(name) % len(SPARE)] for name in names}
 
 
 def rgb(colour: str) -> tuple[int, int, int]:
+    """Red, green and blue of a colour such as #56B4E9."""
     red, green, blue = bytes.fromhex(colour[1:])
     return red, green, blue
 
 
 def cut(volume: NDArray, plane: str, index: int) -> NDArray:
-    """One slice (rows, columns) of (x, y, z) in RAS order: right or front on the left, front or head on top."""
+    """One slice (rows, columns) of (x, y, z) in RAS order, with right or front on the left and front or head on top."""
     return np.moveaxis(volume, PLANES[plane], 0)[index][::-1, ::-1].T
 
 
 def grid_of(volumes: Volumes, plane: str, pixel: float) -> tuple[int, int]:
-    """Rows and columns of a slice that is drawn with square pixels of `pixel` mm."""
+    """Rows and columns of a slice drawn with square pixels of `pixel` mm."""
     across, up = (axis for axis in range(3) if axis != PLANES[plane])
     rows, columns = (round(volumes.shape[axis] * volumes.spacing[axis] / pixel) for axis in (up, across))
     return rows, columns
 
 
 def enlarge(image: NDArray, grid: tuple[int, int]) -> NDArray:
-    """A slice on a finer grid: each pixel takes the voxel that it lies in."""
+    """A slice on a finer grid: each pixel takes the value of the voxel that contains its centre.
+
+    Pillow's nearest neighbour rounds differently at some sizes, so outlines would leave their voxels.
+    """
     rows, columns = (((np.arange(n) + 0.5) / n * edge).astype(int) for n, edge in zip(grid, image.shape, strict=True))
     return image[rows][:, columns]
 
 
 def outlines(masks: Mapping[str, Mask], plane: str, index: int, grid: tuple[int, int], dotted: bool) -> NDArray:
-    """The border of each region as RGBA (rows, columns, 4), within its outermost voxels, the largest region first."""
+    """The outline of each region as RGBA (rows, columns, 4), the largest region first.
+
+    The line is within the outermost voxels of the region, one to several pixels wide; `skimage.segmentation` draws
+    boundaries of one or two pixels only.
+    """
     layer = np.zeros((*grid, 4), np.uint8)
     rows, columns = np.indices(grid)
     for region, colour in colours_of(masks).items():
@@ -81,14 +88,14 @@ def errors(volumes: Volumes, region: str, plane: str, index: int, grid: tuple[in
 
 
 def background(volumes: Volumes) -> str:
-    """The modality that stands behind a single picture: FLAIR, where the whole tumour shows, else the last."""
+    """The modality of a single picture: FLAIR, which shows the whole tumour, or else the last one."""
     return "FLAIR" if "FLAIR" in volumes.images else list(volumes.images)[-1]
 
 
 def picture(
     volumes: Volumes, modality: str, plane: str, index: int, layers: Iterable[NDArray], pixel: float
 ) -> Image.Image:
-    """A slice in grey under layers of `outlines` or `errors`, with the sides of the patient marked."""
+    """A slice in grey with layers of `outlines` or `errors` on top, and letters for the sides of the patient."""
     rows, columns = grid_of(volumes, plane, pixel)
     grey = Image.fromarray(np.ascontiguousarray(cut(volumes.images[modality], plane, index)))
     drawn = grey.resize((columns, rows), Image.Resampling.BICUBIC).convert("RGBA")
@@ -117,7 +124,7 @@ def outlined(
 
 
 def planes(volumes: Volumes, pixel: float) -> dict[str, Image.Image]:
-    """Three planes through the middle of the tumour and, where there are two label maps, the error map of the axial."""
+    """Three planes through the middle of the tumour and, if there are two label maps, the errors in the axial plane."""
     modality, kinds = background(volumes), ("prediction", "reference")
     centre = volumes.centre()
     drawn = {
@@ -132,17 +139,17 @@ def planes(volumes: Volumes, pixel: float) -> dict[str, Image.Image]:
 
 
 def write_image(image: Image.Image, path: Path, **options: Any) -> None:
-    """Write a picture whole or not at all."""
-    with whole(path) as part:
-        image.save(part, **options)
+    """Write a picture; an interrupted write leaves the old file."""
+    with whole(path) as scratch:
+        image.save(scratch, **options)
 
 
 def sheet(volumes: Volumes) -> Image.Image:
-    """A page for papers: all modalities at the slice with most tumour, three planes, the error map, a legend."""
+    """A picture for papers: all modalities at the slice with most tumour, three planes, the errors, a legend."""
     pixel = float(min(volumes.spacing)) / 3
     index, kinds = volumes.centre()[2], ("prediction", "reference")
-    first = {f"axial, {m}": outlined(volumes, m, "axial", index, pixel, kinds) for m in volumes.images}
-    rows = [first, planes(volumes, pixel)]
+    modalities = {f"axial, {m}": outlined(volumes, m, "axial", index, pixel, kinds) for m in volumes.images}
+    rows = [modalities, planes(volumes, pixel)]
     width = max(sum(image.width for image in row.values()) + 8 * (len(row) - 1) for row in rows)
     line = max(width // 64, 14)
     font, small = ImageFont.load_default(line), ImageFont.load_default(line * 4 // 5)
@@ -158,31 +165,36 @@ def sheet(volumes: Volumes) -> Image.Image:
             page.paste(image, (left, top + 3 * line // 2))
             left += image.width + 8
         top += height
-    regions = colours_of(next(iter(volumes.masks.values()), {}))
-    named = [(NAMES.get(region, region), colour) for region, colour in regions.items()]
-    for entries in (named, list(ERRORS.items()) if len(volumes.masks) == 2 else []):
-        left = 4
-        for name, colour in entries:
-            pen.rectangle((left, top, left + line, top + line), colour)
-            pen.text((left + 3 * line // 2, top), name, "white", small)
-            left += round(small.getlength(name)) + 3 * line
-        top += 3 * line // 2
-    pen.text((4, top), LEGEND, "white", small)
+    draw_legend(pen, volumes, top, line, small)
     return page
 
 
+def draw_legend(pen: ImageDraw.ImageDraw, volumes: Volumes, top: int, line: int, font: Any) -> None:
+    """The colours of the regions and, if there are two label maps, of the errors; then the kinds of lines."""
+    regions = colours_of(next(iter(volumes.masks.values()), {}))
+    named = {NAMES.get(region, region): colour for region, colour in regions.items()}
+    for entries in (named, ERRORS if len(volumes.masks) == 2 else {}):
+        left = 4
+        for name, colour in entries.items():
+            pen.rectangle((left, top, left + line, top + line), colour)
+            pen.text((left + 3 * line // 2, top), name, "white", font)
+            left += round(font.getlength(name)) + 3 * line
+        top += 3 * line // 2
+    pen.text((4, top), LEGEND, "white", font)
+
+
 def sweep(volumes: Volumes, path: Path, frames: int = 50) -> None:
-    """Write an animated GIF from foot to head: the reference on the left, the prediction on the right."""
+    """Write an animated GIF from foot to head, with the reference on the left and the prediction on the right."""
     pixel, modality = float(min(volumes.spacing)) / 1.5, background(volumes)
     kinds = list(volumes.masks) or ["scan"]
     drawn = []
     for index in np.unique(np.linspace(0, volumes.shape[2] - 1, frames).astype(int)):
-        parts = [outlined(volumes, modality, "axial", index, pixel, [kind]) for kind in kinds]
-        frame = Image.new("RGB", (sum(part.width for part in parts), parts[0].height + 16))
+        slices = [outlined(volumes, modality, "axial", index, pixel, [kind]) for kind in kinds]
+        frame = Image.new("RGB", (sum(image.width for image in slices), slices[0].height + 16))
         pen = ImageDraw.Draw(frame)
-        for number, (kind, part) in enumerate(zip(kinds, parts, strict=True)):
-            frame.paste(part, (number * part.width, 16))
-            pen.text((number * part.width + 4, 2), kind, "white", ImageFont.load_default(12))
+        for number, (kind, image) in enumerate(zip(kinds, slices, strict=True)):
+            frame.paste(image, (number * image.width, 16))
+            pen.text((number * image.width + 4, 2), kind, "white", ImageFont.load_default(12))
         drawn.append(frame)
     palette = drawn[len(drawn) // 2].quantize(64)
     flat = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in drawn]

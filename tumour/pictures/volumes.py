@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-import nibabel as nib
 import numpy as np
 from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
-
-from tumour.cases.folder import channel_indices
+from tumour.cases.case import Case
+from tumour.cohort import Cohort
 from tumour.errors import InputError
-from tumour.scans.label_map import read_classes
+from tumour.scans.grid import Mask, bounding_box, difference
+from tumour.scans.readers import read_classes, read_scan
 
-Mask = NDArray[np.bool_]
 LARGEST = 256  # voxels an edge of what is drawn; a finer grid is thinned out
-
-
-@dataclass(frozen=True)
-class Task:
-    """What the files of a data set mean: its convention, the modalities in use, classes and regions."""
-
-    convention: Mapping[str, Any]
-    modalities: Sequence[str]
-    classes: Sequence[str]
-    regions: Mapping[str, Sequence[str]]
-
-    def masks(self, label: NDArray[np.uint8]) -> dict[str, Mask]:
-        """Each region of a label map of positions in `classes`, the largest first, so that none is hidden."""
-        order = sorted(self.regions, key=lambda region: -len(self.regions[region]))
-        return {r: np.isin(label, [self.classes.index(name) for name in self.regions[r]]) for r in order}
 
 
 @dataclass(frozen=True)
@@ -72,42 +54,34 @@ class Volumes:
         return x, y, z
 
 
-def read_case(case: Mapping[str, Any], prediction: str | os.PathLike | None, task: Task) -> Volumes:
-    """Read the scans of a case, its reference if it has a label, and a label map that was predicted for it.
+def read_case(case: Case, prediction: str | os.PathLike | None, cohort: Cohort, modalities: Sequence[str]) -> Volumes:
+    """Read the scans of a case, its label if it has one, and a label map that was predicted for it.
+
+    Args:
+        case: the case; a modality that it lacks is not drawn.
+        prediction: a label map.
+        cohort: what the files mean.
+        modalities: those to draw, in order.
 
     Raises:
         InputError: a file cannot be read, or is not on the grid of the first scan.
     """
-    paths = [case["image"]] if isinstance(case["image"], str) else list(case["image"])
-    scans = [_canonical(case["case"], Path(path)) for path in paths]
-    named = {"reference": case.get("label"), "prediction": prediction}
-    label_paths = {kind: str(path) for kind, path in named.items() if path is not None}
-    labels = {kind: _canonical_label(case["case"], Path(path), task) for kind, path in label_paths.items()}
-    grid = scans[0]
-    for path, image in zip([*paths[1:], *label_paths.values()], [*scans[1:], *labels.values()], strict=True):
-        if image.shape[:3] != grid.shape[:3] or not np.allclose(image.affine, grid.affine, atol=0.01):  # mm
-            raise InputError(f"{case['case']}: '{path}' is not on the grid of '{paths[0]}'; resample it to that.")
-    arrays = [np.asarray(scan.dataobj, dtype=np.float32) for scan in scans]
-    if arrays[0].ndim == 4:
-        arrays = list(np.moveaxis(arrays[0], -1, 0))
-    indices = channel_indices(task.convention, task.modalities)
-    images = {name: arrays[index] for name, index in zip(task.modalities, indices, strict=True)}
-    masks = {kind: task.masks(np.asarray(label.dataobj)) for kind, label in labels.items()}
-    return _compact(case["case"], images, masks, grid.affine)
-
-
-def _canonical(case: str, path: Path) -> Any:
     try:
-        image: Any = nib.as_closest_canonical(nib.load(path))  # type: ignore[attr-defined]
-        np.asanyarray(image.dataobj)
-    except Exception as error:
-        raise InputError(f"{case}: '{path}' cannot be read ({type(error).__name__}); download it again.") from error
-    return image
-
-
-def _canonical_label(case: str, path: Path, task: Task) -> Any:
-    classes, image = read_classes(case, path, task.convention["label_values"])
-    return nib.as_closest_canonical(nib.Nifti1Image(classes, image.affine))  # type: ignore[attr-defined]
+        scans = [read_scan(path).in_ras() for path in case.images]
+        paths = {"reference": case.label, "prediction": prediction}
+        labels = {kind: read_classes(str(path), cohort).in_ras() for kind, path in paths.items() if path is not None}
+        faults = [difference(scans[0], other) for other in [*scans[1:], *labels.values()]]
+    except InputError as error:
+        raise InputError(f"{case.name}: {error}.") from error
+    if any(faults):
+        raise InputError(f"{case.name}: {next(filter(None, faults))}.")
+    if case.modalities:
+        images = {m: scan.data for m, scan in zip(case.modalities, scans, strict=True) if m in modalities}
+    else:
+        images = {m: scans[0].data[..., n] for m, n in zip(modalities, cohort.channel_indices(modalities), strict=True)}
+    order = sorted(cohort.regions, key=lambda region: -len(cohort.regions[region]))
+    masks = {kind: {r: cohort.masks(label.data)[r] for r in order} for kind, label in labels.items()}
+    return _compact(case.name, {m: np.asarray(a, np.float32) for m, a in images.items()}, masks, scans[0].affine)
 
 
 def _compact(case: str, images: dict, masks: dict, affine: NDArray[np.float64]) -> Volumes:
@@ -115,9 +89,8 @@ def _compact(case: str, images: dict, masks: dict, affine: NDArray[np.float64]) 
     shown = np.logical_or.reduce([array > 0 for array in images.values()])
     for regions in masks.values():
         shown = np.logical_or.reduce([shown, *regions.values()])
-    corners = np.argwhere(shown) if shown.any() else np.array([[0, 0, 0], shown.shape]) - [[0], [1]]
-    start = np.maximum(corners.min(axis=0) - 2, 0)
-    stop = np.minimum(corners.max(axis=0) + 3, shown.shape)
+    edges = bounding_box(shown if shown.any() else ~shown, margin=2)
+    start, stop = (np.array([getattr(edge, end) for edge in edges]) for end in ("start", "stop"))
     steps = -(-(stop - start) // LARGEST)
     box = tuple(slice(*edges) for edges in zip(start, stop, steps, strict=True))
     grid = affine.copy()

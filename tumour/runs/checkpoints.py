@@ -11,14 +11,13 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
-
 from tumour.errors import InputError
 from tumour.files import save_json, whole
 from tumour.processes import gather, rank
@@ -103,7 +102,7 @@ class Checkpoints:
         state: what resuming needs, by name: objects with `state_dict` and `load_state_dict`, `network` among them.
         validator: evaluator whose key metric says which network is best.
         settings: what must be the same for a resumed training to be the same training; kept beside `model.pt`.
-        patients: the patients of each part of the data, kept beside `model.pt` so that no test uses the others.
+        patients: gives the patients of each part of the data, kept next to `model.pt` so that no test uses the others.
         resume: whether to go on from `last.ckpt` where there is one; if not, older files are moved aside. None:
             neither, for a client that loads `model.pt` itself, and goes on using it until there is another.
     """
@@ -114,7 +113,7 @@ class Checkpoints:
         state: Mapping[str, Any],
         validator: Engine,
         settings: Mapping[str, Any],
-        patients: Mapping[str, Sequence[str]],
+        patients: Callable[[], Mapping[str, Sequence[str]]],
         resume: bool | None = True,
     ) -> None:
         self.folder, self.state, self.validator = Path(folder), dict(state), validator
@@ -181,7 +180,7 @@ class Checkpoints:
 
     def save(self, engine: Engine) -> None:
         if self.validator.state.best_metric_epoch == engine.state.epoch and not rank():
-            save_json(self.patients, self.folder / PATIENTS)
+            save_json(self.patients(), self.folder / PATIENTS)
             save_json(self.settings, self.folder / SETTINGS)
             save_whole(half(self.state["network"].state_dict()), self.folder / BEST)
         self.save_last(engine)

@@ -18,7 +18,6 @@ from monai.handlers import IgniteMetricHandler, from_engine
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
-
 from tumour.files import whole
 from tumour.processes import gather, rank
 

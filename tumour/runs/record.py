@@ -1,4 +1,4 @@
-"""Write down what a run was: settings, versions, device, seconds, peak memory, cases left out."""
+"""Record a run: settings, versions, device, seconds, peak memory, its cases and those left out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
-
 from tumour.files import save_json, whole
-from tumour.processes import rank
+from tumour.processes import gather, rank
 from tumour.runs.layers import config_of
 
 try:
@@ -44,11 +43,11 @@ class RunRecord:
     Args:
         path: JSON file.
         device: where the network runs.
-        left_out: sentences on cases left out, which may still grow.
+        cases: has `left_out`, the cases left out until now, and, where they are read one by one, `done`.
     """
 
-    def __init__(self, path: str, device: torch.device | str, left_out: Sequence[str]) -> None:
-        self.path, self.device, self.left_out = Path(path), torch.device(device), left_out
+    def __init__(self, path: str, device: torch.device | str, cases: Any) -> None:
+        self.path, self.device, self.cases = Path(path), torch.device(device), cases
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
@@ -66,6 +65,9 @@ class RunRecord:
         self.write(engine, "not finished")
 
     def write(self, engine: Engine, state: str) -> None:
+        cases, left_out = ([*getattr(self.cases, name, [])] for name in ("done", "left_out"))
+        if state == "finished":
+            cases, left_out = gather(cases), list(dict.fromkeys(gather(left_out)))
         if rank():
             return
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.machine()
@@ -77,6 +79,7 @@ class RunRecord:
             "device": f"{self.device.type}, {name}, {os.cpu_count()} cores, {platform.system()}",
             "peak_memory_gb": peak_memory(self.device),
             "versions": {"python": platform.python_version()} | {n: version(n) for n in ("torch", "monai", "numpy")},
-            "left_out": list(self.left_out),
+            "cases": [case.record() for case in cases],
+            "left_out": [asdict(each) for each in left_out],
         }
         save_json(content | self.told, self.path)

@@ -1,4 +1,4 @@
-"""Show in TensorBoard what the network says of one patient, epoch by epoch."""
+"""Show the prediction for one patient in TensorBoard, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from typing import Any
 import numpy as np
 from ignite.engine import Engine, Events
 from torch.utils.tensorboard import SummaryWriter
-
 from tumour.pictures.drawing import outlined
 from tumour.pictures.volumes import Volumes, to_bytes
 from tumour.processes import rank
 
-KINDS = {"pred": "prediction", "label": "reference"}  # what the engine calls them, what the report calls them
+KINDS = {"pred": "prediction", "label": "reference"}  # key in the engine, name in the pictures
 
 
 class Snapshot:
-    """Handler of the validator: the first patient at the slice with most tumour, outlines as in the report.
+    """Handler of the validation: draws the first patient at the slice with most tumour, as in the report.
 
     Args:
-        folder: where TensorBoard looks.
-        modalities: names of the channels of the image; the last is shown.
+        folder: log folder of TensorBoard.
+        modalities: names of the channels of the image; the last one is drawn.
         regions: names of the channels of the label and the prediction.
     """
 
@@ -36,7 +35,7 @@ class Snapshot:
             return
         item = {key: np.asarray(engine.state.output[0][key].float().cpu()) for key in ("image", *KINDS)}
         masks = {kind: dict(zip(self.regions, item[key] > 0, strict=True)) for key, kind in KINDS.items()}
-        masks = {kind: dict(sorted(own.items(), key=lambda region: -region[1].sum())) for kind, own in masks.items()}
+        masks = {kind: dict(sorted(m.items(), key=lambda region: -region[1].sum())) for kind, m in masks.items()}
         image = item["image"][-1]
         volumes = Volumes("first patient", {self.modalities[-1]: to_bytes(image - image.min() * (image != 0))}, masks)
         drawn = outlined(volumes, self.modalities[-1], "axial", volumes.centre()[2], pixel=1 / 3, kinds=masks)

@@ -1,39 +1,80 @@
-"""Read the scans of a case for MONAI's `LoadImaged`."""
+"""Read the scans of a case: the one way in which files are opened, for the check, MONAI, scores and pictures alike."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-from monai.data import NibabelReader
-from monai.utils import MetaKeys, ensure_tuple
-from numpy.typing import NDArray
-
+from monai.data import ImageReader
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
+from tumour.cohort import Cohort
+from tumour.errors import InputError
 from tumour.processes import cores
+from tumour.scans.grid import Scan
+from tumour.scans.nifti import read_nifti
 
 
-class OneGridReader(NibabelReader):
-    """Read the modalities of a case on the grid of the first.
+def read_scan(path: str) -> Scan:
+    """Read a NIfTI file, or a folder with a DICOM series. Axes of length 1 after the third are dropped.
 
-    MONAI refuses affines that differ by more than rounding. The check of a case lets them differ by a tenth of a voxel,
-    as header fields of low precision do, so here the first of them counts for all. Axes of length 1 after the third go.
+    Raises:
+        InputError: it is missing or damaged, or its values or its grid cannot be those of a scan.
+    """
+    notes: tuple[str, ...] = ()
+    patient = ""
+    if Path(path).is_dir():
+        from tumour.scans.series import read_series  # ITK takes a second to import
+
+        data, affine, patient = read_series(path)
+    else:
+        data, affine, notes = read_nifti(path)
+    while data.ndim > 3 and data.shape[-1] == 1:
+        data = data[..., 0]
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:  # mm³
+        raise InputError(f"'{path}' has no size or place of its voxels (its affine is singular); export it again")
+    if data.ndim not in (3, 4) or min(data.shape[:3]) < 8:
+        raise InputError(f"'{path}' has the shape {data.shape}, not that of a volume; export the whole series")
+    return Scan(path, data, affine, notes, patient)
+
+
+def read_classes(path: str, cohort: Cohort) -> Scan:
+    """Read a label map; its data are positions in the cohort's classes, uint8 (x, y, z).
+
+    Raises:
+        InputError: it cannot be read, has more than three axes, or holds values that the cohort does not know.
+    """
+    scan = read_scan(path)
+    if scan.data.ndim != 3:
+        raise InputError(f"'{path}' has the shape {scan.data.shape}, not three axes; export one label map")
+    return replace(scan, data=cohort.to_classes(scan.data, f"'{path}'"))
+
+
+class ScanReader(ImageReader):
+    """`read_scan` for MONAI's LoadImaged: the scans of a case become channels on the grid of the first.
+
+    MONAI refuses affines that differ by more than rounding; the check of a case lets them differ by a tenth of a voxel.
     """
 
-    def __init__(self) -> None:
-        super().__init__(squeeze_non_spatial_dims=True)
+    def verify_suffix(self, filename: Any) -> bool:
+        return True
 
-    def get_data(self, img: Any) -> tuple[Any, dict]:
-        images = ensure_tuple(img)
-        if len(images) == 1:
-            return super().get_data(img)
-        volumes = np.empty((len(images), *images[0].shape[:3]), np.float32)
+    def read(self, data: Any, **kwargs: Any) -> list[Scan]:
+        with ThreadPoolExecutor(cores()) as pool:  # zlib lets other threads run
+            return list(pool.map(read_scan, map(str, ensure_tuple(data))))
 
-        def unpack(volume: NDArray, image: Any) -> None:  # zlib lets other threads run
-            volume[...] = np.asanyarray(image.dataobj).reshape(volume.shape)
-
-        with ThreadPoolExecutor(cores()) as pool:
-            list(pool.map(unpack, volumes, images))
-        _, meta = super().get_data(nib.Nifti1Image(volumes[0], images[0].affine, images[0].header))  # type: ignore[attr-defined]
-        return volumes, meta | {MetaKeys.ORIGINAL_CHANNEL_DIM: 0}
+    def get_data(self, img: Sequence[Scan]) -> tuple[np.ndarray, dict[str, Any]]:
+        first, channel = img[0], float("nan") if img[0].data.ndim == 3 else -1
+        data = np.asarray(first.data, np.float32)
+        if len(img) > 1:
+            data, channel = np.stack([np.asarray(scan.data, np.float32) for scan in img]), 0
+        return data, {
+            MetaKeys.AFFINE: first.affine,
+            MetaKeys.ORIGINAL_AFFINE: first.affine.copy(),
+            MetaKeys.SPACE: SpaceKeys.RAS,
+            MetaKeys.SPATIAL_SHAPE: np.array(first.shape),
+            MetaKeys.ORIGINAL_CHANNEL_DIM: channel,
+        }

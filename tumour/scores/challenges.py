@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 # scipy: numbers components. Not connected-components-3d: the same components, one dependency more. Not panoptica: it
 # matches lesions one to one or by overlap, the challenges match many to many after dilation.
 from scipy import ndimage
-
+from tumour.cohort import Cohort
 from tumour.errors import one_of
-from tumour.scores.metrics import PERFECT, Mask, Row, bounding_box, region_scores
+from tumour.scans.grid import Mask, bounding_box
+from tumour.scores.metrics import PERFECT, Row, region_scores
 
 Joiner = tuple[NDArray[np.int32], NDArray[np.int32]]  # the pieces of a class in the reference and in the prediction
 NEIGHBOURS = ndimage.generate_binary_structure(3, 2)  # over faces and edges, not corners
@@ -197,17 +198,16 @@ def _joined(pieces: NDArray[np.int32], others: NDArray[np.int32]) -> NDArray[np.
 
 def score_case(
     case: str,
-    reference: NDArray,
-    prediction: NDArray,
+    reference: NDArray[np.uint8],
+    prediction: NDArray[np.uint8],
     spacing: Sequence[float],
     challenge: str,
-    classes: Sequence[str],
-    regions: Mapping[str, Sequence[str]],
+    cohort: Cohort,
 ) -> tuple[list[Row], list[Row]]:
     """The rows of one case for scores.csv and lesions.csv, by the rules of a challenge.
 
-    The values of both label maps are positions in `classes`, background first; `spacing` is in mm.
+    The values of both label maps are positions in the cohort's classes; `spacing` is in mm.
     """
     rules = one_of(CHALLENGES, challenge, setting="challenge")
-    rows, lesion_rows = case_scores(reference, prediction, spacing, classes, regions, rules)
+    rows, lesion_rows = case_scores(reference, prediction, spacing, cohort.classes, cohort.regions, rules)
     return [{"case": case, **row} for row in rows], [{"case": case, **row} for row in lesion_rows]

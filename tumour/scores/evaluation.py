@@ -1,21 +1,20 @@
-"""Score the cases of an evaluation as they come, and write the scores when the last is done."""
+"""Score the cases of an evaluation as they come, and write the scores after the last."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ignite.engine import Engine, Events
-
+from tumour.cohort import Cohort
 from tumour.errors import InputError
 from tumour.files import save_json
 from tumour.processes import gather, rank
-from tumour.scans.label_map import to_classes
 from tumour.scores.challenges import score_case
 from tumour.scores.tables import table, write_scores
 
@@ -53,26 +52,13 @@ class ScoreCases:
 
     Args:
         folder: where scores.csv, lesions.csv and summary.json go.
-        challenge: whose rules, of `tumour.scores.challenges.CHALLENGES`.
-        classes: class names, background first.
-        regions: class names of each region, by the region's name.
-        label_values: how the data set stores each of `classes`.
-        cohort: the data set's name.
-        checkpoint: what the network was filled from; its scores are kept beside it.
+        challenge: its rules, one of `tumour.scores.challenges.CHALLENGES`.
+        cohort: what the values mean, and the regions.
+        checkpoint: the network's weights; their scores are kept next to them.
     """
 
-    def __init__(
-        self,
-        folder: str,
-        challenge: str,
-        classes: Sequence[str],
-        regions: Mapping[str, Sequence[str]],
-        label_values: Sequence[int],
-        cohort: str,
-        checkpoint: str,
-    ) -> None:
-        self.folder, self.challenge, self.classes, self.regions = folder, challenge, classes, regions
-        self.label_values, self.cohort, self.checkpoint = label_values, cohort, Path(checkpoint)
+    def __init__(self, folder: str, challenge: str, cohort: Cohort, checkpoint: str) -> None:
+        self.folder, self.challenge, self.cohort, self.checkpoint = folder, challenge, cohort, Path(checkpoint)
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
@@ -87,10 +73,10 @@ class ScoreCases:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             case, spacing = item["case"], item["reference"].pixdim.tolist()
             reference, prediction = (
-                to_classes(np.asarray(label.cpu())[0], self.label_values, f"{case}: its {what}")
+                self.cohort.to_classes(np.asarray(label.cpu())[0], f"{case}: its {what}")
                 for label, what in ((item["reference"], "label"), (output["pred"], "prediction"))
             )
-            rows, lesions = score_case(case, reference, prediction, spacing, self.challenge, self.classes, self.regions)
+            rows, lesions = score_case(case, reference, prediction, spacing, self.challenge, self.cohort)
             self.rows += rows
             self.lesions += lesions
 
@@ -102,5 +88,5 @@ class ScoreCases:
             return
         summary = write_scores(rows, lesions, self.folder, challenge=self.challenge)
         if self.checkpoint.is_file():
-            record_scores(self.checkpoint, self.cohort, summary)
+            record_scores(self.checkpoint, self.cohort.name, summary)
         logger.info(f"mean ± sd, rules of {self.challenge}:\n{table(summary)}")

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 # scipy: finds neighbours. Not surface-distance: its HD95 is the one wanted, but from dense distance maps, most of the
 # 24-42 s that the organisers' program takes for a case.
 from scipy.spatial import KDTree
+from tumour.scans.grid import Mask, bounding_box
 
-Mask = NDArray[np.bool_]
 Row = dict[str, Any]
 TOLERANCES = (0.5, 1.0)  # mm, of the normalised surface distance (NSD)
 PERFECT = {"dice": 1.0, "hd95": 0.0, **{f"nsd_{mm}": 1.0 for mm in TOLERANCES}}
@@ -75,17 +75,6 @@ def surface_scores(reference: Mask, prediction: Mask, spacing: Sequence[float], 
     near = _distances([_border(mask) for mask in masks], spacing, max(reach))
     shares = [float(np.mean([np.mean(away <= mm) for away in near])) for mm in reach]
     return {"hd95": hd95, **{f"nsd_{mm}": share for mm, share in zip(TOLERANCES, shares, strict=True)}}
-
-
-def bounding_box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
-    """The smallest box that holds a mask, widened by `margin` voxels where the grid goes on."""
-    box = []
-    for axis, size in enumerate(mask.shape):
-        where = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        first, last = (int(where[0]), int(where[-1])) if where.size else (0, -1)
-        box.append(slice(max(first - margin, 0), min(last + 1 + margin, size)))
-        mask = mask[(slice(None),) * axis + (slice(first, last + 1),)]  # less to look through for the next axis
-    return tuple(box)
 
 
 def _corners(padded: Mask, spacing: tuple[float, ...]) -> tuple[Mask, NDArray[np.float64]]:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-
 from tumour.files import whole
 from tumour.scores.metrics import PERFECT, Row
 

@@ -1,4 +1,4 @@
-// Opens a case when its line is opened: its file is a script that calls hand(case, content), which works from a disk too.
+// Loads a case when it is opened. Its file is a script that calls hand(case, content), which works without a server.
 "use strict";
 const waiting = {};
 
@@ -7,7 +7,7 @@ function load(file) {
     const script = document.createElement("script");
     script.src = file;
     script.onload = resolve;
-    script.onerror = () => reject(new Error(file + " is not there; keep the folder of the report together."));
+    script.onerror = () => reject(new Error(file + " is missing; keep all files of the report together."));
     document.head.append(script);
   });
 }
@@ -25,7 +25,7 @@ function tile(parent, caption) {
   return figure;
 }
 
-// the tile of one slice is a window over the mosaic: z runs row by row
+// shows the tile of one slice through a window over the mosaic, whose tiles are in the order of z, row by row
 function place(element, content, slice) {
   const rows = Math.ceil(content.shape[2] / content.columns);
   const share = (index, count) => (count > 1 ? (100 * index) / (count - 1) : 0) + "%";
@@ -71,7 +71,7 @@ function showSlices(root, content) {
 
 const bytes = (uri) => Uint8Array.from(atob(uri.split(",")[1]), (letter) => letter.charCodeAt(0));
 
-// the volume of a modality for the viewer, put together from the mosaic; tiles show x from right to left, y from front to back
+// the volume of a modality for the viewer, built from the mosaic; tiles show x from right to left, y from front to back
 async function volume(content, name) {
   const picture = Object.assign(new Image(), { src: content.images[name] });
   await picture.decode();
@@ -105,7 +105,7 @@ async function labels(content, kind) {
 
 let closeViewer = () => {};
 
-// one viewer at a time: a browser keeps 16 WebGL contexts at most, and a viewer has two
+// one viewer at a time: a browser allows 16 WebGL contexts, and a viewer needs two
 async function showViewer(root, content) {
   closeViewer();
   const viewer = root.querySelector(".viewer");
@@ -148,7 +148,7 @@ async function showViewer(root, content) {
       const inwards = Object.entries(content.colours);
       for (const [number, [name, colour]] of inwards.reverse().entries()) await add(map.value, name, colour, number ? 0.4 : 1);
     }
-    await add("head", "head", "#ffffff", 0.25); // last: what is translucent must be drawn over what it holds
+    await add("head", "head", "#ffffff", 0.25); // last: a translucent surface must be drawn after those inside it
   }
   await draw();
   slices.scene.crosshairPos = content.centre.map((index, axis) => (index + 0.5) / content.shape[axis]);

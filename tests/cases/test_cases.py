@@ -1,0 +1,319 @@
+"""Cases are found by the names of their files, each under a name of its own, and split by patient."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+from tumour.cases.case import unique_names
+from tumour.cases.find import cases_to_use, find_cases, find_scans
+from tumour.cases.parts import not_seen, patients, split, used_for_selection
+from tumour.cohort import Cohort
+from tumour.errors import InputError
+
+from tests.cohorts import COHORTS, FOUR, people
+from tests.conftest import ROOT
+
+OWN = COHORTS["brats2021"]
+IN_ORDER = [f"{kind}.nii.gz" for kind in ("t1", "t1ce", "t2", "flair")]
+
+
+def touch(folder, *names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+
+
+def brats2021(root, *cases, parts=("_t1", "_t1ce", "_t2", "_flair", "_seg"), ending=".nii.gz"):
+    for case in cases:
+        touch(root / case, *(f"{case}{part}{ending}" for part in parts))
+
+
+def test_cases_are_found_in_nested_folders_with_either_ending_and_without_litter(tmp_path):
+    brats2021(tmp_path / "HGG", "B_2")
+    brats2021(tmp_path / "LGG" / "deeper", "B_1", ending=".nii")
+    touch(tmp_path / "HGG" / "B_2", "._B_2_t1.nii.gz", "notes.txt", "B_2_mask.nii.gz")
+    found = find_cases(str(tmp_path), COHORTS["brats2021"], FOUR)
+    assert [case.name for case in found.complete] == ["B_1", "B_2"] and not found.left_out
+    assert [path.rsplit("B_2_", 1)[1] for path in found.complete[1].images] == [
+        f"{suffix}.nii.gz" for suffix in ("t1", "t1ce", "t2", "flair")
+    ]
+    assert found.complete[0].label.endswith("B_1_seg.nii")
+
+
+def test_modalities_come_in_the_order_asked_for(tmp_path):
+    brats2021(tmp_path, "B_1")
+    (case,) = find_cases(str(tmp_path), COHORTS["brats2021"], ["FLAIR", "T1"]).complete
+    assert [path.rsplit("_", 1)[1] for path in case.images] == ["flair.nii.gz", "t1.nii.gz"]
+    assert case.modalities == ("FLAIR", "T1")
+    assert COHORTS["brats2021"].channel_indices(["FLAIR", "T1"]) == [0, 1]
+    assert COHORTS["msd"].channel_indices(FOUR) == [1, 2, 3, 0]
+
+
+def test_case_355_of_2020_keeps_its_oddly_named_label(tmp_path):
+    case = "BraTS20_Training_355"
+    brats2021(tmp_path, case, parts=("_t1", "_t1ce", "_t2", "_flair"))
+    touch(tmp_path / case, "W39_1998.09.19_Segm.nii")
+    (found,) = find_cases(str(tmp_path), COHORTS["brats2020"], FOUR).complete
+    assert found.label.endswith("W39_1998.09.19_Segm.nii")
+
+
+def test_a_case_without_a_modality_is_left_out_with_the_file_to_add(tmp_path):
+    brats2021(tmp_path, "B_1")
+    brats2021(tmp_path, "B_2", parts=("_t1", "_t2", "_flair", "_seg"))
+    found = find_cases(str(tmp_path), COHORTS["brats2021"], FOUR)
+    assert [case.name for case in found.complete] == ["B_1"]
+    (left_out,) = found.left_out
+    assert left_out.case == "B_2" and re.match(r"B_2_t1ce\.nii\.gz is not there; add it", left_out.why)
+    assert len(find_cases(str(tmp_path), COHORTS["brats2021"], ["T1", "T2"]).complete) == 2
+
+
+def test_a_copy_of_a_file_in_another_folder_is_named_and_not_used(tmp_path, caplog):
+    brats2021(tmp_path / "a", "B_1")
+    brats2021(tmp_path / "b", "B_1", parts=("_t1",))
+    found = cases_to_use(str(tmp_path), COHORTS["brats2021"], FOUR, COHORTS)
+    assert [case.name for case in found.complete] == ["B_1"] and not found.left_out
+    assert "/a/" in found.complete[0].images[0] and "is a second T1 next to" in caplog.text
+
+
+def test_cases_of_one_name_in_two_folders_are_two_cases_named_after_their_folders(tmp_path):
+    brats2021(tmp_path / "HGG", "c1")
+    brats2021(tmp_path / "LGG", "c1", "c2")
+    found = find_cases(str(tmp_path), COHORTS["brats2021"], FOUR)
+    assert [case.name for case in found.complete] == ["HGG_c1", "LGG_c1", "c2"]
+    assert len({case.patient for case in found.complete}) == 3
+    for case in ("p1", "p2"):
+        touch(tmp_path / "tool" / case, *(f"brats-space{s}.nii.gz" for s in ("_t1", "_t1ce", "_t2", "_flair")))
+    found = find_cases(str(tmp_path / "tool"), COHORTS["brats2021"], FOUR)
+    assert [case.name for case in found.complete] == ["p1_brats-space", "p2_brats-space"]
+
+
+def test_files_of_two_folders_never_make_one_case(tmp_path):
+    brats2021(tmp_path / "A", "c1", parts=("_t1", "_t1ce", "_flair"))
+    brats2021(tmp_path / "B", "c1", parts=("_t2",))
+    found = find_cases(str(tmp_path), COHORTS["brats2021"], FOUR)
+    assert not found.complete and [each.case for each in found.left_out] == ["A_c1", "B_c1"]
+    with pytest.raises(InputError, match="No case of brats2021 .* is complete; A_c1: c1_t2.nii.gz is not there"):
+        cases_to_use(str(tmp_path), COHORTS["brats2021"], FOUR, COHORTS)
+
+
+@pytest.mark.parametrize(
+    ("places", "names"),
+    [
+        ([("a", "x"), ("a", "y")], ["x", "y"]),
+        ([("P1", "2024"), ("P2", "2024"), ("P2", "2025")], ["P1_2024", "P2_2024", "2025"]),
+        ([("r", "a", "s", "x"), ("r", "b", "s", "x"), ("r", "b", "t", "x")], ["a_s_x", "b_s_x", "t_x"]),
+        ([("c1", "c1"), ("c2", "c2")], ["c1", "c2"]),
+        ([("a", "x"), ("x",)], ["a_x", "x"]),
+    ],
+)
+def test_names_are_unique_by_as_few_folders_as_needed(places, names):
+    assert unique_names(places) == names
+
+
+def test_a_datalist_gives_its_cases_names_of_their_own(tmp_path):
+    entries = []
+    for folder in ("sub-0", "sub-1"):
+        touch(tmp_path / folder, *(f"{kind}.nii.gz" for kind in ("t1", "t1ce", "t2", "flair")))
+        entries.append({"image": [f"{folder}/{kind}.nii.gz" for kind in ("flair", "t1ce", "t1", "t2")]})
+    path = tmp_path / "list.json"
+
+    def found(**more):
+        path.write_text(json.dumps({"training": entries, **more}))
+        return find_cases(str(path), COHORTS["brats2021"], FOUR)
+
+    with pytest.raises(InputError, match="cannot be told apart"):
+        found()
+    cases = found(modality={"0": "FLAIR", "1": "T1ce", "2": "T1", "3": "T2"}).complete
+    assert [case.name for case in cases] == ["sub-0_flair", "sub-1_flair"]
+    assert [image.rsplit("/", 1)[1] for image in cases[0].images] == [
+        f"{k}.nii.gz" for k in ("t1", "t1ce", "t2", "flair")
+    ]
+    entries[1]["case"] = entries[0]["case"] = "same"
+    with pytest.raises(InputError, match="names two cases same"):
+        found(modality={"0": "FLAIR", "1": "T1ce", "2": "T1", "3": "T2"})
+    entries[1]["case"] = "../../x"
+    with pytest.raises(InputError, match="'../../x' cannot be a case id"):
+        found(modality={"0": "FLAIR", "1": "T1ce", "2": "T1", "3": "T2"})
+
+
+def test_a_datalist_whose_files_say_what_they_are_needs_no_modality(tmp_path):
+    brats2021(tmp_path, "c1", "c2")
+    order = ("_flair", "_t1ce", "_t1", "_t2")  # as in the published list of Swin UNETR
+    entries = [{"image": [f"{case}/{case}{part}.nii.gz" for part in order]} for case in ("c1", "c2")]
+    (tmp_path / "list.json").write_text(json.dumps({"training": entries}))
+    cases = find_cases(str(tmp_path / "list.json"), COHORTS["brats2021"], FOUR).complete
+    assert [case.name for case in cases] == ["c1", "c2"]
+    assert [image.rsplit("c1_", 1)[1] for image in cases[0].images] == [
+        f"{k}.nii.gz" for k in ("t1", "t1ce", "t2", "flair")
+    ]
+
+
+def test_scans_of_both_kinds_are_found_and_incomplete_ones_wait_for_modality_dropout(tmp_path):
+    brats2021(tmp_path, "B_1")
+    brats2021(tmp_path, "B_2", parts=("_t1", "_t2", "_flair"))
+    for case, kinds in {"D_1": ("t1", "t1ce", "t2", "flair"), "D_2": ("t1",)}.items():
+        for kind in kinds:
+            (tmp_path / case / kind).mkdir(parents=True)
+            (tmp_path / case / kind / "1.dcm").write_bytes(bytes(128) + b"DICM")
+    series = yaml.safe_load((ROOT / "bundles/common/cohorts.yaml").read_text())["series"]
+    place = str(tmp_path), COHORTS["brats2021"], FOUR, COHORTS, series
+    found = find_scans(*place, 0)
+    assert [case.name for case in found.complete] == ["B_1", "D_1"]
+    assert [each.case for each in found.left_out] == ["D_2", "B_2"]
+    assert all("modality_dropout 0" in each.why for each in found.left_out)
+    found = find_scans(*place, 0.3)
+    assert [case.name for case in found.complete] == ["B_1", "B_2", "D_1", "D_2"] and not found.left_out
+    assert all(case.label is None for case in found.complete)
+    assert found.complete[1].modalities == ("T1", "T2", "FLAIR")
+
+
+@pytest.mark.parametrize(
+    ("cohort", "case", "patient"),
+    [
+        ("brats2018", "Brats18_CBICA_AAA_1", "Brats18_CBICA_AAA"),
+        ("brats2021", "BraTS2021_00012", "BraTS2021_00012"),
+        ("brats2023_gli", "BraTS-GLI-00005-001", "BraTS-GLI-00005"),
+        ("brats2024_met", "BraTS-MET-00110-000", "BraTS-MET-00110"),
+    ],
+)
+def test_a_case_knows_its_patient(tmp_path, cohort, case, patient):
+    brats2021(tmp_path, case, parts=[given[0] for given in COHORTS[cohort].suffixes.values()])
+    assert find_cases(str(tmp_path), COHORTS[cohort], FOUR).complete[0].patient == patient
+
+
+def test_msd_cases_are_the_files_of_its_image_folders(tmp_path):
+    touch(tmp_path / "imagesTr", "BRATS_001.nii.gz", "BRATS_002.nii.gz", "._BRATS_001.nii.gz")
+    touch(tmp_path / "labelsTr", "BRATS_001.nii.gz")
+    touch(tmp_path / "imagesTs", "BRATS_001.nii.gz")
+    cases = find_cases(str(tmp_path), COHORTS["msd"], FOUR).complete
+    assert [(case.label is not None, case.name) for case in cases] == [
+        (False, "BRATS_002"),
+        (True, "imagesTr_BRATS_001"),
+        (False, "imagesTs_BRATS_001"),
+    ]
+
+
+@pytest.mark.parametrize("cohort", list(COHORTS))
+def test_a_wrong_folder_gives_one_sentence(tmp_path, cohort):
+    with pytest.raises(InputError, match="is not a folder; name the folder that holds the cases"):
+        find_cases(str(tmp_path / "nowhere"), COHORTS[cohort], FOUR)
+    with pytest.raises(InputError, match="No case of .* check dataset_dir and cohort"):
+        find_cases(str(tmp_path), COHORTS[cohort], FOUR)
+    with pytest.raises(InputError, match="must be one or more of"):
+        find_cases(str(tmp_path), COHORTS[cohort], ["T1", "T3"])
+
+
+def test_items_of_a_client_belong_to_the_patient_that_their_file_names():
+    items = [{"image": "a/BraTS-GLI-00005-100.nii.gz"}, {"image": ["b/BraTS-GLI-00007-000-t1n.nii", "b/x.nii"]}]
+    assert patients({"train": items}, COHORTS["brats2023_gli"])["train"] == ["BraTS-GLI-00005", "BraTS-GLI-00007"]
+
+
+@pytest.mark.parametrize("fold", range(5))
+def test_no_patient_stands_in_two_parts_and_none_is_lost(fold):
+    parts = split(people(53, scans=3), fold, 0.2, seed=0)
+    named = patients(parts, OWN)
+    together = [patient for part in named.values() for patient in part]
+    assert len(together) == len(set(together)) == 53
+    assert sum(map(len, parts.values())) == 159
+    assert len(named["test"]) == 11 and 8 <= len(named["validate"]) <= 9
+
+
+def test_every_patient_outside_the_test_share_validates_in_exactly_one_fold():
+    parts = [patients(split(people(53), fold, 0.2, seed=0), OWN) for fold in range(5)]
+    assert len({tuple(part["test"]) for part in parts}) == 1
+    validated = [patient for part in parts for patient in part["validate"]]
+    assert len(validated) == len(set(validated)) == 42
+
+
+def test_the_split_hangs_on_the_seed_and_on_no_order_of_files():
+    forward, backward = (patients(split(cases, 0, 0.2, seed=0), OWN) for cases in (people(30), people(30)[::-1]))
+    assert forward == backward
+    assert forward != patients(split(people(30), 0, 0.2, seed=1), OWN)
+
+
+def test_sixteen_patients_give_ten_three_and_three():
+    assert {name: len(part) for name, part in split(people(16), 0, 0.2, 0).items()} == {
+        "train": 10,
+        "validate": 3,
+        "test": 3,
+    }
+
+
+@pytest.mark.parametrize(("fold", "share"), [(5, 0.2), (-1, 0.2), (0, 1.5)])
+def test_a_wrong_fold_or_share_is_told(fold, share):
+    with pytest.raises(InputError, match="it must"):
+        split(people(10), fold, share, 0)
+
+
+def test_cases_without_labels_cannot_be_split():
+    with pytest.raises(InputError, match="None of the cases has a label"):
+        split(people(10, label=None), 0, 0.2, 0)
+
+
+def test_a_datalist_that_puts_a_patient_into_two_parts_is_refused():
+    cases = [replace(case, part=part) for case, part in zip(people(1, scans=2), (0, 1), strict=True)]
+    with pytest.raises(InputError, match="Patient p000 is in the validate and the train part"):
+        split(cases, 0, 0.2, 0)
+
+
+def test_patients_used_for_training_or_selection_are_never_scored(tmp_path, caplog):
+    record = tmp_path / "patients.json"
+    assert len(not_seen(people(4), str(record))) == 4
+    record.write_text('{"train": ["p000"], "validate": ["p002"], "test": []}')
+    assert [case.patient for case in not_seen(people(4), str(record))] == ["p001", "p003"]
+    assert "2 of 4 cases were used for training or model selection and are not scored." in caplog.text
+    with pytest.raises(InputError, match="1 of 1 cases were used for training or model selection"):
+        not_seen(people(1), str(record))
+    with pytest.raises(InputError, match="The test share holds no patient"):
+        not_seen([], str(record))
+
+
+def test_only_patients_used_for_selection_are_fitted_on(tmp_path):
+    record = tmp_path / "patients.json"
+    with pytest.raises(InputError, match="train first"):
+        used_for_selection(people(4), str(record))
+    record.write_text('{"train": ["p000"], "validate": ["p002", "p003"], "test": ["p001"]}')
+    cases = people(3, scans=2) + people(4, label=None)[3:]
+    assert [case.name for case in used_for_selection(cases, str(record))] == ["p002-0", "p002-1"]
+    with pytest.raises(InputError, match="None of the patients used for model selection"):
+        used_for_selection(people(2), str(record))
+
+
+def test_a_label_value_within_a_hundredth_is_that_value_and_others_are_named():
+    values = np.array([0, 1.00002, 1.9999, 4], np.float64).reshape(1, 1, 4)
+    assert COHORTS["brats2021"].to_classes(values, "x").tolist() == [[[0, 1, 2, 3]]]
+    with pytest.raises(InputError, match=r"x holds \[1.5\], not only \[0, 1, 2, 4\]"):
+        COHORTS["brats2021"].to_classes(np.array([0, 1.5]), "x")
+
+
+@pytest.mark.parametrize("cohort", COHORTS.values(), ids=str)
+def test_values_and_classes_of_a_cohort_are_each_others_inverse(cohort):
+    classes = np.arange(len(cohort.classes), dtype=np.uint8)
+    assert cohort.to_classes(cohort.to_values(classes), "x").tolist() == classes.tolist()
+    masks = cohort.masks(classes)
+    assert masks["WT"].tolist() == [name in cohort.regions["WT"] for name in cohort.classes]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"file": {}}, "cohort mine has the unknown key file"),
+        ({"label_values": [0, 1]}, "has 2 label_values for 4 classes"),
+        ({"regions": {"WT": ["edema"]}}, "has a region of edema, which is none of its classes"),
+        ({"folders": {"image": "i", "label": "l"}}, "must have either files or folders"),
+    ],
+)
+def test_a_cohort_that_makes_no_sense_is_refused(entry, message):
+    good = {
+        "files": {"T1": "_t1", "label": "_seg"},
+        "label_values": [0, 1, 2, 3],
+        "patient": "(.+)",
+        "challenge": "legacy",
+    }
+    usual = yaml.safe_load((ROOT / "bundles/common/cohorts.yaml").read_text())["usual"]
+    assert Cohort.from_config("mine", good, usual).modalities == ("T1",)
+    with pytest.raises(InputError, match=message):
+        Cohort.from_config("mine", {**good, **entry}, usual)

@@ -1,0 +1,25 @@
+"""Random numbers repeat with the seed, and cuDNN stays free to choose its fastest algorithms."""
+
+import random
+
+import numpy as np
+import torch
+from tumour.runs import seeding
+from tumour.runs.seeding import seed_everything
+
+
+def drawn(seed):
+    seed_everything(seed)
+    return random.random(), float(np.random.rand()), float(torch.rand(1))
+
+
+def test_the_same_seed_gives_the_same_numbers_and_each_process_its_own(monkeypatch):
+    first = drawn(0)
+    assert drawn(0) == first
+    monkeypatch.setattr(seeding, "rank", lambda: 1)
+    assert all(one != other for one, other in zip(drawn(0), first, strict=True))
+
+
+def test_cudnn_may_choose_its_fastest_algorithm():
+    seed_everything(0)
+    assert torch.backends.cudnn.benchmark and not torch.backends.cudnn.deterministic

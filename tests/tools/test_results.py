@@ -1,0 +1,46 @@
+"""The results table of README.md is made from the scores beside the weights, and from nothing else."""
+
+import json
+
+import pytest
+import torch
+from tumour.errors import InputError
+from tumour.scores.evaluation import record_scores
+
+from tests.conftest import BUNDLES, ROOT
+from tools import results
+
+
+def test_the_readme_holds_the_table_that_the_command_makes():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert results.updated(text) == text, "run `make results`"
+    table = text.partition(results.START)[2].partition(results.END)[0]
+    assert all(f"| `{bundle}` |" in table for bundle in BUNDLES if (ROOT / "bundles" / bundle / "weights").is_dir())
+
+
+def scored(folder, cases):
+    torch.save({"a": torch.ones(3)}, folder / "model.pt")
+    (folder / "patients.json").write_text(json.dumps({"train": ["a", "b"], "validate": ["c"]}))
+    (folder / "settings.json").write_text('{"cohort": "msd"}')
+    part = {"cases": cases, "mean": 0.7, "interval_low": 0.6, "interval_high": 0.8}
+    region = {"kind": "region", "dice": part, "hd95": {**part, "mean": 9.0}}
+    record_scores(folder / "model.pt", "msd", {"challenge": "legacy", "scores": {"TC": region}})
+    return folder / "model.pt"
+
+
+@pytest.mark.parametrize(("cases", "few"), [(4, True), (40, False)])
+def test_the_number_of_patients_is_given_and_a_small_one_is_called_few(cases, few, tmp_path):
+    text = results.results({"mine": scored(tmp_path, cases)})
+    assert f"| `mine` | 2 + 1 of msd | {cases} of msd | legacy | 0.700 (0.600 to 0.800) | 0.700 | TC 9.0 |" in text
+    assert ("**Only 4 test patients**" in text) is few
+
+
+def test_scores_of_other_weights_are_not_shown(tmp_path):
+    checkpoint = scored(tmp_path, 40)
+    torch.save({"a": torch.zeros(3)}, checkpoint)
+    assert "0.700" not in results.results({"mine": checkpoint})
+
+
+def test_a_page_without_the_two_comments_is_refused():
+    with pytest.raises(InputError, match="README.md must hold the lines"):
+        results.updated("# A page\n")

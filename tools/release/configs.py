@@ -1,0 +1,105 @@
+"""The configs of a release: a bundle's layers as flat JSON, one file per workflow."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from monai.bundle import ConfigParser
+from monai.bundle.properties import InferProperties, TrainProperties
+from monai.bundle.reference_resolver import ReferenceResolver
+from monai.bundle.utils import merge_kv
+from monai.utils import BundlePropertyConfig
+from tumour.errors import InputError, one_of
+from tumour.runs.checkpoints import SETTINGS
+
+from tools.show import merged
+
+ROOT = Path(__file__).parents[2]
+COMMON = ROOT / "bundles" / "common"
+WORKFLOWS = {"train": "training", "evaluate": "evaluating", "inference": "inferring"}  # file: run id
+# what zoo tools look up in each file; they merge evaluate.json on top of train.json, so it needs nothing more
+PROPERTIES = {"train": TrainProperties, "evaluate": {}, "inference": InferProperties}
+OVERLAYS = ("multi_gpu_train", "multi_gpu_evaluate", "inference_trt")
+
+
+def bundles() -> list[str]:
+    """The names of all bundles."""
+    return sorted(path.parent.name for path in ROOT.glob("bundles/*/args.yaml"))
+
+
+def folder_of(bundle: str) -> Path:
+    """The folder of a bundle, or an InputError that lists the bundles."""
+    if bundle not in bundles():
+        raise InputError(f"BUNDLE must be all or one of {', '.join(bundles())}; it is '{bundle}'.")
+    return ROOT / "bundles" / bundle
+
+
+def configs(bundle: str, settings: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+    """All config files of a release, by name: the workflows, the overlays of common/ and the recipes.
+
+    Args:
+        bundle: a folder of bundles/.
+        settings: those of the training that made the weights; its network and data set become the default.
+    """
+    with contextlib.chdir(ROOT):
+        config = merged(str(folder_of(bundle) / "args.yaml"), without=["report"]).get()  # it needs tools/
+    config = {**config, **trained_settings(settings or {}, config), "bundle_root": "."}
+    # `run` puts the folder on the path only after `initialize`, and only as it is spelt
+    config["imports"] = [*config["imports"], "$import os", "$import sys"]
+    config["initialize"] = ["$sys.path.insert(0, os.path.abspath(@bundle_root))", *config["initialize"]]
+    files = {name: workflow(config, name) for name in WORKFLOWS}
+    files |= {name: yaml.safe_load((COMMON / f"{name}.yaml").read_text(encoding="utf-8")) for name in OVERLAYS}
+    return files | {path.stem: recipe(config, path) for path in sorted(COMMON.glob("recipes/*.yaml"))}
+
+
+def trained_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The data set, size and modalities of a training, checked against the names that the config knows.
+
+    MONAI evaluates strings of a config that start with `$`, so no other value of `settings.json` may get into it.
+    """
+    if not isinstance(settings, Mapping):
+        raise InputError(f"{SETTINGS} must hold an object with the settings of the training; it holds {settings!r}.")
+    found = {name: settings[name] for name in ("cohort", "size", "modalities") if name in settings}
+    cohort = one_of(config["cohorts"], str(found.get("cohort", config["cohort"])), f"cohort in {SETTINGS}")
+    one_of(config["sizes"], str(found.get("size", config["size"])), f"size in {SETTINGS}")
+    known = cohort["channels"] if "channels" in cohort else [name for name in cohort["files"] if name != "label"]
+    modalities = found.get("modalities", known)
+    if not isinstance(modalities, list) or not modalities or any(name not in known for name in modalities):
+        raise InputError(f"modalities in {SETTINGS} must be a list of {', '.join(known)}; it is {modalities!r}.")
+    return found
+
+
+def workflow(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The config of one workflow, complete alone, with the run id `run` that zoo tools call."""
+    looked_up = [prop[BundlePropertyConfig.ID].split("::")[0] for prop in PROPERTIES[name].values()]
+    always = ["imports", "bundle_root", "dataset_dir", "device", "network_def", "initialize"]
+    run_id = WORKFLOWS[name]
+    return reached(config, [*always, *looked_up, run_id]) | {"run": config[run_id]}
+
+
+def reached(config: Mapping[str, Any], roots: Iterable[str]) -> dict[str, Any]:
+    """The part of a config that the roots refer to, directly or through others; in the config's order."""
+    kept: set[str] = set()
+    queue = [root for root in roots if root in config]
+    while queue:
+        key = queue.pop()
+        if key not in kept:
+            kept.add(key)
+            references = ReferenceResolver.find_refs_in_config(config[key], key)
+            queue += [name for name in (reference.split("::")[0] for reference in references) if name in config]
+    return {key: value for key, value in config.items() if key in kept}
+
+
+def recipe(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """A recipe with the complete value of every id that it changes, so that it can be merged on top of any workflow."""
+    parser = ConfigParser(copy.deepcopy(dict(config)))
+    overlay = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for key, value in overlay.items():
+        merge_kv(parser, key, value)
+    return {key: parser[key] for key in dict.fromkeys(re.split("::|#", key.lstrip("+"))[0] for key in overlay)}

@@ -1,0 +1,68 @@
+"""`configs/metadata.json` of a release: the common part, the variant's part, and facts of the configs and scores."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+from tumour.scores.evaluation import scores_of
+
+from tools.release.configs import COMMON, folder_of
+from tools.results import patients
+
+CLASS_NAMES = {"necrotic": "necrotic core", "enhancing": "enhancing tumour", "cavity": "resection cavity"}  # in full
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What the network of a config takes and what comes out."""
+
+    modalities: list[str]
+    channels: list[str]  # of the network's output
+    labels: dict[int, str]  # name of each value in a label map
+
+
+def interface(config: Mapping[str, Any]) -> Interface:
+    """What the network of a workflow's config takes and what comes out."""
+    parser = ConfigParser(copy.deepcopy(dict(config)))
+    cohort = parser.get_parsed_content("cohort_def")
+    pairs = sorted(zip(cohort.label_values, cohort.classes, strict=True))
+    labels = {value: CLASS_NAMES.get(name, name) for value, name in pairs}
+    channels = list(parser.get_parsed_content("head")["channels"])
+    return Interface(list(parser.get_parsed_content("modalities")), channels, labels)
+
+
+def metadata(bundle: str) -> dict[str, Any]:
+    """The metadata that are written down: the variant's own first, then those common to all bundles."""
+    own, common = (
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in (folder_of(bundle) / "configs" / "metadata.json", COMMON / "metadata.json")
+    )
+    return {"schema": common["schema"]} | own | {key: value for key, value in common.items() if key not in own}
+
+
+def release_metadata(bundle: str, config: Mapping[str, Any], checkpoint: Path | None = None) -> dict[str, Any]:
+    """The complete metadata of a release: those written down, the network's channels, the scores of the weights."""
+    written, network = metadata(bundle), interface(config)
+    labels = {str(value): name for value, name in network.labels.items()}
+    modalities = {str(number): name for number, name in enumerate(network.modalities)}
+    formats = copy.deepcopy(written["network_data_format"])
+    formats["inputs"]["image"] |= {"num_channels": len(modalities), "channel_def": modalities}
+    formats["outputs"]["pred"] |= {"num_channels": len(network.channels), "channel_def": labels}
+    formats["post_processed_outputs"]["pred"] |= {"value_range": [0, max(network.labels)], "channel_def": labels}
+    return written | {"eval_metrics": eval_metrics(checkpoint) if checkpoint else {}, "network_data_format": formats}
+
+
+def eval_metrics(checkpoint: Path) -> dict[str, dict[str, float]]:
+    """The mean scores recorded for a checkpoint and their number of patients, by data set."""
+    metrics: dict[str, dict[str, float]] = {}
+    for cohort, record in scores_of(checkpoint).items():
+        metrics[cohort] = {"patients": patients(record)}
+        for region, scores in record["scores"].items():
+            metrics[cohort] |= {f"{metric}_{region}": round(float(of["mean"]), 4) for metric, of in scores.items()}
+    return metrics
