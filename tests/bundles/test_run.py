@@ -12,14 +12,13 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from scipy import ndimage
 from tumour.cases.find import find_cases
 from tumour.patches.transforms import ToRegionsd
 
 from tests.cohorts import COHORTS, FOUR
-from tests.conftest import BUNDLES, CONVENTIONS, REAL, ROOT, arguments, run, run_in_a_process, succeed
+from tests.conftest import BUNDLES, CONVENTIONS, REAL, ROOT, arguments, parser_of, run, run_in_a_process, succeed
 from tools.patients.synthetic import make_patients
 
 CLASSES = ["necrotic", "oedema", "enhancing"]
@@ -87,13 +86,6 @@ def test_an_after_treatment_is_fitted_on_validation_cases_and_taken_by_evaluatin
     assert scores.loc["WT", "predicted_ml"] == pytest.approx(40**3 / 1000)
 
 
-def parser_of(cohort, data, *layers, **settings):
-    parser = ConfigParser()
-    parser.read_config([str(ROOT / f"bundles/common/{name}.yaml") for name in ("cohorts", "network", *layers)])
-    parser.update({"cohort": cohort, "dataset_dir": str(data), "output_dir": f"{data}-results", **settings})
-    return parser
-
-
 def test_a_scan_on_another_grid_is_brought_to_the_training_grid_and_back(patients, tmp_path):
     """FLAIR itself stands in for the logits, so it shows where each voxel came from and went to."""
     case = find_cases(str(patients("brats2021")), COHORTS["brats2021"], FOUR).complete[0]
@@ -125,9 +117,9 @@ def test_a_label_on_a_native_grid_comes_back_from_the_training_grid(convention, 
     parser["preprocessing::transforms"] = "$@read_label + @read"
     item = parser.get_parsed_content("preprocessing")(case.item())
     assert np.allclose(item["image"].pixdim, 1) and item["image"].shape[1:] == item["label"].shape[1:]
-    classes, regions = parser.get_parsed_content("classes"), parser.get_parsed_content("regions")
-    assert set(item["label"].unique().tolist()) == set(range(len(classes)))
-    inside = ToRegionsd("label", regions, classes)(item)["label"]
+    cohort = COHORTS[convention]
+    assert set(item["label"].unique().tolist()) == set(range(len(cohort.classes)))
+    inside = ToRegionsd("label", cohort.regions, cohort.classes)(item)["label"]
     item["pred"] = MetaTensor(inside * 20 - 10, meta=item["image"].meta)  # logits of a network that is always right
     parser.get_parsed_content("postprocessing")(item)
     source, stored = (
@@ -243,7 +235,7 @@ def test_a_bad_case_is_named_and_skipped_and_the_exit_status_says_so(patients, t
     done = run_in_a_process("inferring", BUNDLES[0], tmp_path, "brats2021", data, ckpt_dir=ckpt_dir)
     assert done.returncode == 1
     assert f"{first.name}: '{cut}' is cut short or damaged" in done.stdout
-    assert f"{second.name}: left out, {second.name}_t2.nii.gz is not there" in done.stdout
+    assert f"left out, {second.name}: {second.name}_t2.nii.gz is not there" in done.stdout
     assert "trained on complete cases alone (modality_dropout 0)" in done.stdout
     assert "1 of 3 cases segmented" in done.stdout
     assert [p.name for p in (tmp_path / "results" / "segmentations").iterdir()] == [f"{third.name}.nii.gz"]

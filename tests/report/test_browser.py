@@ -13,7 +13,7 @@ from tumour.pictures.drawing import COLOURS, rgb
 
 from tests.cohorts import COHORTS, FOUR
 from tests.conftest import REAL
-from tests.report.test_report import predict, report, whole  # noqa: F401 (a fixture)
+from tests.report.conftest import predict, report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
 SOFTWARE = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]  # WebGL without a GPU
@@ -86,7 +86,7 @@ def set_slice(details, index):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_every_case_opens_and_its_slices_follow_the_slider(width, whole, visit):  # noqa: F811
+def test_every_case_opens_and_its_slices_follow_the_slider(width, whole, visit):
     page = visit(whole / "report", width)
     cases = page.eval_on_selector_all(*CASES)
     assert len(cases) == 6
@@ -104,13 +104,13 @@ def test_every_case_opens_and_its_slices_follow_the_slider(width, whole, visit):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_the_table_of_validation_and_test_can_be_read_on_a_narrow_screen(whole, visit):  # noqa: F811
+def test_the_table_of_validation_and_test_can_be_read_on_a_narrow_screen(whole, visit):
     page = visit(whole / "report", 390)
     name, dice, iou = (page.locator(".means tbody tr").first.locator("th, td").nth(n).bounding_box() for n in range(3))
     assert name["x"] + name["width"] <= dice["x"] < iou["x"] and iou["x"] + iou["width"] <= 390
 
 
-def test_the_layers_can_be_chosen(whole, visit):  # noqa: F811
+def test_the_layers_can_be_chosen(whole, visit):
     page = visit(whole / "report")
     details = page.locator("details.case").first
     details = open_case(page, details.get_attribute("data-case"))
@@ -124,7 +124,7 @@ def test_the_layers_can_be_chosen(whole, visit):  # noqa: F811
     assert share_of("#009E73", shown["errors in WT"], near=60) > 0.002
 
 
-def test_a_link_or_a_point_of_a_chart_opens_its_case(whole, visit):  # noqa: F811
+def test_a_link_or_a_point_of_a_chart_opens_its_case(whole, visit):
     page = visit(whole / "report")
     point = page.locator("#scores figure").first.locator("a").last  # no other is drawn over it
     case = point.locator("title").text_content()
@@ -138,7 +138,7 @@ def test_a_link_or_a_point_of_a_chart_opens_its_case(whole, visit):  # noqa: F81
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_the_viewer_draws_slices_and_surfaces_in_the_colours_of_the_pictures(width, whole, visit):  # noqa: F811
+def test_the_viewer_draws_slices_and_surfaces_in_the_colours_of_the_pictures(width, whole, visit):
     page = visit(whole / "report", width)
     details = open_case(page, page.locator("details.case").first.get_attribute("data-case"))
     details.locator("button.open").click()
@@ -159,7 +159,7 @@ def test_the_viewer_draws_slices_and_surfaces_in_the_colours_of_the_pictures(wid
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_the_viewer_puts_the_same_side_on_the_left_as_the_pictures(whole, visit):  # noqa: F811
+def test_the_viewer_puts_the_same_side_on_the_left_as_the_pictures(whole, visit):
     """In the axial pane of the viewer and in the slices, the tumour of a case lies on the same side."""
     page = visit(whole / "report")
     sides = []
@@ -183,7 +183,7 @@ def test_the_viewer_puts_the_same_side_on_the_left_as_the_pictures(whole, visit)
     assert np.allclose(sides[:, 0], sides[:, 1], atol=0.2) and np.abs(sides[:, 0] - 0.5).max() > 0.15
 
 
-def test_one_viewer_is_open_at_a_time_for_browsers_keep_few(whole, visit):  # noqa: F811
+def test_one_viewer_is_open_at_a_time_for_browsers_keep_few(whole, visit):
     page = visit(whole / "report")
     first, second = (open_case(page, case) for case in page.eval_on_selector_all(*CASES)[:2])
     for details, other in ((first, second), (second, first), (first, second)):
