@@ -236,7 +236,7 @@ def test_a_bad_case_is_named_and_skipped_and_the_exit_status_says_so(patients, t
     assert done.returncode == 1
     assert f"{first.name}: '{cut}' is cut short or damaged" in done.stdout
     assert f"left out, {second.name}: {second.name}_t2.nii.gz is not there" in done.stdout
-    assert "trained on complete cases alone (modality_dropout 0)" in done.stdout
+    assert "trained on complete cases, modality_dropout 0" in done.stdout
     assert "1 of 3 cases segmented" in done.stdout
     assert [p.name for p in (tmp_path / "results" / "segmentations").iterdir()] == [f"{third.name}.nii.gz"]
 
