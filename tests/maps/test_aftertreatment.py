@@ -38,7 +38,7 @@ def test_each_region_has_a_threshold_of_its_own_and_one_half_without():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_not_finite_are_told_with_the_case(value):
-    with pytest.raises(InputError, match="B_1: the network's values are not finite"):
+    with pytest.raises(InputError, match="B_1: the network's output is not finite"):
         apply(ThresholdRegionsd, torch.tensor([0.3, value, 0.7]).expand(3, 1, 1, 3), {})
 
 
@@ -78,7 +78,7 @@ def test_what_is_dropped_of_a_region_is_dropped_of_those_inside_it_and_stays_in_
     assert counts == [[26, 98, 0, 1], [27, 98, 0, 0], [0, 125, 0, 0], [0, 0, 0, 0]]
 
 
-@pytest.mark.parametrize(("values", "told"), [({"AT": 1}, "names AT"), ({"ET": -1}, "-1"), ({"ET": "many"}, "'many'")])
+@pytest.mark.parametrize(("values", "told"), [({"AT": 1}, "region AT"), ({"ET": -1}, "-1"), ({"ET": "many"}, "'many'")])
 def test_a_wrong_value_is_told(values, told):
     with pytest.raises(InputError, match=told):
         DropSmallPiecesd("pred", REGIONS, values)
@@ -144,7 +144,7 @@ def test_what_helps_a_region_alone_but_harms_the_label_map_is_not_kept(tmp_path)
 def test_the_search_scores_a_setting_as_the_steps_themselves_do(threshold, monkeypatch):
     random = np.random.default_rng(0)
     label = random.integers(0, 4, (12, 11, 10), np.uint8)
-    kept = fitting.Kept(
+    kept = fitting.FittingCase(
         torch.as_tensor(random.random((3, 12, 11, 10))).half(),
         np.stack([np.isin(label, values) for values in ((1, 3), (1, 2, 3), (3,))]),
         voxel=2.0,
@@ -162,5 +162,5 @@ def test_the_search_scores_a_setting_as_the_steps_themselves_do(threshold, monke
 
 
 def test_no_case_is_told(tmp_path):
-    with pytest.raises(InputError, match="No case is left to fit on"):
+    with pytest.raises(InputError, match="No case can be used for fitting"):
         fit(tmp_path / "fitted.json", [])
