@@ -239,9 +239,9 @@ def test_a_bad_case_is_reported_and_skipped_and_the_exit_status_is_not_0(patient
     ckpt_dir = trained(BUNDLES[0]) / "models"
     done = run_in_a_process("inferring", BUNDLES[0], tmp_path, "brats2021", data, ckpt_dir=ckpt_dir)
     assert done.returncode == 1
-    assert f"{first.name}: '{cut}' is cut short or damaged" in done.stdout
-    assert f"left out, {second.name}: {second.name}_t2.nii.gz is not there" in done.stdout
-    assert "trained on complete cases, modality_dropout 0" in done.stdout
+    assert f"{first.name}: '{cut}' is incomplete or damaged" in done.stdout
+    assert f"{second.name}: left out, {second.name}_t2.nii.gz is missing" in done.stdout
+    assert "trained on complete cases alone (modality_dropout 0)" in done.stdout
     assert "1 of 3 cases segmented" in done.stdout
     assert [p.name for p in (tmp_path / "results" / "segmentations").iterdir()] == [f"{third.name}.nii.gz"]
 
@@ -254,7 +254,7 @@ def test_a_training_reports_a_damaged_case_in_one_clear_sentence(patients, tmp_p
             (data / case.name / path.rsplit("/", 1)[1]).write_bytes(b"<html>Please log in</html>")
     done = run_in_a_process("training", BUNDLES[0], tmp_path, "brats2021", data)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "is a web page, not a scan; download it again" in done.stderr
+    assert "is a web page, not a scan; log in and download it again" in done.stderr
 
 
 WRONG = [
@@ -283,7 +283,7 @@ def test_ctrl_c_saves_a_checkpoint_and_the_same_command_resumes(patients, tmp_pa
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     printed = process.communicate(timeout=60)[0]
-    assert process.returncode == 130 and "stopped at step" in printed
+    assert process.returncode == 130 and "run the same command again to resume" in printed
     stopped = torch.load(tmp_path / "models" / "last.ckpt", weights_only=True)["iteration"]
     assert 0 < stopped < 120
     epochs = stopped // 3 + 1
@@ -297,7 +297,7 @@ def test_ctrl_c_saves_a_checkpoint_and_the_same_command_resumes(patients, tmp_pa
 def test_a_checkpoint_of_the_other_size_is_refused_with_one_clear_sentence(patients, trained):
     done = run("inferring", BUNDLES[0], trained(BUNDLES[0]), "brats2021", patients("brats2021"), size="full")
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "another network" in done.stderr and "size" in done.stderr
+    assert "belongs to another network" in done.stderr and "size" in done.stderr
 
 
 def test_size_full_fewer_modalities_and_the_disk_cache_train(patients, tmp_path):
