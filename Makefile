@@ -28,7 +28,7 @@ LAYERS = --args_file bundles/$(BUNDLE)/args.yaml $(if $(ON_TOP),--+config_file "
 LAUNCH = $(if $(SEVERAL),$(PY) -m torch.distributed.run --standalone --nproc_per_node=$(DEVICES) -m monai.bundle run,$(RUN))
 DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --dataset_dir $(DEMO)/$(1) \
 	--patch_size "[64, 64, 64]" --ckpt_dir $(DEMO)/models --output_dir $(DEMO)/results
-BENCHMARKS = training_step waiting inference start quality scaling
+BENCHMARKS = training_step waiting inference start quality
 CODE = custom_components tumour tools tests benchmarks
 # the BUNDLE that the user gave, else all
 GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))

@@ -1,4 +1,4 @@
-"""Errors that the user can mend, told in one sentence instead of a traceback."""
+"""Errors that the user can fix, printed as one sentence instead of a traceback."""
 
 from __future__ import annotations
 
@@ -11,18 +11,25 @@ import fire
 
 
 class InputError(ValueError):
-    """A case, file or setting is wrong; the message names it and the mend."""
+    """A case, file or setting is wrong; the message names it and says how to fix it."""
 
 
 def one_of(options: Mapping[str, Any], name: str, setting: str) -> Any:
-    """The option called `name`, or an InputError that lists the options of the setting."""
+    """Look up the option called `name`.
+
+    Raises:
+        InputError: there is no such option; the message names the setting and lists its options.
+    """
     if name not in options:
         raise InputError(f"{setting} must be one of {', '.join(options)}; it is '{name}'.")
     return options[name]
 
 
 def command_line(component: Any, name: str) -> None:
-    """Run a function, or several by name, as a command; an InputError becomes one line and the exit status 2."""
+    """Run a function, or a dict of functions by name, as a command.
+
+    An InputError is printed as one line, and the process exits with status 2.
+    """
     try:
         fire.Fire(component, name=name)
     except InputError as error:
@@ -31,14 +38,14 @@ def command_line(component: Any, name: str) -> None:
 
 
 def input_error_in(error: BaseException | None) -> InputError | None:
-    """The InputError that an exception is or was caused by, however MONAI wrapped it."""
+    """The InputError behind an exception: itself or one of its causes, as MONAI wraps errors; None if there is none."""
     while error is not None and not isinstance(error, InputError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def tell_input_errors_plainly() -> None:
-    """From now on a run that dies of an InputError prints its sentence alone; other errors keep their traceback."""
+    """Print only the message of an InputError that ends the process; other errors keep their traceback."""
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

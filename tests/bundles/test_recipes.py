@@ -44,7 +44,8 @@ def test_a_recipe_can_be_merged_on_top_of_every_bundle(recipe, bundle):
     parser = merged(f"bundles/{bundle}/args.yaml", f"bundles/common/recipes/{recipe}.yaml")
     if "sizes::full" in RECIPES[recipe]:
         parser["sizes::full::filters"] = [8, 16, 16, 16]
-    parser["usable"], parser["channel_weights"] = {"train": []}, [1.0] * (5 if recipe == "unet_dicece_brats2023" else 4)
+    parser["train::dataset::data"] = []
+    parser["channel_weights"] = [1.0] * (5 if recipe == "unet_dicece_brats2023" else 4)
     network, loss = parser.get_parsed_content("network_def"), parser.get_parsed_content("loss")
     channels = parser.get_parsed_content("head")["channels"]
     x = torch.randn(2, len(parser["modalities"]), 32, 32, 32)
@@ -84,4 +85,4 @@ def test_a_network_of_regions_is_refused_by_a_recipe_of_classes(patients, traine
     done = run(
         "inferring", "neuroseg3d", trained("neuroseg3d"), "brats2021", patients("brats2021"), head="@heads::classes"
     )
-    assert done.returncode == 1 and "another network" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and "belongs to another network" in done.stderr and "Traceback" not in done.stderr

@@ -12,14 +12,13 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from scipy import ndimage
 from tumour.cases.find import find_cases
 from tumour.maps.regions import ToRegionsd
 
 from tests.cohorts import COHORTS, FOUR
-from tests.conftest import BUNDLES, CONVENTIONS, REAL, ROOT, arguments, run, run_in_a_process, succeed
+from tests.conftest import BUNDLES, CONVENTIONS, REAL, ROOT, arguments, parser_of, run, run_in_a_process, succeed
 from tools.patients.synthetic import make_patients
 
 CLASSES = ["necrotic", "oedema", "enhancing"]
@@ -90,15 +89,8 @@ def test_an_after_treatment_is_fitted_to_validation_cases_and_used_by_evaluating
     assert scores.loc["WT", "predicted_ml"] == pytest.approx(40**3 / 1000)
 
 
-def parser_of(cohort, data, *layers, **settings):
-    parser = ConfigParser()
-    parser.read_config([str(ROOT / f"bundles/common/{name}.yaml") for name in ("cohorts", "network", *layers)])
-    parser.update({"cohort": cohort, "dataset_dir": str(data), "output_dir": f"{data}-results", **settings})
-    return parser
-
-
-def test_a_scan_on_another_grid_is_resampled_to_the_training_grid_and_back(patients, tmp_path):
-    """FLAIR is used instead of the logits, so it shows where each voxel came from and went to."""
+def test_a_scan_on_another_grid_is_brought_to_the_training_grid_and_back(patients, tmp_path):
+    """FLAIR itself stands in for the logits, so it shows where each voxel came from and went to."""
     case = find_cases(str(patients("brats2021")), COHORTS["brats2021"], FOUR).complete[0]
     for path in case.images:
         scan = nib.load(path)
@@ -128,9 +120,9 @@ def test_a_label_on_a_native_grid_is_restored_from_the_training_grid(convention,
     parser["preprocessing::transforms"] = "$@read_label + @read"
     item = parser.get_parsed_content("preprocessing")(case.item())
     assert np.allclose(item["image"].pixdim, 1) and item["image"].shape[1:] == item["label"].shape[1:]
-    classes, regions = parser.get_parsed_content("classes"), parser.get_parsed_content("regions")
-    assert set(item["label"].unique().tolist()) == set(range(len(classes)))
-    inside = ToRegionsd("label", regions, classes)(item)["label"]
+    cohort = COHORTS[convention]
+    assert set(item["label"].unique().tolist()) == set(range(len(cohort.classes)))
+    inside = ToRegionsd("label", cohort.regions, cohort.classes)(item)["label"]
     item["pred"] = MetaTensor(inside * 20 - 10, meta=item["image"].meta)  # logits of a network that is always right
     parser.get_parsed_content("postprocessing")(item)
     source, stored = (
@@ -247,9 +239,9 @@ def test_a_bad_case_is_reported_and_skipped_and_the_exit_status_is_not_0(patient
     ckpt_dir = trained(BUNDLES[0]) / "models"
     done = run_in_a_process("inferring", BUNDLES[0], tmp_path, "brats2021", data, ckpt_dir=ckpt_dir)
     assert done.returncode == 1
-    assert f"{first.name}: '{cut}' is cut short or damaged" in done.stdout
-    assert f"{second.name}_t2.nii.gz is" in done.stdout
-    assert "modality_dropout" in done.stdout
+    assert f"{first.name}: '{cut}' is incomplete or damaged" in done.stdout
+    assert f"{second.name}: left out, {second.name}_t2.nii.gz is missing" in done.stdout
+    assert "trained on complete cases alone (modality_dropout 0)" in done.stdout
     assert "1 of 3 cases segmented" in done.stdout
     assert [p.name for p in (tmp_path / "results" / "segmentations").iterdir()] == [f"{third.name}.nii.gz"]
 
@@ -262,7 +254,7 @@ def test_a_training_reports_a_damaged_case_in_one_clear_sentence(patients, tmp_p
             (data / case.name / path.rsplit("/", 1)[1]).write_bytes(b"<html>Please log in</html>")
     done = run_in_a_process("training", BUNDLES[0], tmp_path, "brats2021", data)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "is a web page, not a scan; download it again" in done.stderr
+    assert "is a web page, not a scan; log in and download it again" in done.stderr
 
 
 WRONG = [
@@ -291,7 +283,7 @@ def test_ctrl_c_saves_a_checkpoint_and_the_same_command_resumes(patients, tmp_pa
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     printed = process.communicate(timeout=60)[0]
-    assert process.returncode == 130 and "stopped at step" in printed
+    assert process.returncode == 130 and "run the same command again to resume" in printed
     stopped = torch.load(tmp_path / "models" / "last.ckpt", weights_only=True)["iteration"]
     assert 0 < stopped < 120
     epochs = stopped // 3 + 1
@@ -305,7 +297,7 @@ def test_ctrl_c_saves_a_checkpoint_and_the_same_command_resumes(patients, tmp_pa
 def test_a_checkpoint_of_the_other_size_is_refused_with_one_clear_sentence(patients, trained):
     done = run("inferring", BUNDLES[0], trained(BUNDLES[0]), "brats2021", patients("brats2021"), size="full")
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "another network" in done.stderr and "size" in done.stderr
+    assert "belongs to another network" in done.stderr and "size" in done.stderr
 
 
 def test_size_full_fewer_modalities_and_the_disk_cache_train(patients, tmp_path):

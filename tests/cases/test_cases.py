@@ -65,7 +65,7 @@ def test_a_case_without_a_modality_is_left_out_and_the_file_to_add_is_named(tmp_
     found = find_cases(str(tmp_path), COHORTS["brats2021"], FOUR)
     assert [case.name for case in found.complete] == ["B_1"]
     (left_out,) = found.left_out
-    assert left_out.case == "B_2" and re.match(r"B_2_t1ce\.nii\.gz is not there; add it", left_out.why)
+    assert left_out.case == "B_2" and re.match(r"B_2_t1ce\.nii\.gz is missing; add it", left_out.why)
     assert len(find_cases(str(tmp_path), COHORTS["brats2021"], ["T1", "T2"]).complete) == 2
 
 
@@ -74,7 +74,7 @@ def test_a_copy_of_a_file_in_another_folder_is_reported_and_not_used(tmp_path, c
     brats2021(tmp_path / "b", "B_1", parts=("_t1",))
     found = cases_to_use(str(tmp_path), COHORTS["brats2021"], FOUR, COHORTS)
     assert [case.name for case in found.complete] == ["B_1"] and not found.left_out
-    assert "/a/" in found.complete[0].images[0] and "is a second T1 next to" in caplog.text
+    assert "/a/" in found.complete[0].images[0] and "is also a T1 of this case" in caplog.text
 
 
 def test_cases_with_the_same_name_in_two_folders_are_two_cases_named_after_their_folders(tmp_path):
@@ -94,7 +94,7 @@ def test_files_of_two_folders_are_never_combined_to_one_case(tmp_path):
     brats2021(tmp_path / "B", "c1", parts=("_t2",))
     found = find_cases(str(tmp_path), COHORTS["brats2021"], FOUR)
     assert not found.complete and [each.case for each in found.left_out] == ["A_c1", "B_c1"]
-    with pytest.raises(InputError, match="No case of brats2021 .* is complete; A_c1: c1_t2.nii.gz is not there"):
+    with pytest.raises(InputError, match="No case of brats2021 .* is complete; A_c1: c1_t2.nii.gz is missing"):
         cases_to_use(str(tmp_path), COHORTS["brats2021"], FOUR, COHORTS)
 
 
@@ -123,7 +123,7 @@ def test_the_cases_of_a_datalist_get_unique_names(tmp_path):
         path.write_text(json.dumps({"training": entries, **more}))
         return find_cases(str(path), COHORTS["brats2021"], FOUR)
 
-    with pytest.raises(InputError, match="cannot be told apart"):
+    with pytest.raises(InputError, match="the modality of its files is unknown"):
         found()
     cases = found(modality={"0": "FLAIR", "1": "T1ce", "2": "T1", "3": "T2"}).complete
     assert [case.name for case in cases] == ["sub-0_flair", "sub-1_flair"]
@@ -131,7 +131,7 @@ def test_the_cases_of_a_datalist_get_unique_names(tmp_path):
         f"{k}.nii.gz" for k in ("t1", "t1ce", "t2", "flair")
     ]
     entries[1]["case"] = entries[0]["case"] = "same"
-    with pytest.raises(InputError, match="names two cases same"):
+    with pytest.raises(InputError, match="has two cases called same"):
         found(modality={"0": "FLAIR", "1": "T1ce", "2": "T1", "3": "T2"})
     entries[1]["case"] = "../../x"
     with pytest.raises(InputError, match="'../../x' cannot be a case id"):
@@ -197,7 +197,7 @@ def test_msd_cases_are_the_files_of_its_image_folders(tmp_path):
 
 @pytest.mark.parametrize("cohort", list(COHORTS))
 def test_a_wrong_folder_gives_one_clear_sentence(tmp_path, cohort):
-    with pytest.raises(InputError, match="is not a folder; name the folder that holds the cases"):
+    with pytest.raises(InputError, match="is not a folder; give the folder that contains the cases"):
         find_cases(str(tmp_path / "nowhere"), COHORTS[cohort], FOUR)
     with pytest.raises(InputError, match="No case of .* check dataset_dir and cohort"):
         find_cases(str(tmp_path), COHORTS[cohort], FOUR)
@@ -266,7 +266,7 @@ def test_patients_used_for_training_or_selection_are_never_scored(tmp_path, capl
     assert "2 of 4 cases were used for training or model selection and are not scored." in caplog.text
     with pytest.raises(InputError, match="1 of 1 cases were used for training or model selection"):
         not_seen(people(1), str(record))
-    with pytest.raises(InputError, match="The test share holds no patient"):
+    with pytest.raises(InputError, match="The test part has no patient"):
         not_seen([], str(record))
 
 
@@ -277,14 +277,14 @@ def test_only_patients_used_for_selection_are_used_for_fitting(tmp_path):
     record.write_text('{"train": ["p000"], "validate": ["p002", "p003"], "test": ["p001"]}')
     cases = people(3, scans=2) + people(4, label=None)[3:]
     assert [case.name for case in used_for_selection(cases, str(record))] == ["p002-0", "p002-1"]
-    with pytest.raises(InputError, match="None of the patients used for model selection"):
+    with pytest.raises(InputError, match="no labelled case of the patients that were used for model selection"):
         used_for_selection(people(2), str(record))
 
 
 def test_a_label_value_within_a_hundredth_counts_as_that_value_and_others_are_reported():
     values = np.array([0, 1.00002, 1.9999, 4], np.float64).reshape(1, 1, 4)
     assert COHORTS["brats2021"].to_classes(values, "x").tolist() == [[[0, 1, 2, 3]]]
-    with pytest.raises(InputError, match=r"x holds \[1.5\], not only \[0, 1, 2, 4\]"):
+    with pytest.raises(InputError, match=r"x contains \[1.5\], but brats2021 has \[0, 1, 2, 4\]"):
         COHORTS["brats2021"].to_classes(np.array([0, 1.5]), "x")
 
 
@@ -301,8 +301,8 @@ def test_to_values_and_to_classes_of_a_cohort_are_inverse(cohort):
     [
         ({"file": {}}, "cohort mine has the unknown key file"),
         ({"label_values": [0, 1]}, "has 2 label_values for 4 classes"),
-        ({"regions": {"WT": ["edema"]}}, "has a region of edema, which is none of its classes"),
-        ({"folders": {"image": "i", "label": "l"}}, "must have either files or folders"),
+        ({"regions": {"WT": ["edema"]}}, "has a region with the unknown class edema; its classes are"),
+        ({"folders": {"image": "i", "label": "l"}}, "must have either files, or folders"),
     ],
 )
 def test_an_inconsistent_cohort_is_refused(entry, message):

@@ -118,8 +118,8 @@ def test_a_case_that_cannot_be_drawn_is_reported_and_the_others_are_drawn(patien
     sorted(data.glob("*/*_t1ce.nii.gz"))[5].unlink()
     text = report(data, tmp_path)
     assert text.count('<details class="case"') == 2
-    assert f"{broken.parent.name}: &#39;{broken}&#39; is cut short or damaged" in text
-    assert "BraTS2021_00005: BraTS2021_00005_t1ce.nii.gz is" in text
+    assert f"{broken.parent.name}: &#39;{broken}&#39; is incomplete or damaged" in text
+    assert "BraTS2021_00005: BraTS2021_00005_t1ce.nii.gz is missing" in text
 
 
 def test_a_training_stopped_after_one_epoch_has_its_curves(patients, tmp_path):

@@ -14,9 +14,8 @@ from tumour.errors import InputError
 from tumour.scans.readers import read_scan
 from tumour.scans.series import read_series
 
-from tests.bundles.test_run import parser_of
 from tests.cohorts import COHORTS, FOUR
-from tests.conftest import BUNDLES, run, succeed
+from tests.conftest import BUNDLES, parser_of, run, succeed
 
 NAMES = {"T1": ["t1"], "T1ce": ["t1ce"], "T2": ["t2"], "FLAIR": ["flair"]}
 
@@ -92,19 +91,19 @@ def test_cases_with_the_same_name_stay_separate_and_series_of_two_patients_are_r
     check = CaseCheck(COHORTS["brats2021"], COHORTS, ["T1", "T1ce"])
     assert [finding.faults for finding in map(check, found.complete)] == [[], []]
     mixed = replace(found.complete[0], images=(found.complete[0].images[0], found.complete[1].images[1]))
-    assert any("is of patient P1, " in fault and "of P2" in fault for fault in check(mixed).faults)
+    assert any("is from patient P1, " in fault and "from patient P2" in fault for fault in check(mixed).faults)
 
 
 def test_two_series_in_a_folder_missing_slices_and_unregistered_series_are_reported(scans):
     folder, cases = scans
     case = folder / cases[0].name
-    with pytest.raises(InputError, match="holds 0 DICOM series"):
+    with pytest.raises(InputError, match="has 0 DICOM series"):
         read_series(str(folder))
     write_series(cases[1].images[0], case / "T1", 99)
-    with pytest.raises(InputError, match="T1' holds 2 DICOM series; keep the one"):
+    with pytest.raises(InputError, match="T1' has 2 DICOM series; keep only the one"):
         read_series(str(case / "T1"))
     sorted((case / "T2").iterdir())[20].unlink()
-    with pytest.raises(InputError, match="T2' has slices missing or unevenly spaced"):
+    with pytest.raises(InputError, match="T2' has missing or unevenly spaced slices"):
         read_series(str(case / "T2"))
 
 
@@ -119,5 +118,5 @@ def test_dicom_is_segmented_on_its_own_grid_and_unusable_cases_are_reported(scan
     scan = nib.load(cases[0].images[0])
     assert np.allclose(made.affine, scan.affine) and made.shape == scan.shape and made.get_data_dtype() == np.uint8
     assert done.returncode == 1 and "1 of 3 cases segmented" in done.stdout
-    assert f"{cases[1].name}: it has no series of T2; add it (the network" in done.stdout
+    assert f"{cases[1].name}: it has no series of T2; add it or use fewer modalities (the network" in done.stdout
     assert "has the shape (40, 40, 30)" in done.stdout and "(40, 40, 40)" in done.stdout

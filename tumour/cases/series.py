@@ -1,4 +1,4 @@
-"""Look through a folder for DICOM series: a folder per case, in it a folder per modality with one series."""
+"""Find cases of DICOM series: one folder per case, which has one folder with one series per modality."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from tumour.cases.case import Case, Cases, LeftOut, unique_names
 
 
 def series_cases(root: Path, series: Mapping[str, Sequence[str]], modalities: Sequence[str]) -> Cases:
-    """The cases below a folder that have a series for at least one modality.
+    """Find the cases in a folder that have a series of at least one modality.
 
     Args:
-        root: folder of the cases.
-        series: names that the folder of each modality may have, in lower case.
-        modalities: those wanted, in order.
+        root: the folder; cases may be in subfolders.
+        series: allowed folder names by modality, in lower case.
+        modalities: the modalities to use, in order.
     """
     found: dict[Path, dict[str, str]] = {}
     for folder in sorted(path for path in root.rglob("*") if path.is_dir()):
-        name = next((name for name, given in series.items() if folder.name.lower() in given), None)
+        name = next((name for name, allowed in series.items() if folder.name.lower() in allowed), None)
         if name in modalities and any(_is_dicom(path) for path in folder.iterdir()):
             found.setdefault(folder.parent, {})[str(name)] = str(folder)
     names = unique_names(folder.relative_to(root.parent).parts for folder in found)
@@ -31,7 +31,7 @@ def series_cases(root: Path, series: Mapping[str, Sequence[str]], modalities: Se
         missing = [modality for modality in modalities if modality not in present]
         (incomplete if missing else complete).append(case)
         if missing:
-            left_out.append(LeftOut(name, f"it has no series of {', '.join(missing)}; add it"))
+            left_out.append(LeftOut(name, f"it has no series of {', '.join(missing)}; add it or use fewer modalities"))
     return Cases(tuple(complete), tuple(incomplete), tuple(left_out))
 
 

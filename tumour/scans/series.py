@@ -13,17 +13,20 @@ from tumour.errors import InputError
 
 
 def read_series(folder: str) -> tuple[NDArray[Any], NDArray[np.float64], str]:
-    """The voxels (x, y, z), the affine (to RAS, mm) and the patient's id of the one series in a folder.
+    """Read the only DICOM series in a folder.
+
+    Returns:
+        The voxels (x, y, z), the affine (4, 4) to RAS coordinates in mm, and the patient id.
 
     Raises:
-        InputError: there is none or more than one, slices are missing, or it cannot be read.
+        InputError: the folder has no series or several, slices are missing, or the series cannot be read.
     """
     names = itk.GDCMSeriesFileNames.New()
     names.SetUseSeriesDetails(True)
     names.SetDirectory(folder)
     series = names.GetSeriesUIDs()
     if len(series) != 1:
-        raise InputError(f"'{folder}' holds {len(series)} DICOM series; keep the one of this modality")
+        raise InputError(f"'{folder}' has {len(series)} DICOM series; keep only the one of this modality")
     reader = ITKReader()
     try:
         image = reader.read(folder)
@@ -31,14 +34,14 @@ def read_series(folder: str) -> tuple[NDArray[Any], NDArray[np.float64], str]:
         patient = _patient(names.GetFileNames(series[0])[0])
     except Exception as error:
         kind = type(error).__name__
-        raise InputError(f"'{folder}' is no complete DICOM series ({kind}); export it again") from error
+        raise InputError(f"'{folder}' is not a complete DICOM series ({kind}); export it again") from error
     if "ITK_non_uniform_sampling_deviation" in dict(image).keys():
-        raise InputError(f"'{folder}' has slices missing or unevenly spaced; export the whole series")
+        raise InputError(f"'{folder}' has missing or unevenly spaced slices; export the complete series")
     return np.asarray(array), np.asarray(meta[MetaKeys.AFFINE], float), patient
 
 
 def _patient(path: str) -> str:
-    """The patient's id in a DICOM file."""
+    """The patient id in a DICOM file, or an empty string."""
     reader = itk.GDCMImageIO.New()
     reader.SetFileName(path)
     reader.ReadImageInformation()
