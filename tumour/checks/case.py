@@ -19,8 +19,9 @@ from tumour.errors import InputError
 from tumour.processes import cores
 from tumour.scans import grid, nifti, readers
 from tumour.scans.grid import Mask, Scan, difference, digest
-from tumour.scans.readers import read_scan
+from tumour.scans.readers import background_of, read_scan
 
+ABSURD = 1e6  # times the 99th percentile: a maximum above it is damage, and turns the rest of the scan into 0
 OVERLAP = (0.5, 0.9)  # Dice of the brains in two modalities: below the first they are unregistered, the second doubtful
 
 
@@ -133,7 +134,7 @@ class CaseCheck:
             _compare_brains(finding, brains)
 
     def stamp(self, paths: Iterable[str]) -> str:
-        state = [(path, *_size_and_time(path)) for path in paths]
+        state = [(path, *size_and_time(path)) for path in paths]
         return hashlib.blake2b(f"{self.rules}{state}".encode(), digest_size=12).hexdigest()
 
     def look_at_image(self, finding: Finding, scan: Scan, name: str, brains: dict[str, Mask]) -> None:
@@ -150,7 +151,14 @@ class CaseCheck:
             if low == high:
                 finding.faults.append(f"'{scan.path}': its {modality} is {low} everywhere; export it again")
                 continue
-            brain = data != 0
+            usual = np.percentile(np.abs(data[::3, ::3, ::3].astype(float)), 99)
+            if max(float(high), -float(low)) > ABSURD * usual > 0:
+                limits = f"its {modality} goes from {low:g} to {high:g}, though 99% of it is below {usual:g}"
+                finding.notes.append(f"'{scan.path}': {limits}; look at it")
+            background = background_of(data)
+            if background:
+                finding.notes.append(f"'{scan.path}': {background:g} is taken for the background of its {modality}")
+            brain = data != background
             if brain.mean() > 0.95:
                 finding.notes.append(f"'{scan.path}': the background of its {modality} is not 0; skull-strip it")
             else:
@@ -187,7 +195,8 @@ def _compare_brains(finding: Finding, brains: Mapping[str, Mask]) -> None:
         finding.notes.append(f"{sentence}, as when a field of view is cut or a scan is not registered; look at them")
 
 
-def _size_and_time(path: str) -> tuple[int, int]:
+def size_and_time(path: str) -> tuple[int, int]:
+    """What changes with a file, or with the files of a folder; zeros where it is missing."""
     try:
         states = [each.stat() for each in (Path(path), *sorted(Path(path).glob("*")))]  # a folder's files with it
     except OSError:

@@ -44,6 +44,11 @@ class Scan:
     def orientation(self) -> str:
         return "".join(nib.aff2axcodes(self.affine))  # type: ignore[attr-defined]
 
+    @property
+    def has_affine(self) -> bool:
+        """Whether its affine is more than what nibabel or ITK write for an array without one."""
+        return not np.array_equal(np.abs(self.affine), np.eye(4))
+
     def without_data(self) -> Scan:
         """The same grid, without its values in memory."""
         return replace(self, data=np.broadcast_to(np.uint8(0), self.data.shape))
@@ -63,6 +68,18 @@ def digest(data: NDArray[Any]) -> str:
 
 def difference(one: Scan, other: Scan) -> str | None:
     """How the grids of two files differ and how to fix it, or None. A tenth of a voxel is no difference."""
+    fault = _difference(one, other)
+    if fault and one.shape == other.shape and one.has_affine != other.has_affine:
+        bare, full = (one, other) if other.has_affine else (other, one)
+        copied = "nib.save(nib.Nifti1Image(bare.dataobj, full.affine), ...)"
+        return (
+            f"'{bare.path}' has lost its affine (it is the identity); if its voxels are in the order of those of "
+            f"'{full.path}', copy that affine with nibabel: {copied}"
+        )
+    return fault
+
+
+def _difference(one: Scan, other: Scan) -> str | None:
     for what, a, b in (
         ("shape", one.shape, other.shape),
         ("orientation", one.orientation, other.orientation),

@@ -19,14 +19,21 @@ def read_nifti(path: str) -> tuple[NDArray[Any], NDArray[np.float64], tuple[str,
     """The voxels, the affine and the doubtful points of a file, which is read to its last byte and its checksum.
 
     Raises:
-        InputError: it is missing, incomplete or no NIfTI file, or its values are not finite numbers.
+        InputError: it is missing, incomplete or no NIfTI file, or its values are no numbers.
     """
     image = _image(path)
     data, affine = _values(path, image), np.asarray(image.affine, float)
-    if image.header["sform_code"] or image.header["qform_code"]:
-        return data, affine, ()
-    note = f"'{path}' does not say how it lies (sform and qform codes are 0): left and right are a guess"
-    return data, affine, (note,)
+    notes = []
+    if not (image.header["sform_code"] or image.header["qform_code"]):
+        notes.append(f"'{path}' does not say how it lies (sform and qform codes are 0): left and right are a guess")
+    stated = np.array(image.header.get_zooms()[:3], float)
+    spacing = nib.affines.voxel_sizes(affine)
+    if not np.allclose(spacing[: len(stated)], stated, rtol=0.01):
+        both = (
+            f"the affine of '{path}' has the spacing {spacing.round(3).tolist()}, its pixdim {stated.round(3).tolist()}"
+        )
+        notes.append(f"{both}; the affine is used")
+    return data, affine, tuple(notes)
 
 
 def read_header(path: str) -> Any:
@@ -75,14 +82,10 @@ def _image(path: str) -> Any:
 
 
 def _values(path: str, image: Any) -> NDArray[Any]:
-    """The numbers of an image, which are finite."""
+    """The numbers of an image."""
     if image.get_data_dtype().kind not in "biuf":
         raise InputError(f"'{path}' holds colours or complex numbers, not one grey value per voxel; export it again")
     try:
-        data = np.asanyarray(image.dataobj)
+        return np.asanyarray(image.dataobj)
     except Exception as error:
         raise InputError(f"'{path}' is cut short or damaged (it has fewer voxels than it says); {AGAIN}") from error
-    low, high = (data.min(), data.max()) if data.size else (0, 0)  # NaN where any is
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise InputError(f"'{path}' holds values that are not finite; export it again")
-    return data
