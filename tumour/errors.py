@@ -14,6 +14,10 @@ class InputError(ValueError):
     """A case, file or setting is wrong; the message names it and the mend."""
 
 
+class CaseError(InputError):
+    """One case cannot be used; others may well be."""
+
+
 def one_of(options: Mapping[str, Any], name: str, setting: str) -> Any:
     """The option called `name`, or an InputError that lists the options of the setting."""
     if name not in options:
@@ -46,6 +50,7 @@ def tell_input_errors_plainly() -> None:
         if cause is None:
             previous(kind, error, trace)
         else:
-            print(f"\nerror: {cause}", file=sys.stderr)
+            sentence = str(cause).rpartition("InputError: ")[2]  # a loader's worker puts its traceback before it
+            print(f"\nerror: {sentence.strip()}", file=sys.stderr)
 
     sys.excepthook = hook

@@ -313,6 +313,46 @@ def test_size_full_fewer_modalities_and_the_disk_cache_train(patients, tmp_path)
     assert len(sorted((tmp_path / "results" / "cache").iterdir())) == 10  # other settings find no old results
 
 
+def test_a_z_scored_patient_gives_the_same_label_map(patients, trained, tmp_path):
+    """The background is then not 0: what the network gets is the same but for rounding."""
+    case = find_cases(str(patients("brats2021")), COHORTS["brats2021"], FOUR).complete[0]
+    data = tmp_path / "data"
+    for name in ("plain", "scored"):
+        (data / name).mkdir(parents=True)
+        for path in case.images:
+            image = nib.load(path)
+            values = image.get_fdata()
+            values = (values - values.mean()) / values.std() if name == "scored" else values
+            target = data / name / path.rsplit("/", 1)[1].replace(case.name, name)
+            nib.save(nib.Nifti1Image(values.astype(np.float32), image.affine), target)
+    succeed("inferring", BUNDLES[0], tmp_path, "brats2021", data, ckpt_dir=trained(BUNDLES[0]) / "models")
+    maps = [nib.load(tmp_path / f"results/segmentations/{name}.nii.gz").get_fdata() for name in ("plain", "scored")]
+    assert (maps[0] != maps[1]).mean() < 1e-4
+    notes = json.loads((tmp_path / "results" / "runs" / "inferring.json").read_text())["notes"]
+    assert any(note["case"] == "scored" and "taken for the background" in note["why"] for note in notes)
+
+
+def test_a_training_whose_gradients_are_never_finite_stops_without_a_network(patients, tmp_path):
+    settings = {"learning_rate": 1e30, "warmup": 0, "epochs": 1, "iterations_per_epoch": 30}
+    done = run("training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), **settings)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "not finite in the last 20 steps" in done.stderr and "Lower learning_rate" in done.stderr
+    assert not (tmp_path / "models" / "model.pt").exists()
+
+
+def test_a_network_whose_weights_are_not_finite_is_not_kept(patients, tmp_path):
+    settings = {"learning_rate": 1e30, "warmup": 0, "epochs": 3}  # too short for 20 skipped steps
+    done = run("training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), **settings)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "not finite" in done.stderr
+    assert not (tmp_path / "models" / "model.pt").exists()
+
+
+def test_one_epoch_leaves_a_network(patients, tmp_path):
+    settings = {"epochs": 1, "val_interval": 2}  # as on a CPU
+    succeed("training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), **settings)
+    assert (tmp_path / "models" / "model.pt").is_file()
+
+
 def test_mlflow_tracks_a_training(patients, tmp_path):
     pytest.importorskip("mlflow")
     uri = f"sqlite:///{tmp_path}/mlflow.db"

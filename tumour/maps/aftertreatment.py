@@ -12,7 +12,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from scipy import ndimage
-from tumour.errors import InputError
+from tumour.errors import CaseError, InputError
 
 
 def voxel_volume(image: torch.Tensor) -> float:
@@ -23,7 +23,10 @@ def voxel_volume(image: torch.Tensor) -> float:
 def require_finite(values: torch.Tensor, case: str) -> None:
     """Refuse what a network says of a case if any of it is NaN or infinite."""
     if not torch.isfinite(values.sum()):  # of probabilities; one that is not finite makes the sum so
-        raise InputError(f"{case}: the network's values are not finite; take another model.pt or train anew.")
+        raise CaseError(
+            f"{case}: the output of the network is not finite; look at the intensities of its scans, and if other "
+            "cases fail too, take another model.pt."
+        )
 
 
 class PerRegion(MapTransform):

@@ -43,7 +43,7 @@ class RunRecord:
     Args:
         path: JSON file.
         device: where the network runs.
-        cases: has `left_out`, the cases left out until now, and, where they are read one by one, `done`.
+        cases: has `left_out`, the cases left out until now, and, where they are read one by one, `done` and `notes`.
     """
 
     def __init__(self, path: str, device: torch.device | str, cases: Any) -> None:
@@ -65,9 +65,9 @@ class RunRecord:
         self.write(engine, "not finished")
 
     def write(self, engine: Engine, state: str) -> None:
-        cases, left_out = ([*getattr(self.cases, name, [])] for name in ("done", "left_out"))
+        cases, left_out, notes = ([*getattr(self.cases, name, [])] for name in ("done", "left_out", "notes"))
         if state == "finished":
-            cases, left_out = gather(cases), list(dict.fromkeys(gather(left_out)))
+            cases, left_out, notes = gather(cases), list(dict.fromkeys(gather(left_out))), gather(notes)
         if rank():
             return
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.machine()
@@ -81,5 +81,6 @@ class RunRecord:
             "versions": {"python": platform.python_version()} | {n: version(n) for n in ("torch", "monai", "numpy")},
             "cases": [case.record() for case in cases],
             "left_out": [asdict(each) for each in left_out],
+            "notes": [asdict(each) for each in notes],
         }
         save_json(content | self.told, self.path)
