@@ -1,4 +1,4 @@
-"""Where the cases of a training are kept."""
+"""Where the cases of a training are cached."""
 
 import logging
 import os
@@ -26,7 +26,7 @@ def read(case):
 
 
 @pytest.mark.parametrize(("memory", "kind"), [(301_000, CacheDataset), (299_000, datasets.DiskCache)])
-def test_cases_that_take_over_a_third_of_the_memory_are_kept_on_the_disk(memory, kind, monkeypatch, tmp_path, caplog):
+def test_cases_that_need_over_a_third_of_the_memory_are_cached_on_the_disk(memory, kind, monkeypatch, tmp_path, caplog):
     monkeypatch.setattr(datasets, "memory", lambda: memory)
     with caplog.at_level(logging.INFO, "bundle"):
         dataset = datasets.cached(CASES, [read], [], "auto", str(tmp_path))
@@ -46,7 +46,7 @@ def test_the_processes_of_torchrun_share_the_memory(monkeypatch):
 @pytest.mark.parametrize(
     ("device", "cores", "workers"), [("cpu", 1, 0), ("cpu", 2, 0), ("cpu", 8, 4), ("cuda", 1, 1), ("cuda", 16, 12)]
 )
-def test_a_training_on_two_cores_of_a_cpu_augments_by_itself(device, cores, workers, monkeypatch):
+def test_a_training_on_two_cores_of_a_cpu_augments_in_its_own_process(device, cores, workers, monkeypatch):
     monkeypatch.setattr(datasets, "cores", lambda: cores)
     assert datasets.workers_for(device) == workers
 
@@ -91,16 +91,16 @@ def test_a_damaged_cache_file_is_named_and_its_case_read_again(content, on_disk,
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_cache_that_cannot_be_written_gives_one_sentence_and_leaves_nothing(workers, on_disk, monkeypatch):
+def test_a_cache_that_cannot_be_written_gives_one_sentence_and_leaves_nothing(workers, on_disk):
     dataset = on_disk.cached()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # as a full disk: a write comes back short
     try:
-        with pytest.raises(InputError, match="free its disk, or name another folder by --cache_dir") as told:
+        with pytest.raises(InputError, match="free its disk, or name another folder by --cache_dir") as error:
             next(iter(DataLoader(dataset, num_workers=workers)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    sentence = str(told.value).rpartition("InputError: ")[2].strip()
+    sentence = str(error.value).rpartition("InputError: ")[2].strip()
     assert str(on_disk.folder) in sentence and "\n" not in sentence
     assert not list(on_disk.folder.iterdir())
 
