@@ -16,6 +16,7 @@ from monai.data import MetaTensor
 from scipy import ndimage
 from tumour.cases.find import find_cases
 from tumour.maps.regions import ToRegionsd
+from tumour.runs.inferers import MixedPrecision
 
 from tests.cohorts import COHORTS, FOUR
 from tests.conftest import BUNDLES, CONVENTIONS, REAL, ROOT, arguments, parser_of, run, run_in_a_process, succeed
@@ -348,6 +349,29 @@ def test_one_epoch_leaves_a_network(patients, tmp_path):
     settings = {"epochs": 1, "val_interval": 2}  # as on a CPU
     succeed("training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), **settings)
     assert (tmp_path / "models" / "model.pt").is_file()
+
+
+@pytest.mark.parametrize(("run_id", "done"), [("inferring", "segmented"), ("evaluating", "scored")])
+def test_a_case_too_large_for_the_gpu_is_left_out_and_the_others_are_done(run_id, done, patients, trained, tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/model.pt").write_bytes((trained(BUNDLES[0]) / "models/model.pt").read_bytes())
+    plain, calls = MixedPrecision.__call__, []
+
+    def too_large(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return plain(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MixedPrecision, "__call__", too_large)
+        end = run(run_id, BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), test_share=1.0)
+    assert end.returncode == 1 and "Traceback" not in end.stderr and len(calls) == 6
+    record = json.loads((tmp_path / f"results/runs/{run_id}.json").read_text())
+    (left_out,) = record["left_out"]
+    assert "memory of the GPU" in left_out["why"] and left_out["case"] not in [case["name"] for case in record["cases"]]
+    assert len(record["cases"]) == 5 == len(list((tmp_path / "results/segmentations").iterdir()))
+    assert record["state"] == "finished" and f"5 of 6 cases {done}" in end.stdout
 
 
 def test_mlflow_tracks_a_training(patients, tmp_path):

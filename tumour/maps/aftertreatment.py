@@ -24,7 +24,7 @@ def require_finite(values: torch.Tensor, case: str) -> None:
     """Refuse what a network says of a case if any of it is NaN or infinite."""
     if not torch.isfinite(values.sum()):  # of probabilities; one that is not finite makes the sum so
         raise CaseError(
-            f"{case}: the output of the network is not finite; look at the intensities of its scans, and if other "
+            f"{case}: the network's values are not finite; look at the intensities of its scans, and if other "
             "cases fail too, take another model.pt."
         )
 
