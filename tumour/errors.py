@@ -14,6 +14,10 @@ class InputError(ValueError):
     """A case, file or setting is wrong; the message names it and says how to fix it."""
 
 
+class CaseError(InputError):
+    """One case cannot be used; others may well be."""
+
+
 def one_of(options: Mapping[str, Any], name: str, setting: str) -> Any:
     """Look up the option called `name`.
 
@@ -53,6 +57,7 @@ def tell_input_errors_plainly() -> None:
         if cause is None:
             previous(kind, error, trace)
         else:
-            print(f"\nerror: {cause}", file=sys.stderr)
+            sentence = str(cause).rpartition("InputError: ")[2]  # a loader's worker puts its traceback before it
+            print(f"\nerror: {sentence.strip()}", file=sys.stderr)
 
     sys.excepthook = hook

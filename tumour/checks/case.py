@@ -19,8 +19,9 @@ from tumour.errors import InputError
 from tumour.processes import cores
 from tumour.scans import grid, nifti, readers
 from tumour.scans.grid import Mask, Scan, difference, digest
-from tumour.scans.readers import read_scan
+from tumour.scans.readers import background_of, read_scan
 
+ABSURD = 1e6  # times the 99th percentile: a maximum above it is damage, and turns the rest of the scan into 0
 # Dice of the brains in two modalities: below the first they are not registered, below the second it is doubtful
 OVERLAP = (0.5, 0.9)
 
@@ -134,7 +135,7 @@ class CaseCheck:
 
     def stamp(self, paths: Iterable[str]) -> str:
         """A hash of the sizes and times of files, the cohort and the code of the check."""
-        state = [(path, *_size_and_time(path)) for path in paths]
+        state = [(path, *size_and_time(path)) for path in paths]
         return hashlib.blake2b(f"{self.rules}{state}".encode(), digest_size=12).hexdigest()
 
     def look_at_image(self, finding: Finding, scan: Scan, name: str, brains: dict[str, Mask]) -> None:
@@ -151,7 +152,14 @@ class CaseCheck:
             if low == high:
                 finding.faults.append(f"'{scan.path}': every voxel of its {modality} is {low}; export it again")
                 continue
-            brain = data != 0
+            usual = np.percentile(np.abs(data[::3, ::3, ::3].astype(float)), 99)
+            if max(float(high), -float(low)) > ABSURD * usual > 0:
+                limits = f"its {modality} goes from {low:g} to {high:g}, though 99% of it is below {usual:g}"
+                finding.notes.append(f"'{scan.path}': {limits}; look at it")
+            background = background_of(data)
+            if background:
+                finding.notes.append(f"'{scan.path}': {background:g} is taken for the background of its {modality}")
+            brain = data != background
             if brain.mean() > 0.95:
                 finding.notes.append(f"'{scan.path}': the background of its {modality} is not 0; skull-strip it")
             else:
@@ -188,7 +196,8 @@ def _compare_brains(finding: Finding, brains: Mapping[str, Mask]) -> None:
         finding.notes.append(f"{sentence}; check that they are registered and that none is cut off")
 
 
-def _size_and_time(path: str) -> tuple[int, int]:
+def size_and_time(path: str) -> tuple[int, int]:
+    """What changes with a file, or with the files of a folder; zeros where it is missing."""
     try:
         states = [file.stat() for file in (Path(path), *sorted(Path(path).glob("*")))]  # with the files of a folder
     except OSError:

@@ -12,7 +12,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from scipy import ndimage
-from tumour.errors import InputError
+from tumour.errors import CaseError, InputError
 
 
 def voxel_volume(image: torch.Tensor) -> float:
@@ -21,9 +21,12 @@ def voxel_volume(image: torch.Tensor) -> float:
 
 
 def require_finite(values: torch.Tensor, case: str) -> None:
-    """Raise an InputError if any of the probabilities that a network predicts for a case is NaN or infinite."""
+    """Raise a CaseError if any of the probabilities that a network predicts for a case is NaN or infinite."""
     if not torch.isfinite(values.sum()):  # the sum is finite only if all probabilities are
-        raise InputError(f"{case}: the network's output is not finite; use another model.pt or train again.")
+        raise CaseError(
+            f"{case}: the network's output is not finite; check the intensities of its scans, and if other cases "
+            "fail too, use another model.pt or train again."
+        )
 
 
 class PerRegion(MapTransform):

@@ -12,22 +12,35 @@ import torch
 from monai.data import CacheDataset, Dataset, PersistentDataset, pickle_hashing
 from monai.data.utils import worker_init_fn
 from monai.transforms import Compose, Transform
+from monai.utils import convert_to_tensor, ensure_tuple
 from torch.utils.data import IterableDataset, RandomSampler
 from tumour.cases.case import Case, LeftOut, item_of
-from tumour.checks.case import CaseCheck
+from tumour.checks.case import CaseCheck, size_and_time
 from tumour.checks.usable import examine, refuse
-from tumour.errors import InputError, input_error_in
+from tumour.errors import CaseError, InputError, input_error_in
+from tumour.files import atomic_write
+from tumour.maps.aftertreatment import require_finite
 from tumour.processes import cores, gather, memory, share
 
 logger = logging.getLogger("bundle")
 
 
+def _first_cause(error: BaseException) -> BaseException:
+    """The error that others were raised from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
 def reason(error: BaseException) -> str:
     """The reason for an error in a case that passed its check, without a full stop."""
     known = input_error_in(error)
-    while known is None and error.__cause__ is not None:
-        error = error.__cause__
-    return str(known).rstrip(".") if known else f"could not be used ({type(error).__name__}: {error}); check its files"
+    if known:
+        return str(known).rstrip(".")
+    error = _first_cause(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return "does not fit into the memory of the GPU; end other programs there, or give --device cpu"
+    return f"could not be used ({type(error).__name__}: {error}); check its files"
 
 
 class NameFailures(Transform):
@@ -43,6 +56,29 @@ class NameFailures(Transform):
             raise InputError(str(LeftOut(str(item.get("case", item["image"])), reason(error)))) from error
 
 
+class DiskCache(PersistentDataset):
+    """MONAI's cache on a disk. A case is read again if one of its files has changed or its cache file is damaged."""
+
+    def _cachecheck(self, item: Mapping[str, Any]) -> Any:
+        assert self.cache_dir is not None
+        files = [*ensure_tuple(item["image"]), *ensure_tuple(item.get("label", ()))]
+        key = self.hash_func({**item, "stamp": [size_and_time(str(file)) for file in files]}).decode()
+        path = self.cache_dir / f"{key}{self.transform_hash}.pt"
+        if path.is_file():
+            try:
+                return torch.load(path, weights_only=True)
+            except Exception as error:  # torch raises many kinds
+                logger.warning(f"'{path}' is damaged ({type(error).__name__}); its case is read again.")
+        result = convert_to_tensor(self._pre_transform(dict(item)), convert_numeric=False, track_meta=False)
+        try:
+            with atomic_write(path) as part:
+                torch.save(result, part)
+        except (OSError, RuntimeError) as error:  # torch raises the second for a full disk
+            full = f"'{self.cache_dir}' cannot be written to ({str(error).splitlines()[0]})"
+            raise InputError(f"{full}; free its disk, or name another folder by --cache_dir.") from error
+        return result
+
+
 def cached(
     data: Sequence[Case | Mapping[str, Any]], read: Sequence[Any], augment: Sequence[Any], cache: str, cache_dir: str
 ) -> Dataset:
@@ -52,8 +88,9 @@ def cached(
         data: the cases, of which this process uses its share. MONAI Label passes its own items here.
         read: deterministic transforms; their result is cached.
         augment: the transforms after them, which must not change their input in place.
-        cache: `memory`; `disk`, in files whose names are hashes of the case and of `read`, so that results of other
-            settings are never used; `auto`, which is `disk` if there is too little memory; or `none`.
+        cache: `memory`; `disk`, in files whose names are hashes of the case, of the size and time of its files and of
+            `read`, so that results of other files or settings are never used; `auto`, which is `disk` if there is too
+            little memory; or `none`.
         cache_dir: folder for `disk`.
 
     Raises:
@@ -69,7 +106,11 @@ def cached(
     if cache == "memory":
         return CacheDataset(items, transforms, num_workers=min(cores(), 8), copy_cache=False)
     if cache == "disk":
-        return PersistentDataset(items, transforms, cache_dir, hash_transform=pickle_hashing)
+        try:
+            # of `read` itself: Compose, which holds it, has a random state that differs from run to run
+            return DiskCache(items, transforms, cache_dir, hash_transform=lambda _: pickle_hashing(list(read)))
+        except (OSError, ValueError) as error:
+            raise InputError(f"cache_dir '{cache_dir}' cannot be a folder ({error}); name another.") from error
     if cache == "none":
         return Dataset(items, transforms)
     raise InputError(f"cache must be auto, memory, disk or none; it is '{cache}'.")
@@ -131,6 +172,7 @@ class ReadableCases(IterableDataset):
     Attributes:
         done: the cases that were read.
         left_out: the cases that were left out.
+        notes: what is doubtful about a case that was read.
 
     Raises:
         InputError: `strict` is set and a case cannot be used.
@@ -148,6 +190,7 @@ class ReadableCases(IterableDataset):
         self.cases, self.transform, self.check, self.label_as = list(cases), transform, check, label_as
         self.done: list[Case] = []
         self.left_out = list(left_out)
+        self.notes: list[LeftOut] = []
         if strict:
             refuse([*left_out, *(finding.left_out for finding in examine(cases, check) if finding.faults)])
 
@@ -160,13 +203,24 @@ class ReadableCases(IterableDataset):
             except Exception as error:
                 item, left_out = None, LeftOut(case.name, reason(error))
             if item is None:
-                self.left_out.append(left_out)
-                logger.error(f"left out, {left_out}")
+                self.leave_out(left_out)
             else:
                 if finding.notes:
-                    logger.warning(str(finding.left_out))
+                    self.note(left_out)
                 self.done.append(case)
                 yield item
+
+    def leave_out(self, left_out: LeftOut) -> None:
+        """List and log a case as left out, though it may have been read."""
+        for case in [case for case in self.done if case.name == left_out.case]:
+            self.done.remove(case)  # in place: the loader's thread appends
+        self.left_out.append(left_out)
+        logger.error(f"left out, {left_out}")
+
+    def note(self, note: LeftOut) -> None:
+        """List and log what is doubtful with a case."""
+        self.notes.append(note)
+        logger.warning(str(note))
 
     def finish(self, what: str, where: str) -> None:
         """Log the number of processed cases and the reasons for the others; if there are any, exit with status 1.
@@ -180,3 +234,34 @@ class ReadableCases(IterableDataset):
         if left_out:
             logger.error("left out:\n  " + "\n  ".join(map(str, left_out)))
             raise SystemExit(1)
+
+
+class OneCase:
+    """What an evaluator does with each case (its `iteration_update`): one that fails is left out and named.
+
+    A case fails by itself if the GPU's memory is too small for it, or the network's output is not finite. A full disk
+    or a wrong setting ends the run. A label map without any tumour is noted.
+
+    Args:
+        cases: where the evaluator's cases come from, one a batch.
+    """
+
+    def __init__(self, cases: ReadableCases) -> None:
+        self.cases = cases
+
+    def __call__(self, engine: Any, batch: Mapping[str, Any]) -> Any:
+        case = str(batch["case"][0])
+        try:
+            output = engine._iteration(engine, batch)  # MONAI's own
+            require_finite(output[0]["pred"], case)
+        except Exception as error:
+            cause = _first_cause(error)
+            lasting = isinstance(cause, torch.AcceleratorError)  # the GPU answers nothing after it
+            if lasting or not isinstance(cause, CaseError | RuntimeError | MemoryError):
+                raise
+            self.cases.leave_out(LeftOut(case, reason(error).removeprefix(f"{case}: ")))
+            engine.state.batch = []
+            return []
+        if not output[0]["pred"].any():
+            self.cases.note(LeftOut(case, "the predicted label map contains no tumour; look at its scans"))
+        return output

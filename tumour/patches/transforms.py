@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform, Spacingd
 from monai.utils import convert_to_dst_type
 from tumour.cohort import Cohort
 from tumour.errors import InputError
+from tumour.scans.readers import background_of
 
 
 class SelectChannelsd(MapTransform):
@@ -35,6 +37,22 @@ class SelectChannelsd(MapTransform):
                 raise ValueError(f"indices has {max(self.indices)}, but {key} has only {image.shape[0]} channels.")
             if self.indices != list(range(image.shape[0])):
                 out[key] = image[self.indices]
+        return out
+
+
+class ZeroBackgroundd(MapTransform):
+    """Shift each channel of (C, *S) so that its background is 0, where it has one of another value (z-scored scans).
+
+    Args:
+        keys: images.
+    """
+
+    def __call__(self, data: Mapping) -> dict:
+        out = dict(data)
+        for key in self.key_iterator(out):
+            values = [background_of(np.asarray(channel)) for channel in out[key]]
+            if any(values):
+                out[key] = out[key] - torch.tensor(values, dtype=out[key].dtype).reshape(-1, 1, 1, 1)
         return out
 
 

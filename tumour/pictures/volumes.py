@@ -13,7 +13,7 @@ from tumour.cases.case import Case
 from tumour.cohort import Cohort
 from tumour.errors import InputError
 from tumour.scans.grid import Mask, bounding_box, difference
-from tumour.scans.readers import read_classes, read_scan
+from tumour.scans.readers import background_of, read_classes, read_scan
 
 LARGEST = 256  # maximum side length in voxels; larger volumes are subsampled
 
@@ -81,7 +81,8 @@ def read_case(case: Case, prediction: str | os.PathLike | None, cohort: Cohort, 
         images = {m: scans[0].data[..., n] for m, n in zip(modalities, cohort.channel_indices(modalities), strict=True)}
     order = sorted(cohort.regions, key=lambda region: -len(cohort.regions[region]))
     masks = {kind: {r: cohort.masks(label.data)[r] for r in order} for kind, label in labels.items()}
-    return _compact(case.name, {m: np.asarray(a, np.float32) for m, a in images.items()}, masks, scans[0].affine)
+    images = {m: np.asarray(a, np.float32) - np.float32(background_of(a)) for m, a in images.items()}
+    return _compact(case.name, images, masks, scans[0].affine)
 
 
 def _compact(case: str, images: dict, masks: dict, affine: NDArray[np.float64]) -> Volumes:

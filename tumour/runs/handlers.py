@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +15,15 @@ from ignite.engine import Engine, Events
 from ignite.metrics import Loss
 from ignite.metrics.metric import MetricUsage
 from monai.engines.utils import IterationEvents
-from monai.handlers import IgniteMetricHandler, from_engine
+from monai.handlers import IgniteMetricHandler, ValidationHandler, from_engine
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
+from tumour.errors import InputError
 from tumour.files import atomic_write
 from tumour.processes import gather, rank
 
+ADVICE = "Lower learning_rate, or give --precision float32; --resume False starts again."
 logger = logging.getLogger("bundle")
 
 
@@ -59,24 +62,59 @@ class ClipGradients:
     """Clip the norm of all gradients together; a step with a norm that is not finite is skipped.
 
     A patch with only background has no variance, so normalising it at every level can make gradients overflow.
+    `engine.state.skipped` counts the skipped steps of an epoch. Attach this handler before the validation and the
+    checkpoints, so that no network with weights that are not finite is validated or saved.
 
     Args:
         network: the network that is trained.
         max_norm: maximum L2 norm.
+        most_skipped: the training stops after this number of skipped steps in a row.
     """
 
-    def __init__(self, network: nn.Module, max_norm: float) -> None:
-        self.network, self.max_norm = network, max_norm
+    def __init__(self, network: nn.Module, max_norm: float, most_skipped: int) -> None:
+        self.network, self.max_norm, self.most_skipped = network, max_norm, most_skipped
+        self.in_a_row = 0
 
     def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start_epoch)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self.clip)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.require_finite_weights)
+
+    def start_epoch(self, engine: Any) -> None:
+        engine.state.skipped = 0
 
     def clip(self, engine: Any) -> None:
         if engine.scaler is not None:
             engine.scaler.unscale_(engine.optimizer)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
-        if not torch.isfinite(norm):
-            self.network.zero_grad()  # sets the gradients to None, so the optimizer changes nothing
+        if torch.isfinite(norm):
+            self.in_a_row = 0
+            return
+        self.network.zero_grad()  # sets the gradients to None, so the optimizer changes nothing
+        engine.state.skipped += 1
+        self.in_a_row += 1
+        if self.in_a_row >= self.most_skipped:
+            loss = float(engine.state.output["loss"])
+            raise InputError(
+                f"The training stops at step {engine.state.iteration}: the gradient was not finite in the last "
+                f"{self.in_a_row} steps (loss {loss:g}). {ADVICE}"
+            )
+
+    def require_finite_weights(self, engine: Any) -> None:
+        if not all(value.isfinite().all() for value in self.network.state_dict().values()):
+            raise InputError(
+                f"The training stops after epoch {engine.state.epoch}: weights of the network are not finite. {ADVICE}"
+            )
+
+
+class ValidateEvery(ValidationHandler):
+    """MONAI's handler that validates every `interval` epochs, and after the last epoch in any case."""
+
+    def attach(self, engine: Engine) -> None:
+        def due(engine: Engine, epoch: int) -> bool:
+            return epoch % self.interval == 0 or epoch == engine.state.max_epochs
+
+        engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=due), self)
 
 
 class StopWhenStale:
@@ -97,7 +135,8 @@ class StopWhenStale:
 
     def stop_if_stale(self, engine: Engine) -> None:
         best = max(self.validator.state.best_metric_epoch, 0)
-        if self.patience and engine.state.epoch - best >= self.patience:
+        validated = self.validator.state.epoch == engine.state.epoch  # the last epoch always is
+        if self.patience and validated and engine.state.epoch - best >= self.patience:
             logger.info(f"the validation has not improved for {self.patience} epochs: stopping.")
             engine.terminate()
 
@@ -143,14 +182,15 @@ class TrainingLog:
         self.seconds = time.monotonic() - self.began  # only of training: validation follows the last step
 
     def write(self, engine: Engine) -> None:
-        losses = gather(self.losses)
+        losses = [loss for loss in gather(self.losses) if math.isfinite(loss)]  # steps of others are skipped
         if rank():
             return
         assert self.board is not None  # opened when the epoch started
         epoch = engine.state.epoch
         row: dict[str, Any] = {"epoch": epoch, "seconds": round(self.seconds, 2)}
         row["learning_rate"] = self.optimizer.param_groups[0]["lr"]
-        row["loss"] = sum(losses) / max(len(losses), 1)
+        row["loss"] = sum(losses) / len(losses) if losses else math.nan
+        row["skipped"] = skipped = getattr(engine.state, "skipped", 0)
         row |= engine.state.metrics
         validated = self.validator.state.epoch == epoch
         row |= {f"validate_{n}": value if validated else "" for n, value in self.validator.state.metrics.items()}
@@ -167,6 +207,10 @@ class TrainingLog:
             metrics = {n: value for n, value in self.validator.state.metrics.items() if n.startswith(("loss", "dice"))}
             text += ", validation " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         logger.info(text)
+        if skipped:
+            logger.warning(
+                f"epoch {epoch}: {skipped} of {engine.state.epoch_length} steps skipped (gradient not finite)."
+            )
 
     def save(self) -> None:
         names = list(dict.fromkeys(name for row in self.rows for name in row))
@@ -199,7 +243,7 @@ class Progress:
         self.bar = tqdm(total=total, initial=engine.state.iteration, unit=self.unit, disable=silent, dynamic_ncols=True)
 
     def step(self, engine: Any) -> None:
-        output = engine.state.output[0]
+        output: dict[str, Any] = next(iter(engine.state.output), {})  # none if the case was left out
         if "loss" in output:
             shown = {"loss": f"{float(output['loss']):.3f}"}
             if self.validator is not None and "dice" in self.validator.state.metrics:

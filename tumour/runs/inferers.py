@@ -69,7 +69,8 @@ class MirrorInferer(Inferer):
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
         total = self.inferer(inputs, network, *args, **kwargs)
         for flip in self.flips[1:]:
-            total = total + self.inferer(inputs.flip(flip), network, *args, **kwargs).flip(flip)
+            logits = self.inferer(inputs.flip(flip), network, *args, **kwargs)
+            total = total + logits.flip(flip).to(total.device)  # on the CPU from where the GPU became too small
         return total / len(self.flips)
 
 

@@ -51,7 +51,8 @@ class RunRecord:
     Args:
         path: JSON file to write.
         device: the device of the network.
-        cases: object with `left_out`, the cases left out until now, and, if cases are read one after the other, `done`.
+        cases: object with `left_out`, the cases left out until now, and, if cases are read one after the other, `done`
+            and `notes`.
     """
 
     def __init__(self, path: str, device: torch.device | str, cases: Any) -> None:
@@ -73,9 +74,9 @@ class RunRecord:
         self.write(engine, "not finished")
 
     def write(self, engine: Engine, state: str) -> None:
-        cases, left_out = ([*getattr(self.cases, name, [])] for name in ("done", "left_out"))
+        cases, left_out, notes = ([*getattr(self.cases, name, [])] for name in ("done", "left_out", "notes"))
         if state == "finished":
-            cases, left_out = gather(cases), list(dict.fromkeys(gather(left_out)))
+            cases, left_out, notes = gather(cases), list(dict.fromkeys(gather(left_out))), gather(notes)
         if rank():
             return
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.machine()
@@ -89,5 +90,6 @@ class RunRecord:
             "versions": {"python": platform.python_version()} | {n: version(n) for n in ("torch", "monai", "numpy")},
             "cases": [case.record() for case in cases],
             "left_out": [asdict(case) for case in left_out],
+            "notes": [asdict(note) for note in notes],
         }
         save_json(content | self.settings, self.path)

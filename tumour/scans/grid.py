@@ -44,6 +44,11 @@ class Scan:
     def orientation(self) -> str:
         return "".join(nib.aff2axcodes(self.affine))  # type: ignore[attr-defined]
 
+    @property
+    def has_affine(self) -> bool:
+        """Whether its affine is more than what nibabel or ITK write for an array without one."""
+        return not np.array_equal(np.abs(self.affine), np.eye(4))
+
     def without_data(self) -> Scan:
         """The same grid, without its voxel values in memory."""
         return replace(self, data=np.broadcast_to(np.uint8(0), self.data.shape))
@@ -63,6 +68,18 @@ def digest(data: NDArray[Any]) -> str:
 
 def difference(first: Scan, second: Scan) -> str | None:
     """How the grids of two files differ and how to fix it, or None if they differ by at most a tenth of a voxel."""
+    fault = _difference(first, second)
+    if fault and first.shape == second.shape and first.has_affine != second.has_affine:
+        bare, full = (first, second) if second.has_affine else (second, first)
+        copied = "nib.save(nib.Nifti1Image(bare.dataobj, full.affine), ...)"
+        return (
+            f"'{bare.path}' has lost its affine (it is the identity); if its voxels are in the order of those of "
+            f"'{full.path}', copy that affine with nibabel: {copied}"
+        )
+    return fault
+
+
+def _difference(first: Scan, second: Scan) -> str | None:
     for name, a, b in (
         ("shape", first.shape, second.shape),
         ("orientation", first.orientation, second.orientation),

@@ -22,14 +22,20 @@ def read_nifti(path: str) -> tuple[NDArray[Any], NDArray[np.float64], tuple[str,
         The voxels (x, y, z, ...), the affine (4, 4) in mm, and possible problems that do not prevent its use.
 
     Raises:
-        InputError: the file is missing, incomplete or not a NIfTI file, or its values are not finite real numbers.
+        InputError: the file is missing, incomplete or not a NIfTI file, or its values are not real numbers.
     """
     image = _image(path)
     data, affine = _values(path, image), np.asarray(image.affine, float)
-    if image.header["sform_code"] or image.header["qform_code"]:
-        return data, affine, ()
-    note = f"'{path}' has no orientation (its sform and qform codes are 0); check that left and right are not swapped"
-    return data, affine, (note,)
+    notes = []
+    if not (image.header["sform_code"] or image.header["qform_code"]):
+        codes = "its sform and qform codes are 0"
+        notes.append(f"'{path}' has no orientation ({codes}); check that left and right are not swapped")
+    stated = np.array(image.header.get_zooms()[:3], float)
+    spacing = nib.affines.voxel_sizes(affine)
+    if not np.allclose(spacing[: len(stated)], stated, rtol=0.01):
+        both = f"{spacing.round(3).tolist()}, its pixdim {stated.round(3).tolist()}"
+        notes.append(f"the affine of '{path}' has the spacing {both}; the affine is used")
+    return data, affine, tuple(notes)
 
 
 def read_header(path: str) -> Any:
@@ -80,14 +86,10 @@ def _image(path: str) -> Any:
 
 
 def _values(path: str, image: Any) -> NDArray[Any]:
-    """The voxel values of an image; all of them are finite."""
+    """The voxel values of an image."""
     if image.get_data_dtype().kind not in "biuf":
         raise InputError(f"'{path}' has colours or complex numbers, not one grey value per voxel; export it again")
     try:
-        data = np.asanyarray(image.dataobj)
+        return np.asanyarray(image.dataobj)
     except Exception as error:
         raise InputError(f"'{path}' is incomplete or damaged (fewer voxels than its header states); {AGAIN}") from error
-    low, high = (data.min(), data.max()) if data.size else (0, 0)  # NaN if any value is
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise InputError(f"'{path}' has values that are not finite; export it again")
-    return data

@@ -17,6 +17,8 @@ from tumour.processes import cores
 from tumour.scans.grid import Scan
 from tumour.scans.nifti import read_nifti
 
+LARGEST = float(np.finfo(np.float32).max)  # the network and the check read the same numbers
+
 
 def read_scan(path: str) -> Scan:
     """Read a NIfTI file, or a folder with a DICOM series. Trailing axes of length 1 after the third are dropped.
@@ -32,6 +34,11 @@ def read_scan(path: str) -> Scan:
         data, affine, patient = read_series(path)
     else:
         data, affine, notes = read_nifti(path)
+    low, high = (data.min(), data.max()) if data.size else (0, 0)  # NaN where any is
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise InputError(f"'{path}' holds values that are not finite; export it again")
+    if max(high, -float(low)) > LARGEST:
+        raise InputError(f"'{path}' holds values over {LARGEST:.2g} (float32); check its scl_slope, or export it again")
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:  # mm³
@@ -39,6 +46,16 @@ def read_scan(path: str) -> Scan:
     if data.ndim not in (3, 4) or min(data.shape[:3]) < 8:
         raise InputError(f"'{path}' has the shape {data.shape}, which is not a volume; export the complete series")
     return Scan(path, data, affine, notes, patient)
+
+
+def background_of(data: np.ndarray) -> float:
+    """The value outside the head of an image (x, y, z): 0, or one that all corners and over 5% of the voxels have.
+
+    Z-scored scans have a background below 0.
+    """
+    corners = data[np.ix_(*[(0, -1)] * 3)]
+    value = corners.flat[0]
+    return float(value) if value and (corners == value).all() and (data == value).mean() > 0.05 else 0.0
 
 
 def read_classes(path: str, cohort: Cohort) -> Scan:
