@@ -47,7 +47,8 @@ def test_a_recipe_lies_over_every_bundle(recipe, bundle):
     parser = merged(f"bundles/{bundle}/args.yaml", f"bundles/common/recipes/{recipe}.yaml")
     if "sizes::full" in RECIPES[recipe]:
         parser["sizes::full::filters"] = [8, 16, 16, 16]
-    parser["usable"], parser["channel_weights"] = {"train": []}, [1.0] * (5 if recipe == "unet_dicece_brats2023" else 4)
+    parser["train::dataset::data"] = []
+    parser["channel_weights"] = [1.0] * (5 if recipe == "unet_dicece_brats2023" else 4)
     network, loss = parser.get_parsed_content("network_def"), parser.get_parsed_content("loss")
     channels = parser.get_parsed_content("head")["channels"]
     x = torch.randn(2, len(parser["modalities"]), 32, 32, 32)

@@ -125,9 +125,9 @@ def test_a_label_on_a_native_grid_comes_back_from_the_training_grid(convention, 
     parser["preprocessing::transforms"] = "$@read_label + @read"
     item = parser.get_parsed_content("preprocessing")(case.item())
     assert np.allclose(item["image"].pixdim, 1) and item["image"].shape[1:] == item["label"].shape[1:]
-    classes, regions = parser.get_parsed_content("classes"), parser.get_parsed_content("regions")
-    assert set(item["label"].unique().tolist()) == set(range(len(classes)))
-    inside = ToRegionsd("label", regions, classes)(item)["label"]
+    cohort = COHORTS[convention]
+    assert set(item["label"].unique().tolist()) == set(range(len(cohort.classes)))
+    inside = ToRegionsd("label", cohort.regions, cohort.classes)(item)["label"]
     item["pred"] = MetaTensor(inside * 20 - 10, meta=item["image"].meta)  # logits of a network that is always right
     parser.get_parsed_content("postprocessing")(item)
     source, stored = (
@@ -243,8 +243,8 @@ def test_a_bad_case_is_named_and_skipped_and_the_exit_status_says_so(patients, t
     done = run_in_a_process("inferring", BUNDLES[0], tmp_path, "brats2021", data, ckpt_dir=ckpt_dir)
     assert done.returncode == 1
     assert f"{first.name}: '{cut}' is cut short or damaged" in done.stdout
-    assert f"{second.name}: left out, {second.name}_t2.nii.gz is not there" in done.stdout
-    assert "trained on complete cases alone (modality_dropout 0)" in done.stdout
+    assert f"{second.name}: {second.name}_t2.nii.gz is not there" in done.stdout
+    assert "the network was trained on complete cases, modality_dropout 0" in done.stdout
     assert "1 of 3 cases segmented" in done.stdout
     assert [p.name for p in (tmp_path / "results" / "segmentations").iterdir()] == [f"{third.name}.nii.gz"]
 
