@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from difflib import get_close_matches
 from types import TracebackType
 from typing import Any
 
@@ -14,10 +15,17 @@ class InputError(ValueError):
     """A case, file or setting is wrong; the message names it and the mend."""
 
 
-def one_of(options: Mapping[str, Any], name: str, setting: str) -> Any:
-    """The option called `name`, or an InputError that lists the options of the setting."""
+def one_of(options: Mapping[str, Any], name: str, setting: str, hints: Mapping[str, str] | None = None) -> Any:
+    """The option called `name`, or an InputError that lists the options of the setting.
+
+    Args:
+        hints: what to do instead, for names that are no option.
+    """
     if name not in options:
-        raise InputError(f"{setting} must be one of {', '.join(options)}; it is '{name}'.")
+        nearest = get_close_matches(str(name), map(str, options), n=1, cutoff=0.7)
+        hint = (hints or {}).get(str(name).lower()) or "".join(f"the nearest is {each}" for each in nearest)
+        hint = hint and f"; {hint}"
+        raise InputError(f"{setting} must be one of {', '.join(options)}; it is '{name}'{hint}.")
     return options[name]
 
 

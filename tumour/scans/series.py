@@ -27,12 +27,18 @@ DIFFERS = {  # what tells the scans of a series apart
     "0008|0032": "AcquisitionTime",
     "0008|0008": "ImageType",
 }
-POSITION, ORIENTATION, SLOPE, INTERCEPT = (0x20, 0x32), (0x20, 0x37), (0x28, 0x1053), (0x28, 0x1052)
+FRAME = {
+    "position": (0x20, 0x32),
+    "orientation": (0x20, 0x37),
+    "spacing": (0x28, 0x30),
+    "RescaleSlope": (0x28, 0x1053),
+    "RescaleIntercept": (0x28, 0x1052),
+}
 
 
 @dataclass(frozen=True)
 class _Slice:
-    """A slice: its pixels (y, x), the position of the first one, mm (3), and the axes' directions as columns (3, 3)."""
+    """A slice: its pixels (y, x), the place of the first one, mm (3), the axes' directions as columns, mm per pixel."""
 
     path: str
     pixels: NDArray[Any]
@@ -72,7 +78,7 @@ def read_series(folder: str) -> tuple[NDArray[Any], NDArray[np.float64], str]:
     first, last = slices[0], slices[-1]
     step = normal if first is last else (last.position - first.position) / (len(slices) - 1)
     affine = np.eye(4)
-    affine[:3] = np.column_stack([first.directions[:, :2] * first.spacing[:2], step, first.position])
+    affine[:3] = np.column_stack([first.directions[:, :2] * first.spacing, step, first.position])
     return np.stack([each.pixels for each in slices]).T, np.diag([-1, -1, 1, 1]) @ affine, first.tag("0010|0020")
 
 
@@ -82,26 +88,31 @@ def _slices(path: str) -> list[_Slice]:
     frames = itk.array_from_image(image)  # (frame, y, x)
     if frames.ndim != 3:
         raise InputError(f"'{path}' holds colours, not one grey value per pixel; export the original series")
-    positions = [np.array(image.GetOrigin())] if len(frames) == 1 else _frame_positions(path, len(frames))
-    about = np.asarray(image.GetDirection()), np.array(image.GetSpacing()), dict(image)
+    if len(frames) > 1:
+        positions, directions, spacing = _frame_places(path, len(frames))
+    else:
+        positions = [np.array(image.GetOrigin())]
+        directions, spacing = np.asarray(image.GetDirection()), np.array(image.GetSpacing())[:2]
+    about = directions, spacing, dict(image)
     return [_Slice(path, frame, position, *about) for frame, position in zip(frames, positions, strict=True)]
 
 
-def _frame_positions(path: str, count: int) -> list[NDArray[np.float64]]:
-    """The position of each frame of a file; ITK knows that of the first alone, and takes the rest to follow evenly.
+def _frame_places(path: str, count: int) -> tuple[list[NDArray[np.float64]], NDArray[np.float64], NDArray[np.float64]]:
+    """The position of each frame of a file, and the directions and spacing of all: ITK takes them to follow evenly.
 
     Raises:
-        InputError: they are not there, or the frames differ in orientation or in the scale of their values.
+        InputError: they are not there, or the frames differ in orientation, spacing or the scale of their values.
     """
     head = Path(path).read_bytes().partition(b"\xe0\x7f\x10\x00")[0]  # what precedes the pixels
-    positions = [np.array(value) for value in _values(head, POSITION) if len(value) == 3]
-    if len(positions) != count:
-        raise InputError(f"'{path}' has {count} frames, but not one position for each; {CONVERT}")
-    for tag, what in ((ORIENTATION, "orientations"), (SLOPE, "scales (RescaleSlope)"), (INTERCEPT, "scales")):
-        values = _values(head, tag)
-        if values and np.ptp(values, axis=0).max() > 1e-3 * max(1e-9, np.abs(values).max()):
-            raise InputError(f"'{path}' has frames of several {what}; {CONVERT}")
-    return positions
+    values = {what: _values(head, tag) for what, tag in FRAME.items()}
+    if len(values["position"]) != count or not values["orientation"] or not values["spacing"]:
+        raise InputError(f"'{path}' has {count} frames, but not a position for each; {CONVERT}")
+    for what in FRAME.keys() - {"position"}:
+        if values[what] and np.ptp(values[what], axis=0).max() > 1e-3 * np.abs(values[what]).max():
+            raise InputError(f"'{path}' has frames that differ in {what}; {CONVERT}")
+    row, column = np.array(values["orientation"][0]).reshape(2, 3)
+    directions = np.column_stack([row, column, np.cross(row, column)])
+    return [np.array(value) for value in values["position"]], directions, np.array(values["spacing"][0][::-1])
 
 
 def _values(head: bytes, tag: tuple[int, int]) -> list[tuple[float, ...]]:
@@ -120,7 +131,7 @@ def _values(head: bytes, tag: tuple[int, int]) -> list[tuple[float, ...]]:
 def _fault(slices: Sequence[_Slice]) -> str | None:
     """Why slices in the order of their positions make no volume and how to fix it, or None."""
     first = slices[0]
-    if len({(each.pixels.shape, *each.spacing[:2].round(3)) for each in slices}) > 1:
+    if len({(each.pixels.shape, *each.spacing.round(3)) for each in slices}) > 1:
         return "holds slices of several sizes; keep one scan"
     turned = sum(not np.allclose(each.directions, first.directions, atol=1e-3) for each in slices)
     if turned:
@@ -143,7 +154,7 @@ def _fault(slices: Sequence[_Slice]) -> str | None:
     if max(np.abs(steps - usual).max(), np.abs(heights - even).max()) > allowed:
         return f"has slices unevenly spaced ({steps.min():.2f} to {steps.max():.2f} mm apart); export it evenly spaced"
     aside = float(np.linalg.norm(places - places[0] - np.outer(heights, first.directions[:, 2]), axis=1).max())
-    if aside > SHIFTED * first.spacing[:2].min():
+    if aside > SHIFTED * first.spacing.min():
         tilt = np.degrees(np.arctan2(aside, heights[-1]))
         return f"has slices shifted sideways by up to {aside:.1f} mm (gantry tilt {tilt:.1f}°); {CONVERT}"
     return None
