@@ -1,4 +1,4 @@
-"""Errors that the user can mend, told in one sentence instead of a traceback."""
+"""Errors that the user can fix, printed as one sentence instead of a traceback."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ import fire
 
 
 class InputError(ValueError):
-    """A case, file or setting is wrong; the message names it and the mend."""
+    """A case, file or setting is wrong; the message names it and says how to fix it."""
 
 
 def one_of(options: Mapping[str, Any], name: str, setting: str, hints: Mapping[str, str] | None = None) -> Any:
-    """The option called `name`, or an InputError that lists the options of the setting.
+    """Look up the option called `name`.
 
     Args:
-        hints: what to do instead, for names that are no option.
+        options: the values by name.
+        name: the name to look up.
+        setting: the name of the setting, for the message.
+        hints: advice for names that are not among the options.
+
+    Raises:
+        InputError: there is no such option; the message names the setting and lists its options.
     """
     if name not in options:
         nearest = get_close_matches(str(name), map(str, options), n=1, cutoff=0.7)
@@ -30,7 +36,10 @@ def one_of(options: Mapping[str, Any], name: str, setting: str, hints: Mapping[s
 
 
 def command_line(component: Any, name: str) -> None:
-    """Run a function, or several by name, as a command; an InputError becomes one line and the exit status 2."""
+    """Run a function, or a dict of functions by name, as a command.
+
+    An InputError is printed as one line, and the process exits with status 2.
+    """
     try:
         fire.Fire(component, name=name)
     except InputError as error:
@@ -39,14 +48,14 @@ def command_line(component: Any, name: str) -> None:
 
 
 def input_error_in(error: BaseException | None) -> InputError | None:
-    """The InputError that an exception is or was caused by, however MONAI wrapped it."""
+    """The InputError behind an exception: itself or one of its causes, as MONAI wraps errors; None if there is none."""
     while error is not None and not isinstance(error, InputError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def tell_input_errors_plainly() -> None:
-    """From now on a run that dies of an InputError prints its sentence alone; other errors keep their traceback."""
+    """Print only the message of an InputError that ends the process; other errors keep their traceback."""
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -1,4 +1,4 @@
-"""Cases are found by the names of their files, each under a name of its own, and split by patient."""
+"""Cases are found by the names of their files, have unique names, and are split by patient."""
 
 import json
 import os
@@ -25,7 +25,6 @@ from tools.score import label_files
 
 SERIES = yaml.safe_load((ROOT / "bundles/common/cohorts.yaml").read_text())["series"]
 OWN = COHORTS["brats2021"]
-IN_ORDER = [f"{kind}.nii.gz" for kind in ("t1", "t1ce", "t2", "flair")]
 
 
 def touch(folder, *names):
@@ -39,7 +38,7 @@ def brats2021(root, *cases, parts=("_t1", "_t1ce", "_t2", "_flair", "_seg"), end
         touch(root / case, *(f"{case}{part}{ending}" for part in parts))
 
 
-def test_cases_are_found_in_nested_folders_with_either_ending_and_without_litter(tmp_path):
+def test_cases_are_found_in_nested_folders_with_either_ending_and_hidden_files_are_ignored(tmp_path):
     brats2021(tmp_path / "HGG", "B_2")
     brats2021(tmp_path / "LGG" / "deeper", "B_1", ending=".nii")
     touch(tmp_path / "HGG" / "B_2", "._B_2_t1.nii.gz", "notes.txt", "B_2_mask.nii.gz")
@@ -60,7 +59,7 @@ def test_modalities_come_in_the_order_asked_for(tmp_path):
     assert COHORTS["msd"].channel_indices(FOUR) == [1, 2, 3, 0]
 
 
-def test_case_355_of_2020_keeps_its_oddly_named_label(tmp_path):
+def test_case_355_of_2020_has_its_oddly_named_label(tmp_path):
     case = "BraTS20_Training_355"
     brats2021(tmp_path, case, parts=("_t1", "_t1ce", "_t2", "_flair"))
     touch(tmp_path / case, "W39_1998.09.19_Segm.nii")
@@ -68,25 +67,25 @@ def test_case_355_of_2020_keeps_its_oddly_named_label(tmp_path):
     assert found.label.endswith("W39_1998.09.19_Segm.nii")
 
 
-def test_a_case_without_a_modality_is_left_out_with_the_file_to_add(tmp_path):
+def test_a_case_without_a_modality_is_left_out_and_the_file_to_add_is_named(tmp_path):
     brats2021(tmp_path, "B_1")
     brats2021(tmp_path, "B_2", parts=("_t1", "_t2", "_flair", "_seg"))
     found = find_cases(str(tmp_path), COHORTS["brats2021"], FOUR)
     assert [case.name for case in found.complete] == ["B_1"]
     (left_out,) = found.left_out
-    assert left_out.case == "B_2" and re.match(r"B_2_t1ce\.nii\.gz is not there; add it", left_out.why)
+    assert left_out.case == "B_2" and re.match(r"B_2_t1ce\.nii\.gz is missing; add it", left_out.why)
     assert len(find_cases(str(tmp_path), COHORTS["brats2021"], ["T1", "T2"]).complete) == 2
 
 
-def test_a_copy_of_a_file_in_another_folder_is_named_and_not_used(tmp_path, caplog):
+def test_a_copy_of_a_file_in_another_folder_is_reported_and_not_used(tmp_path, caplog):
     brats2021(tmp_path / "a", "B_1")
     brats2021(tmp_path / "b", "B_1", parts=("_t1",))
     found = cases_to_use(str(tmp_path), COHORTS["brats2021"], FOUR, COHORTS)
     assert [case.name for case in found.complete] == ["B_1"] and not found.left_out
-    assert "/a/" in found.complete[0].images[0] and "is a second T1 next to" in caplog.text
+    assert "/a/" in found.complete[0].images[0] and "is also a T1 of this case" in caplog.text
 
 
-def test_cases_of_one_name_in_two_folders_are_two_cases_named_after_their_folders(tmp_path):
+def test_cases_with_the_same_name_in_two_folders_are_two_cases_named_after_their_folders(tmp_path):
     brats2021(tmp_path / "HGG", "c1")
     brats2021(tmp_path / "LGG", "c1", "c2")
     found = find_cases(str(tmp_path), COHORTS["brats2021"], FOUR)
@@ -98,12 +97,12 @@ def test_cases_of_one_name_in_two_folders_are_two_cases_named_after_their_folder
     assert [case.name for case in found.complete] == ["p1_brats-space", "p2_brats-space"]
 
 
-def test_files_of_two_folders_never_make_one_case(tmp_path):
+def test_files_of_two_folders_are_never_combined_to_one_case(tmp_path):
     brats2021(tmp_path / "A", "c1", parts=("_t1", "_t1ce", "_flair"))
     brats2021(tmp_path / "B", "c1", parts=("_t2",))
     found = find_cases(str(tmp_path), COHORTS["brats2021"], FOUR)
     assert not found.complete and [each.case for each in found.left_out] == ["A_c1", "B_c1"]
-    with pytest.raises(InputError, match="No case of brats2021 .* is complete; A_c1: c1_t2.nii.gz is not there"):
+    with pytest.raises(InputError, match="No case of brats2021 .* is complete; A_c1: c1_t2.nii.gz is missing"):
         cases_to_use(str(tmp_path), COHORTS["brats2021"], FOUR, COHORTS)
 
 
@@ -117,11 +116,11 @@ def test_files_of_two_folders_never_make_one_case(tmp_path):
         ([("a", "x"), ("x",)], ["a_x", "x"]),
     ],
 )
-def test_names_are_unique_by_as_few_folders_as_needed(places, names):
+def test_names_become_unique_with_as_few_folders_as_needed(places, names):
     assert unique_names(places) == names
 
 
-def test_a_datalist_gives_its_cases_names_of_their_own(tmp_path):
+def test_the_cases_of_a_datalist_get_unique_names(tmp_path):
     entries = []
     for folder in ("sub-0", "sub-1"):
         touch(tmp_path / folder, *(f"{kind}.nii.gz" for kind in ("t1", "t1ce", "t2", "flair")))
@@ -132,7 +131,7 @@ def test_a_datalist_gives_its_cases_names_of_their_own(tmp_path):
         path.write_text(json.dumps({"training": entries, **more}))
         return find_cases(str(path), COHORTS["brats2021"], FOUR)
 
-    with pytest.raises(InputError, match="cannot be told apart"):
+    with pytest.raises(InputError, match="the modality of its files is unknown"):
         found()
     cases = found(modality={"0": "FLAIR", "1": "T1ce", "2": "T1", "3": "T2"}).complete
     assert [case.name for case in cases] == ["sub-0_flair", "sub-1_flair"]
@@ -140,14 +139,14 @@ def test_a_datalist_gives_its_cases_names_of_their_own(tmp_path):
         f"{k}.nii.gz" for k in ("t1", "t1ce", "t2", "flair")
     ]
     entries[1]["case"] = entries[0]["case"] = "same"
-    with pytest.raises(InputError, match="names two cases same"):
+    with pytest.raises(InputError, match="has two cases called same"):
         found(modality={"0": "FLAIR", "1": "T1ce", "2": "T1", "3": "T2"})
     entries[1]["case"] = "../../x"
     with pytest.raises(InputError, match="'../../x' cannot be a case id"):
         found(modality={"0": "FLAIR", "1": "T1ce", "2": "T1", "3": "T2"})
 
 
-def test_a_datalist_whose_files_say_what_they_are_needs_no_modality(tmp_path):
+def test_a_datalist_with_modalities_in_the_file_names_needs_no_list_of_modalities(tmp_path):
     brats2021(tmp_path, "c1", "c2")
     order = ("_flair", "_t1ce", "_t1", "_t2")  # as in the published list of Swin UNETR
     entries = [{"image": [f"{case}/{case}{part}.nii.gz" for part in order]} for case in ("c1", "c2")]
@@ -159,7 +158,7 @@ def test_a_datalist_whose_files_say_what_they_are_needs_no_modality(tmp_path):
     ]
 
 
-def test_scans_of_both_kinds_are_found_and_incomplete_ones_wait_for_modality_dropout(tmp_path):
+def test_scans_of_both_kinds_are_found_and_incomplete_ones_need_modality_dropout(tmp_path):
     brats2021(tmp_path, "B_1")
     brats2021(tmp_path, "B_2", parts=("_t1", "_t2", "_flair"))
     for case, kinds in {"D_1": ("t1", "t1ce", "t2", "flair"), "D_2": ("t1",)}.items():
@@ -243,22 +242,22 @@ def test_msd_cases_with_four_digits_are_no_channels(tmp_path):
     [
         (
             [f"c1/c1_{kind}.nii.gz" for kind in ("T1", "T1CE", "T2", "FLAIR")],
-            "'c1/c1_FLAIR.nii.gz'.*rename them, small",
+            "'c1/c1_FLAIR.nii.gz'.*rename them, as upper",
         ),
         (
             [f"c1/c1_{kind}.NII.GZ" for kind in ("t1", "t1ce", "t2", "flair")],
-            "'c1/c1_flair.NII.GZ'.*rename them, small",
+            "'c1/c1_flair.NII.GZ'.*rename them, as upper",
         ),
         (
             [f"c1/{kind}.nii.gz" for kind in ("t1", "t1ce", "t2", "flair")],
-            "holds 'c1/flair.nii.gz', .* and 1 more;",
+            "contains 'c1/flair.nii.gz', .* and 1 more;",
         ),
-        (["BraTS2021.tar", "README.txt"], "it holds 'BraTS2021.tar'; unpack it"),
+        (["BraTS2021.tar", "README.txt"], "it contains 'BraTS2021.tar'; unpack it"),
         (
             [f"c1_{kind}.nii/0001_brain_{kind}.nii" for kind in ("t1", "t2")],
             "c1_t1.nii' is a folder .* move the file",
         ),
-        (["notes.txt"], "it holds 'notes.txt'; check dataset_dir"),
+        (["notes.txt"], "it contains 'notes.txt'; check dataset_dir"),
         (
             [f"c1/c1-{kind}.nii.gz" for kind in ("t1n", "t1c", "t2w", "t2f")],
             "named as in brats2023_gli or .*: give",
@@ -275,7 +274,7 @@ def test_a_folder_without_a_case_says_what_is_there(tmp_path, files, message):
 def test_dicom_that_is_to_be_trained_on_is_named(tmp_path):
     (tmp_path / "P1" / "AX_T1").mkdir(parents=True)
     (tmp_path / "P1" / "AX_T1" / "1.dcm").write_bytes(bytes(128) + b"DICM")
-    with pytest.raises(InputError, match="holds DICOM folders .*AX_T1' ...., .*convert them with dcm2niix"):
+    with pytest.raises(InputError, match="contains DICOM folders .*AX_T1' ...., .*convert them with dcm2niix"):
         find_cases(str(tmp_path), COHORTS["brats2021"], FOUR, COHORTS)
 
 
@@ -382,8 +381,8 @@ def test_msd_cases_are_the_files_of_its_image_folders(tmp_path):
 
 
 @pytest.mark.parametrize("cohort", list(COHORTS))
-def test_a_wrong_folder_gives_one_sentence(tmp_path, cohort):
-    with pytest.raises(InputError, match="is not a folder; name the folder that holds the cases"):
+def test_a_wrong_folder_gives_one_clear_sentence(tmp_path, cohort):
+    with pytest.raises(InputError, match="is not a folder; give the folder that contains the cases"):
         find_cases(str(tmp_path / "nowhere"), COHORTS[cohort], FOUR)
     with pytest.raises(InputError, match="No case of .* check dataset_dir and cohort"):
         find_cases(str(tmp_path), COHORTS[cohort], FOUR)
@@ -391,13 +390,13 @@ def test_a_wrong_folder_gives_one_sentence(tmp_path, cohort):
         find_cases(str(tmp_path), COHORTS[cohort], ["T1", "T3"])
 
 
-def test_items_of_a_client_belong_to_the_patient_that_their_file_names():
+def test_items_of_a_client_belong_to_the_patient_in_their_file_name():
     items = [{"image": "a/BraTS-GLI-00005-100.nii.gz"}, {"image": ["b/BraTS-GLI-00007-000-t1n.nii", "b/x.nii"]}]
     assert patients({"train": items}, COHORTS["brats2023_gli"])["train"] == ["BraTS-GLI-00005", "BraTS-GLI-00007"]
 
 
 @pytest.mark.parametrize("fold", range(5))
-def test_no_patient_stands_in_two_parts_and_none_is_lost(fold):
+def test_no_patient_is_in_two_parts_and_none_is_lost(fold):
     parts = split(people(53, scans=3), fold, 0.2, seed=0)
     named = patients(parts, OWN)
     together = [patient for part in named.values() for patient in part]
@@ -406,20 +405,20 @@ def test_no_patient_stands_in_two_parts_and_none_is_lost(fold):
     assert len(named["test"]) == 11 and 8 <= len(named["validate"]) <= 9
 
 
-def test_every_patient_outside_the_test_share_validates_in_exactly_one_fold():
+def test_every_patient_outside_the_test_share_is_used_for_validation_in_exactly_one_fold():
     parts = [patients(split(people(53), fold, 0.2, seed=0), OWN) for fold in range(5)]
     assert len({tuple(part["test"]) for part in parts}) == 1
     validated = [patient for part in parts for patient in part["validate"]]
     assert len(validated) == len(set(validated)) == 42
 
 
-def test_the_split_hangs_on_the_seed_and_on_no_order_of_files():
+def test_the_split_depends_on_the_seed_and_not_on_the_order_of_files():
     forward, backward = (patients(split(cases, 0, 0.2, seed=0), OWN) for cases in (people(30), people(30)[::-1]))
     assert forward == backward
     assert forward != patients(split(people(30), 0, 0.2, seed=1), OWN)
 
 
-def test_sixteen_patients_give_ten_three_and_three():
+def test_sixteen_patients_are_split_into_ten_three_and_three():
     assert {name: len(part) for name, part in split(people(16), 0, 0.2, 0).items()} == {
         "train": 10,
         "validate": 3,
@@ -428,7 +427,7 @@ def test_sixteen_patients_give_ten_three_and_three():
 
 
 @pytest.mark.parametrize(("fold", "share"), [(5, 0.2), (-1, 0.2), (0, 1.5)])
-def test_a_wrong_fold_or_share_is_told(fold, share):
+def test_a_wrong_fold_or_share_is_refused(fold, share):
     with pytest.raises(InputError, match="it must"):
         split(people(10), fold, share, 0)
 
@@ -452,30 +451,30 @@ def test_patients_used_for_training_or_selection_are_never_scored(tmp_path, capl
     assert "2 of 4 cases were used for training or model selection and are not scored." in caplog.text
     with pytest.raises(InputError, match="1 of 1 cases were used for training or model selection"):
         not_seen(people(1), str(record))
-    with pytest.raises(InputError, match="The test share holds no patient"):
+    with pytest.raises(InputError, match="The test part has no patient"):
         not_seen([], str(record))
 
 
-def test_only_patients_used_for_selection_are_fitted_on(tmp_path):
+def test_only_patients_used_for_selection_are_used_for_fitting(tmp_path):
     record = tmp_path / "patients.json"
     with pytest.raises(InputError, match="train first"):
         used_for_selection(people(4), str(record))
     record.write_text('{"train": ["p000"], "validate": ["p002", "p003"], "test": ["p001"]}')
     cases = people(3, scans=2) + people(4, label=None)[3:]
     assert [case.name for case in used_for_selection(cases, str(record))] == ["p002-0", "p002-1"]
-    with pytest.raises(InputError, match="None of the patients used for model selection"):
+    with pytest.raises(InputError, match="no labelled case of the patients that were used for model selection"):
         used_for_selection(people(2), str(record))
 
 
-def test_a_label_value_within_a_hundredth_is_that_value_and_others_are_named():
+def test_a_label_value_within_a_hundredth_counts_as_that_value_and_others_are_reported():
     values = np.array([0, 1.00002, 1.9999, 4], np.float64).reshape(1, 1, 4)
     assert COHORTS["brats2021"].to_classes(values, "x").tolist() == [[[0, 1, 2, 3]]]
-    with pytest.raises(InputError, match=r"x holds \[1.5\], not only \[0, 1, 2, 4\]"):
+    with pytest.raises(InputError, match=r"x contains \[1.5\], but brats2021 has \[0, 1, 2, 4\]"):
         COHORTS["brats2021"].to_classes(np.array([0, 1.5]), "x")
 
 
 @pytest.mark.parametrize("cohort", COHORTS.values(), ids=str)
-def test_values_and_classes_of_a_cohort_are_each_others_inverse(cohort):
+def test_to_values_and_to_classes_of_a_cohort_are_inverse(cohort):
     classes = np.arange(len(cohort.classes), dtype=np.uint8)
     assert cohort.to_classes(cohort.to_values(classes), "x").tolist() == classes.tolist()
     masks = cohort.masks(classes)
@@ -487,11 +486,11 @@ def test_values_and_classes_of_a_cohort_are_each_others_inverse(cohort):
     [
         ({"file": {}}, "cohort mine has the unknown key file"),
         ({"label_values": [0, 1]}, "has 2 label_values for 4 classes"),
-        ({"regions": {"WT": ["edema"]}}, "has a region of edema, which is none of its classes"),
-        ({"folders": {"image": "i", "label": "l"}}, "must have either files or folders"),
+        ({"regions": {"WT": ["edema"]}}, "has a region with the unknown class edema; its classes are"),
+        ({"folders": {"image": "i", "label": "l"}}, "must have either files, or folders"),
     ],
 )
-def test_a_cohort_that_makes_no_sense_is_refused(entry, message):
+def test_an_inconsistent_cohort_is_refused(entry, message):
     good = {
         "files": {"T1": "_t1", "label": "_seg"},
         "label_values": [0, 1, 2, 3],

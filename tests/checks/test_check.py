@@ -1,4 +1,4 @@
-"""Every fault that a download can have is found, told with case, file and mend, and the rest is used."""
+"""Every fault that a download can have is found and reported with case, file and fix, and the other cases are used."""
 
 import json
 import re
@@ -24,55 +24,55 @@ from tools.patients.faults import KINDS, plant
 from tools.patients.synthetic import make_patients
 
 BAD, FILE = "BraTS2021_00003", "'{case}_t1ce.nii.gz'"
-# what is said of each fault; the mend stands in it
+# the message about each fault, with the fix
 UNUSABLE = {
-    "absent": "_t1ce.nii.gz is not there; add it",
+    "absent": "_t1ce.nii.gz is missing; add it",
     "empty": "is empty; download it again",
-    "half": "is cut short or damaged .*; download it again",
+    "half": "is incomplete or damaged .*; download it again",
     "flipped_byte": "does not match its checksum.*; download it again",
-    "web_page": "is a web page, not a scan; download it again, logged in",
+    "web_page": "is a web page, not a scan; log in and download it again",
     "lfs_pointer": "is a Git LFS pointer.*; fetch it with 'git lfs pull'",
     "annex_pointer": "is a git-annex pointer.*; fetch it with 'git annex get'",
-    "zeros": "nothing but zeros.*; download it again",
-    "text": "no NIfTI file.*; download it again",
-    "not_compressed": r"is not compressed, unlike its name; rename it to '.*_t1ce\.nii'",
-    "compressed": r"is compressed, unlike its name; rename it to '.*_t1ce\.nii\.gz'",
-    "few_voxels": "fewer voxels than it says.*; download it again",
+    "zeros": "only zero bytes.*; download it again",
+    "text": "not a NIfTI file.*; download it again",
+    "not_compressed": r"is not compressed, but its name ends in \.gz; rename it to '.*_t1ce\.nii'",
+    "compressed": r"is compressed, but its name does not end in \.gz; rename it to '.*_t1ce\.nii\.gz'",
+    "few_voxels": "fewer voxels than its header states.*; download it again",
     "nan": "not finite; export it again",
     "infinite": "not finite; export it again",
-    "constant": "T1ce is 0 everywhere; export it again",
-    "four_axes": r"has the shape \(\d+, \d+, \d+, 2\), not three axes; export it so",
-    "one_slice": "not that of a volume; export the whole series",
+    "constant": "every voxel of its T1ce is 0; export it again",
+    "four_axes": r"has the shape \(\d+, \d+, \d+, 2\), not three axes; export it again",
+    "one_slice": "which is not a volume; export the complete series",
     "complex": "colours or complex numbers.*; export it again",
-    "wrong_modality": "is the scan of its T1, not T1ce; restore it",
+    "wrong_modality": "has the same voxels for T1ce and T1; restore it",
     "shape": "has the shape .*; resample them to one grid",
     "orientation": "has the orientation .*; resample them to one grid",
     "spacing": "has the spacing .*; resample them to one grid",
-    "moved": r"lies up to 5\.0 mm off .*; resample them to one grid",
+    "moved": r"is shifted or rotated by up to 5\.0 mm relative to .*; resample them to one grid",
     "singular": "its affine is singular.*; export it again",
     "elsewhere": "the brains in its .* differ .*; register them",
-    "label_value": r"_seg\.nii\.gz' holds 9; brats2021 has \[0, 1, 2, 4\]: restore the label",
-    "label_fraction": r"_seg\.nii\.gz' holds 0\.5; .*restore the label",
+    "label_value": r"_seg\.nii\.gz' contains 9; brats2021 has \[0, 1, 2, 4\]: restore the label",
+    "label_fraction": r"_seg\.nii\.gz' contains 0\.5; .*restore the label",
     "label_shape": r"_seg\.nii\.gz' has the shape .*; resample",
-    "label_moved": r"_seg\.nii\.gz' lies up to 5\.0 mm off .*; resample",
-    "label_elsewhere": "lies outside the brain; find the label of this patient",
+    "label_moved": r"_seg\.nii\.gz' is shifted or rotated by up to 5\.0 mm relative to .*; resample",
+    "label_elsewhere": "is outside the brain; check that the label is from this patient",
     "label_four_axes": "not three axes; export one label map",
-    "label_half": r"_seg\.nii\.gz' is cut short or damaged .*; download it again",
+    "label_half": r"_seg\.nii\.gz' is incomplete or damaged .*; download it again",
 }
 NOTES = {
-    "cut_field": "the brains in its .* differ .*; look at them",
+    "cut_field": "the brains in its .* differ .*; check that they are registered",
     "skull": "the background of its T1ce is not 0; skull-strip it",
-    "no_codes": "left and right are a guess",
-    "label_outside": "lies outside the brain; look at it",
+    "no_codes": "check that left and right are not swapped",
+    "label_outside": "is outside the brain; check the label",
     "label_empty": "contains no tumour; check that this is intended",
-    "twin": "is a second T1ce next to .*; remove one",
-    "duplicate": "its T1, T1ce, T2, FLAIR are also those of BraTS2021_0000X; keep one of them",
+    "twin": "is also a T1ce of this case; remove one",
+    "duplicate": "the voxels of its T1, T1ce, T2, FLAIR are also in BraTS2021_0000X; keep one of these cases",
 }
 
 
 @pytest.fixture
 def data(patients, tmp_path):
-    """A copy of six patients that a test may spoil."""
+    """A copy of six patients that a test may damage."""
     return shutil.copytree(patients("brats2021"), tmp_path / "data")
 
 
@@ -86,12 +86,12 @@ def checked(folder, cohort="brats2021", **options):
     return status, json.loads((folder.parent / "out" / "check.json").read_text())
 
 
-def test_every_fault_that_can_be_planted_is_expected_here():
+def test_every_fault_that_can_be_created_is_expected_here():
     assert set(UNUSABLE) | set(NOTES) == set(KINDS) and len(KINDS) >= 30
 
 
 @pytest.mark.parametrize("kind", UNUSABLE)
-def test_a_fault_makes_its_case_alone_unusable_and_is_told_with_file_and_mend(kind, data):
+def test_a_fault_makes_only_its_case_unusable_and_is_reported_with_the_file_and_the_fix(kind, data):
     plant(kind, files_of(data))
     status, told = checked(data)
     assert status == 2 and told["counts"] == {"good": 5, "note": 0, "unusable": 1}
@@ -111,16 +111,16 @@ def test_the_other_cases_are_used_and_strict_stops(kind, data):
         return UsableParts(parts, CaseCheck(own, COHORTS, FOUR), str(data.parent / "out"), strict)
 
     parts = usable(strict=False)
-    assert not parts.left_out and not parts.test  # nothing is looked at before a part is needed
+    assert not parts.left_out and not parts.test  # no file is read before a part is needed
     used = [case.name for part in (parts.train, parts.validate, parts.test) for case in part]
     assert sorted(used) == [f"BraTS2021_0000{index}" for index in (0, 1, 2, 4, 5)]
     assert [each.case for each in parts.left_out] == [BAD]
-    with pytest.raises(InputError, match=rf"strict is true and 1 cases cannot be used:\n  {BAD}: "):
+    with pytest.raises(InputError, match=rf"strict is true, but 1 case\(s\) cannot be used:\n  {BAD}: "):
         assert usable(strict=True).train
 
 
 @pytest.mark.parametrize("kind", NOTES)
-def test_a_doubt_is_noted_and_the_case_is_used(kind, data):
+def test_a_doubtful_case_gets_a_note_and_is_used(kind, data):
     plant(kind, files_of(data))
     status, told = checked(data)
     assert status == 1 and told["counts"]["unusable"] == 0
@@ -132,7 +132,7 @@ def test_a_doubt_is_noted_and_the_case_is_used(kind, data):
 
 
 @pytest.mark.parametrize("cohort", COHORTS)
-def test_untouched_patients_are_good_in_every_convention(cohort, tmp_path):
+def test_unchanged_patients_are_good_in_every_cohort(cohort, tmp_path):
     make_patients(tmp_path / "data", cases=3, size=32, cohort=cohort, spacing=(1, 1, 1.5))
     status, told = checked(tmp_path / "data", cohort)
     assert status == 0 and told["counts"] == {"good": 3, "note": 0, "unusable": 0} and told["strays"] == []
@@ -144,7 +144,7 @@ def test_volumes_and_lesions_are_those_of_the_label(data):
     path = files_of(data)["label"]
     image = nib.load(path)
     label = np.zeros(image.shape, np.uint8)
-    label[18:22, 18:22, 18:22] = 1  # touches the next by a corner alone: one lesion
+    label[18:22, 18:22, 18:22] = 1  # touches the next one only at a corner: one lesion
     label[22:24, 22:24, 22:24] = 4
     label[10:12, 20:22, 20:22] = 2
     nib.save(nib.Nifti1Image(label, image.affine), path)
@@ -153,7 +153,7 @@ def test_volumes_and_lesions_are_those_of_the_label(data):
     assert facts["ml"] == {"necrotic": 0.064, "oedema": 0.008, "enhancing": 0.008} and facts["lesions"] == 2
 
 
-def test_strays_time_points_and_unlabelled_cases_are_listed_and_litter_is_not(tmp_path, capsys):
+def test_strays_time_points_and_unlabelled_cases_are_listed_and_hidden_files_are_not(tmp_path, capsys):
     data = tmp_path / "data"
     make_patients(data, cases=3, size=32, cohort="brats2023_gli")
     first, second, third = sorted(data.iterdir())
@@ -171,7 +171,7 @@ def test_strays_time_points_and_unlabelled_cases_are_listed_and_litter_is_not(tm
     assert "Cases without a label: 1" in printed and "several time points: 1" in printed
 
 
-def test_scans_that_differ_in_one_voxel_are_no_copies():
+def test_scans_that_differ_in_one_voxel_are_not_copies():
     zeros = np.zeros((8, 8, 8), np.int16)
     digests = {digest(zeros)}
     for place in np.ndindex(zeros.shape):
@@ -181,7 +181,7 @@ def test_scans_that_differ_in_one_voxel_are_no_copies():
     assert len(digests) == 1 + zeros.size
 
 
-# The label guard
+# Labels of another cohort
 def relabelled(folder, change):
     for path in folder.rglob("*seg.nii.gz"):
         image = nib.load(path)
@@ -196,37 +196,42 @@ def relabelled(folder, change):
             "brats2021",
             "brats2021",
             [0, 1, 2, 0, 3],
-            "hold 3 .*labels as these have brats2023_gli.*: give --cohorts::brats2021::label_values",
+            "contain 3 .*the values match brats2023_gli, .*: give --cohorts::brats2021::label_values",
         ),
         (
             "brats2023_gli",
             "brats2023_gli",
             [0, 1, 2, 4],
-            "hold 4 .*labels as these have brats2024_gli and brats2024_met_rc: give one as --cohort",
+            "contain 4 .*the values match brats2024_gli, brats2024_met_rc: give one of these as --cohort",
         ),
         (
             "brats2024_gli",
             "brats2023_gli",
             [0, 1, 2, 3, 4],
-            "hold 4 .*labels as these have brats2024_gli and brats2024_met_rc: give one as --cohort",
+            "contain 4 .*the values match brats2024_gli, brats2024_met_rc: give one of these as --cohort",
         ),
         (
             "brats2024_met_rc",
             "brats2024_met",
             [0, 1, 2, 3, 4],
-            "hold 4 .*have brats2024_gli and brats2024_met_rc: give one as --cohort",
+            "contain 4 .*match brats2024_gli, brats2024_met_rc: give one of these as --cohort",
         ),
         ("brats2021", "brats2021", [0, 1, 2, 3, 4], None),
-        ("brats2021", "brats2021", [0, 2, 1, 0, 4], r"calls necrotic lies around .*label_values '\[0, 2, 1, 4\]'"),
+        (
+            "brats2021",
+            "brats2021",
+            [0, 2, 1, 0, 4],
+            r"class necrotic .* surrounds .*label_values '\[0, 2, 1, 4\]'",
+        ),
         (
             "brats2023_gli",
             "brats2023_gli",
             [0, 2, 1, 3],
-            "calls necrotic lies around what it calls oedema; .*labels as these have msd: give",
+            "surrounds its class oedema; .*the values match msd: give",
         ),
     ],
 )
-def test_labels_that_contradict_the_cohort_stop_with_the_name_of_the_right_one(
+def test_labels_that_contradict_the_cohort_stop_the_run_and_the_right_cohort_is_named(
     stored, read_as, change, named, tmp_path
 ):
     make_patients(tmp_path / "data", cases=7, size=32, cohort=stored)
@@ -238,7 +243,7 @@ def test_labels_that_contradict_the_cohort_stop_with_the_name_of_the_right_one(
         checked(tmp_path / "data", read_as)
 
 
-def test_a_dataset_json_of_another_order_stops_with_its_values(tmp_path):
+def test_a_dataset_json_with_another_order_stops_the_run_with_its_values(tmp_path):
     data = tmp_path / "data"
     make_patients(data, cases=2, size=32, cohort="msd")
     labels = {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"}
@@ -247,15 +252,15 @@ def test_a_dataset_json_of_another_order_stops_with_its_values(tmp_path):
     labels |= {"1": "necrosis", "2": "edema"}
     (data / "dataset.json").write_text(json.dumps({"labels": labels}))
     with pytest.raises(
-        InputError, match=r"says that 1 is necrotic.*; msd has \[0, 2, 1, 3\], labels as these have brats2023_gli and"
+        InputError, match=r"states that 1 is necrotic.*; msd has \[0, 2, 1, 3\], but the values match brats2023_gli, "
     ):
         checked(data, "msd")
     (data / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "NCR": 1, "ED": 2, "ET": 3}}))  # nnU-Net
-    with pytest.raises(InputError, match="says that 1 is necrotic, 2 is oedema, 3 is enhancing, unlike msd"):
+    with pytest.raises(InputError, match="that 1 is necrotic, 2 is oedema, 3 is enhancing, which contradicts msd"):
         checked(data, "msd")
 
 
-def test_a_case_that_breaks_the_check_itself_is_told_and_left_out(data, monkeypatch):
+def test_a_case_that_crashes_the_check_is_reported_and_left_out(data, monkeypatch):
     def broken(path):
         raise MemoryError("no room") if BAD in path else InputError("x")
 
@@ -265,13 +270,13 @@ def test_a_case_that_breaks_the_check_itself_is_told_and_left_out(data, monkeypa
     assert bad["faults"] == ["it could not be checked (MemoryError: no room); check its files"]
 
 
-def test_files_named_as_another_cohort_are_told_with_its_name(patients):
+def test_files_named_as_in_another_cohort_are_reported_with_its_name(patients):
     with pytest.raises(InputError, match="named as in brats2023_gli or .*: give that as --cohort"):
         find_cases(str(patients("brats2023_gli")), COHORTS["brats2021"], FOUR, COHORTS)
 
 
 # The record, the command and the runs
-def test_what_did_not_change_is_not_read_again(data, monkeypatch):
+def test_unchanged_cases_are_not_read_again(data, monkeypatch):
     checked(data)
     checks = CaseCheck(COHORTS["brats2021"], COHORTS, FOUR, str(data.parent / "out" / "check.json"))
     cases = find_cases(str(data), COHORTS["brats2021"], FOUR).complete
@@ -283,7 +288,7 @@ def test_what_did_not_change_is_not_read_again(data, monkeypatch):
     assert read and all(BAD in path for path in read)
 
 
-def test_the_command_prints_a_table_and_its_exit_status_says_the_worst(data, monkeypatch, capsys):
+def test_the_command_prints_a_table_and_its_exit_status_is_that_of_the_worst_case(data, monkeypatch, capsys):
     arguments = ["check", "--cohort=brats2021", f"--dataset_dir={data}", f"--output={data.parent / 'out'}"]
     monkeypatch.setattr(sys, "argv", arguments)
     for kind, expected in ((None, 0), ("cut_field", 1), ("half", 2)):
@@ -300,7 +305,7 @@ def test_the_command_prints_a_table_and_its_exit_status_says_the_worst(data, mon
     assert stop.value.code == 2 and capsys.readouterr().err.startswith("error: cohort must be one of")
 
 
-def test_a_training_leaves_out_what_cannot_be_used_and_strict_stops_it(data, tmp_path):
+def test_a_training_leaves_out_unusable_cases_and_strict_stops_it(data, tmp_path):
     plant("half", files_of(data))
     done = run("training", BUNDLES[0], tmp_path, "brats2021", data, epochs=1, strict=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr and f"{BAD}: '" in done.stderr

@@ -1,4 +1,4 @@
-"""Two processes on a CPU stand in for two GPUs."""
+"""Two processes on a CPU, as a test of several GPUs."""
 
 import re
 import signal
@@ -40,12 +40,12 @@ def test_every_case_is_in_exactly_one_share(cases, number, monkeypatch):
         monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
         shares.append(parallel.share(range(cases)))
     assert sorted(case for part in shares for case in part) == list(range(cases)) and all(shares)
-    with pytest.raises(InputError, match=f"{number} processes share 1 case"):
+    with pytest.raises(InputError, match=f"only 1 case.* for {number} processes"):
         parallel.share(range(1))
 
 
-def test_two_processes_learn_as_one_of_the_same_total_batch(patients, tmp_path):
-    """Whole volumes, all four patients in each step, and a loss that is a mean over patients: the steps must agree."""
+def test_two_processes_learn_the_same_as_one_with_the_same_total_batch(patients, tmp_path):
+    """Complete volumes, all four patients in each step, and a mean over patients as loss: the steps must agree."""
     data = patients("brats2021")
     settings = {
         "patch_size": [48, 48, 48],
@@ -63,7 +63,7 @@ def test_two_processes_learn_as_one_of_the_same_total_batch(patients, tmp_path):
     assert checked[0] == checked[1] and checked[0].count("\n") == 7  # all six cases, each checked by one process
 
 
-def test_an_interrupt_leaves_one_checkpoint_of_both_and_the_same_command_goes_on(patients, tmp_path):
+def test_an_interrupt_saves_one_checkpoint_of_both_and_the_same_command_resumes(patients, tmp_path):
     given = ("training", "multi_gpu_train", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"))
     process = start(*given, epochs=40, iterations_per_epoch=3)
     while not (tmp_path / "models" / "last.ckpt").is_file():
@@ -71,11 +71,11 @@ def test_an_interrupt_leaves_one_checkpoint_of_both_and_the_same_command_goes_on
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     printed = process.communicate(timeout=120)[0]
-    assert process.returncode != 0 and printed.count("the same command goes on from there") == 1
+    assert process.returncode != 0 and printed.count("run the same command again to resume") == 1
     stopped = torch.load(tmp_path / "models" / "last.ckpt", weights_only=True)
     assert 0 < stopped["iteration"] < 120 and not any(name.startswith("module.") for name in stopped["network"])
     epochs = stopped["iteration"] // 3 + 1
     printed = finish(start(*given, epochs=epochs, iterations_per_epoch=3))
     assert f"at epoch {epochs}" in printed
-    assert re.findall(r"INFO epoch (\d+)/", printed) == [str(epochs)]  # one process logs
+    assert re.findall(r"INFO epoch (\d+)/", printed) == [str(epochs)]  # only one process logs
     assert curve(tmp_path)["epoch"].tolist() == list(range(1, epochs + 1))

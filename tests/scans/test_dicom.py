@@ -1,4 +1,4 @@
-"""A folder of DICOM series is segmented as the NIfTI files of the same scans are."""
+"""A folder of DICOM series is segmented like the NIfTI files of the same scans."""
 
 import re
 from dataclasses import replace
@@ -16,9 +16,8 @@ from tumour.errors import InputError
 from tumour.scans.readers import read_scan
 from tumour.scans.series import read_series
 
-from tests.bundles.test_run import parser_of
 from tests.cohorts import COHORTS, FOUR
-from tests.conftest import BUNDLES, ROOT, run, succeed
+from tests.conftest import BUNDLES, ROOT, parser_of, run, succeed
 
 SERIES = yaml.safe_load((ROOT / "bundles/common/cohorts.yaml").read_text(encoding="utf-8"))["series"]
 
@@ -71,7 +70,7 @@ def write_frames(path, array, affine, order):
 
 @pytest.fixture
 def scans(patients, tmp_path):
-    """Two patients, the second without T2, as NIfTI names and as DICOM folders."""
+    """Two patients, the second without T2, as NIfTI files and as DICOM folders."""
     cases = find_cases(str(patients("brats2021")), COHORTS["brats2021"], FOUR).complete
     for number, case in enumerate(cases[:2]):
         for place, (name, path) in enumerate(zip(FOUR, case.images, strict=True)):
@@ -80,7 +79,7 @@ def scans(patients, tmp_path):
     return tmp_path / "dicom", cases
 
 
-def test_a_series_has_the_voxels_and_the_place_of_the_scan_it_was_made_of(scans):
+def test_a_series_has_the_voxels_and_the_position_of_the_scan_it_was_made_from(scans):
     folder, cases = scans
     data, affine, _ = read_series(str(folder / cases[0].name / "T2"))
     scan = read_scan(cases[0].images[2])
@@ -131,11 +130,11 @@ TILT = np.tan(np.radians(12)) * 1.2 * np.array([0, 1, 0])
     [
         ([0, 1, 2, 3, 5, 6, 7, 8, 9], {}, "slices missing .'1-003.dcm' and '1-004.dcm' are 2.40 mm apart, others 1.20"),
         ([0, 1, 2, 3, 4.3, 5, 6, 7, 8], {}, r"unevenly spaced .0.84 to 1.56 mm apart.; export it evenly"),
-        ([0, 1, 2, 3, 4, 4, 5, 6, 7], {}, "holds a slice twice .'1-004.dcm' and '1-005.dcm'.; remove one"),
+        ([0, 1, 2, 3, 4, 4, 5, 6, 7], {}, "contains a slice twice .'1-004.dcm' and '1-005.dcm'.; remove one"),
         (
             EVEN // 2,
             {"0018|0081": lambda k: ("10", "90")[k % 2]},
-            "holds several scans in one series .*EchoTime 10 and 90.; keep the files of one",
+            "contains several scans in one series .*EchoTime 10 and 90.; keep the files of one",
         ),
         (EVEN % 3, {"0020|0012": lambda k: str(k // 3)}, "AcquisitionNumber 0 and 1.; keep the files of one"),
         (EVEN, {"shift": TILT}, r"shifted sideways by up to 2.0 mm .gantry tilt 12.0°.; convert it with dcm2niix"),
@@ -150,7 +149,7 @@ def test_a_series_that_makes_no_even_grid_is_refused_with_the_reason_and_the_fix
 def test_a_localizer_is_refused_for_its_orientations(tmp_path):
     write_slices(tmp_path / "T1", VOXELS, oblique(angle=0), EVEN)
     write_slices(tmp_path / "T1", VOXELS, oblique(angle=90), EVEN, name="other-{k}.dcm")
-    with pytest.raises(InputError, match="slices of several orientations, as a localizer does"):
+    with pytest.raises(InputError, match="slices of several orientations, like a localizer"):
         read_series(str(tmp_path / "T1"))
 
 
@@ -214,7 +213,7 @@ def test_dicom_folders_that_cannot_be_assigned_are_named(tmp_path, folders, mess
         find_scans(str(tmp_path), COHORTS["brats2021"], FOUR, COHORTS, SERIES, 0)
 
 
-def test_the_network_sees_the_same_in_dicom_and_nifti(scans, patients, tmp_path):
+def test_dicom_and_nifti_give_the_network_the_same_input(scans, patients, tmp_path):
     folder, _ = scans
     seen = []
     for data in (folder, patients("brats2021")):
@@ -225,7 +224,7 @@ def test_the_network_sees_the_same_in_dicom_and_nifti(scans, patients, tmp_path)
     assert torch.equal(*seen) and torch.allclose(seen[0].affine, seen[1].affine)
 
 
-def test_cases_of_series_are_found_and_what_they_lack_is_known(scans):
+def test_cases_of_series_are_found_with_their_missing_modalities(scans):
     folder, cases = scans
     found = series_cases(folder, SERIES, FOUR)
     (first,), (second,) = found.complete, found.incomplete
@@ -233,7 +232,7 @@ def test_cases_of_series_are_found_and_what_they_lack_is_known(scans):
     assert second.modalities == ("T1", "T1ce", "FLAIR") and len(second.images) == 3
 
 
-def test_cases_of_one_name_keep_apart_and_series_of_two_patients_are_refused(scans, tmp_path):
+def test_cases_with_the_same_name_stay_separate_and_series_of_two_patients_are_refused(scans, tmp_path):
     folder, cases = scans
     for number, patient in enumerate(("P1", "P2")):
         for place, name in enumerate(("T1", "T1ce")):
@@ -248,23 +247,23 @@ def test_cases_of_one_name_keep_apart_and_series_of_two_patients_are_refused(sca
     check = CaseCheck(COHORTS["brats2021"], COHORTS, ["T1", "T1ce"])
     assert [finding.faults for finding in map(check, found.complete)] == [[], []]
     mixed = replace(found.complete[0], images=(found.complete[0].images[0], found.complete[1].images[1]))
-    assert any("is of patient P1, " in fault and "of P2" in fault for fault in check(mixed).faults)
+    assert any("is from patient P1, " in fault and "from patient P2" in fault for fault in check(mixed).faults)
 
 
-def test_two_series_in_a_folder_missing_slices_and_unregistered_series_are_told(scans):
+def test_two_series_in_a_folder_missing_slices_and_unregistered_series_are_reported(scans):
     folder, cases = scans
     case = folder / cases[0].name
-    with pytest.raises(InputError, match="holds 0 DICOM series"):
+    with pytest.raises(InputError, match="has 0 DICOM series"):
         read_series(str(folder))
     write_series(cases[1].images[0], case / "T1", 99)
-    with pytest.raises(InputError, match="T1' holds 2 DICOM series; keep the one"):
+    with pytest.raises(InputError, match="T1' has 2 DICOM series; keep only the one"):
         read_series(str(case / "T1"))
     sorted((case / "T2").iterdir())[20].unlink()
     with pytest.raises(InputError, match="T2' has slices missing .* are 2.00 mm apart, others 1.00 mm"):
         read_series(str(case / "T2"))
 
 
-def test_dicom_is_segmented_on_its_own_grid_and_what_cannot_be_is_told(scans, patients, tmp_path):
+def test_dicom_is_segmented_on_its_own_grid_and_unusable_cases_are_reported(scans, patients, tmp_path):
     folder, cases = scans
     third = folder / "unregistered"
     for name, path in zip(FOUR, cases[2].images, strict=True):
@@ -276,5 +275,5 @@ def test_dicom_is_segmented_on_its_own_grid_and_what_cannot_be_is_told(scans, pa
     assert np.allclose(made.affine, scan.affine) and made.shape == scan.shape and made.get_data_dtype() == np.uint8
     assert made.header["qform_code"] == made.header["sform_code"] == 1 and made.header.get_xyzt_units()[0] == "mm"
     assert done.returncode == 1 and "1 of 3 cases segmented" in done.stdout
-    assert f"{cases[1].name}: it has no series of T2; add it (the network" in done.stdout
+    assert f"{cases[1].name}: it has no series of T2; add it or use fewer modalities (the network" in done.stdout
     assert "has the shape (40, 40, 30)" in done.stdout and "(40, 40, 40)" in done.stdout

@@ -1,4 +1,4 @@
-"""Look through a folder for the NIfTI files of cases."""
+"""Find the NIfTI files of cases in a folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tumour.cohort import ENDINGS, LABEL, Cohort
 
 
 def look_through(root: Path, cohort: Cohort, modalities: Sequence[str]) -> Cases:
-    """The cases below a folder as a cohort names their files."""
+    """Find the cases in a folder and its subfolders, with files named as in the cohort."""
     hidden: list[LeftOut] = []
     files = nifti_files(root, hidden)
     found = _of_folders(root, cohort, files) if cohort.channels else _of_suffixes(root, cohort, modalities, files)
@@ -63,7 +63,7 @@ def _is_skipped(name: str) -> bool:
 
 
 def nifti_files(root: Path, hidden: list[LeftOut] | None = None) -> list[tuple[Path, str]]:
-    """Every NIfTI file below a folder with its name without the ending; macOS's `._*` files are skipped."""
+    """Path and name without suffix of every NIfTI file in a folder and its subfolders, without hidden files."""
     files = []
     for folder, names in folders_below(root, hidden):
         for name in names:
@@ -75,7 +75,7 @@ def nifti_files(root: Path, hidden: list[LeftOut] | None = None) -> list[tuple[P
 
 @dataclass
 class _Group:
-    """The files of one folder whose names begin alike: a case, or a part of one."""
+    """The files in one folder whose names start the same way: a case, or some files of one."""
 
     folder: Path
     stem: str
@@ -84,18 +84,18 @@ class _Group:
 
     def add(self, kind: str, path: Path) -> None:
         if kind in self.files:
-            self.unused.append(_second(str(path), kind, self.files[kind]))
+            self.unused.append(_duplicate(str(path), kind, self.files[kind]))
         else:
             self.files[kind] = str(path)
 
 
-def _second(path: str, kind: str, used: str) -> str:
-    return f"'{path}' is a second {kind} next to '{used}', which is used; remove one"
+def _duplicate(path: str, kind: str, used: str) -> str:
+    return f"'{path}' is not used, because '{used}' is also a {kind} of this case; remove one of them"
 
 
 def _of_suffixes(root: Path, cohort: Cohort, modalities: Sequence[str], files: Sequence[tuple[Path, str]]) -> Cases:
-    """One file per modality: the files of one folder that begin alike are a case."""
-    kinds = {suffix: kind for kind, given in cohort.suffixes.items() for suffix in given}
+    """Cases with one file per modality: files in one folder whose names start the same way are a case."""
+    kinds = {suffix: kind for kind, suffixes in cohort.suffixes.items() for suffix in suffixes}
     groups: dict[tuple[Path, str], _Group] = {}
     strays = []
     for path, stem in files:
@@ -120,7 +120,7 @@ def _of_suffixes(root: Path, cohort: Cohort, modalities: Sequence[str], files: S
             left_out.append(LeftOut(name, f"'{group.folder}' is a folder that is named like a file; {moved}"))
             continue
         if missing:
-            left_out.append(LeftOut(name, f"{', '.join(missing)} is not there; add it or name fewer modalities"))
+            left_out.append(LeftOut(name, f"{', '.join(missing)} is missing; add it or use fewer modalities"))
         if present:
             case = Case(name, cohort.patient_of(name), images, present, group.files.get(LABEL))
             (incomplete if missing else complete).append(case)
@@ -130,22 +130,23 @@ def _of_suffixes(root: Path, cohort: Cohort, modalities: Sequence[str], files: S
 
 
 def _merge_copies(groups: list[_Group], modalities: Sequence[str]) -> list[_Group]:
-    """The groups without those that repeat some files of a complete case of the same name in another folder."""
-    full = {group.stem: group for group in reversed(groups) if set(modalities) <= group.files.keys()}
+    """Drop incomplete groups if another folder has a complete case with the same name; note their files there."""
+    complete = {group.stem: group for group in reversed(groups) if set(modalities) <= group.files.keys()}
     kept = []
     for group in groups:
-        of = full.get(group.stem)
-        if of is None or of is group or set(modalities) <= group.files.keys():
+        case = complete.get(group.stem)
+        if case is None or case is group or set(modalities) <= group.files.keys():
             kept.append(group)
         else:
             for kind, path in group.files.items():
-                used = of.files.get(kind)
-                of.unused.append(_second(path, kind, used) if used else f"'{path}' lies in another folder; move it")
+                used = case.files.get(kind)
+                misplaced = f"'{path}' is not in the folder of the other files of this case; move it there"
+                case.unused.append(_duplicate(path, kind, used) if used else misplaced)
     return kept
 
 
 def _of_folders(root: Path, cohort: Cohort, files: Sequence[tuple[Path, str]]) -> Cases:
-    """One 4-D file per case in folders of images and of labels."""
+    """Cases with one 4-D file each, in folders for images and labels."""
     images: dict[str, list[Path]] = defaultdict(list)
     labels: dict[str, str] = {}
     strays = []
@@ -158,7 +159,7 @@ def _of_folders(root: Path, cohort: Cohort, files: Sequence[tuple[Path, str]]) -
             strays.append(str(path))
     if _one_file_per_channel(images, labels, len(cohort.channels)):
         return Cases(strays=tuple(str(path) for path, _ in files))
-    for paths in images.values():  # the label is that of the training image
+    for paths in images.values():  # first the training image, which the label belongs to
         paths.sort(key=lambda path: cohort.image_folders.index(path.parent.name))
     found = [(path, stem, n) for stem, paths in images.items() for n, path in enumerate(paths)]
     names = unique_names((*path.parent.relative_to(root.parent).parts, stem) for path, stem, _ in found)
@@ -167,7 +168,7 @@ def _of_folders(root: Path, cohort: Cohort, files: Sequence[tuple[Path, str]]) -
         for name, (path, stem, n) in zip(names, found, strict=True)
     ]
     left_out = [
-        LeftOut(stem, f"'{path}' has no image; add it to {cohort.image_folders[0]}")
+        LeftOut(stem, f"'{path}' has no image; add the image to {cohort.image_folders[0]}")
         for stem, path in labels.items()
         if stem not in images
     ]

@@ -1,4 +1,4 @@
-"""Look through a folder for DICOM series: a folder per case, in it a folder per modality with one series."""
+"""Find cases of DICOM series: one folder per case, which has one folder with one series per modality."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PyTorch data sets over cases: cached for training, forgiving for segmenting."""
+"""PyTorch data sets of cases: cached for training; for inference, cases with errors are skipped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger("bundle")
 
 
 def reason(error: BaseException) -> str:
-    """Why a case that passed its check failed after all, without a full stop."""
+    """The reason for an error in a case that passed its check, without a full stop."""
     known = input_error_in(error)
     while known is None and error.__cause__ is not None:
         error = error.__cause__
@@ -31,7 +31,7 @@ def reason(error: BaseException) -> str:
 
 
 class NameFailures(Transform):
-    """Run the transforms that read a case; a failure becomes one sentence that names the case."""
+    """Run the transforms that read a case; any error becomes an InputError with the case id."""
 
     def __init__(self, transforms: Sequence[Any]) -> None:
         self.transforms = Compose(list(transforms))
@@ -39,28 +39,30 @@ class NameFailures(Transform):
     def __call__(self, item: Mapping[str, Any]) -> Any:
         try:
             return self.transforms(item)
-        except Exception as error:  # an item of a client has no id
+        except Exception as error:  # a client's item has no case id
             raise InputError(str(LeftOut(str(item.get("case", item["image"])), reason(error)))) from error
 
 
 def cached(
     data: Sequence[Case | Mapping[str, Any]], read: Sequence[Any], augment: Sequence[Any], cache: str, cache_dir: str
 ) -> Dataset:
-    """A data set that reads each case once and augments it anew at every visit.
+    """A data set that reads each case once and augments it again each time that it is used.
 
     Args:
-        data: cases, of which this process takes its share; MONAI Label puts its own items here.
-        read: deterministic transforms, whose result is kept.
-        augment: the transforms after them; they must leave their input as it is.
-        cache: `memory`; `disk`, in a folder whose files are named by a hash of the case and of `read`, so that a
-            changed setting never finds old results; `auto`, the disk if the memory is too small; or `none`.
-        cache_dir: the folder for `disk`.
+        data: the cases, of which this process uses its share. MONAI Label passes its own items here.
+        read: deterministic transforms; their result is cached.
+        augment: the transforms after them, which must not change their input in place.
+        cache: `memory`; `disk`, in files whose names are hashes of the case and of `read`, so that results of other
+            settings are never used; `auto`, which is `disk` if there is too little memory; or `none`.
+        cache_dir: folder for `disk`.
 
     Raises:
-        InputError: `cache` is none of these, or there is no case.
+        InputError: `cache` is none of these, or there are no cases.
     """
     if not data:
-        raise InputError("No patient is left to train or validate on; have at least 3 patients, or lower test_share.")
+        raise InputError(
+            "No patient is left for training or validation; use at least 3 patients or a lower test_share."
+        )
     items, transforms = [item_of(case) for case in share(data)], [NameFailures(read), *augment]
     if cache == "auto":
         cache = "memory" if _fit(items, transforms[0], cache_dir) else "disk"
@@ -70,32 +72,32 @@ def cached(
         return PersistentDataset(items, transforms, cache_dir, hash_transform=pickle_hashing)
     if cache == "none":
         return Dataset(items, transforms)
-    raise InputError(f"cache must be auto, memory, disk or none, got '{cache}'.")
+    raise InputError(f"cache must be auto, memory, disk or none; it is '{cache}'.")
 
 
 def _fit(cases: Sequence[Mapping[str, Any]], read: NameFailures, cache_dir: str) -> bool:
-    """Whether the cases, judged by the first, take at most a third of the memory; a training keeps two such sets."""
-    most = memory() / 3
-    if len(cases) * 200e6 < most:  # no BraTS case is so large
+    """Whether the cases fit into a third of the memory, estimated from the first; training caches two data sets."""
+    limit = memory() / 3
+    if len(cases) * 200e6 < limit:  # BraTS cases are smaller than 200 MB
         return True
-    each = sum(value.nbytes for value in read(cases[0]).values() if isinstance(value, torch.Tensor))
-    if len(cases) * each > most:
+    size = len(cases) * sum(value.nbytes for value in read(cases[0]).values() if isinstance(value, torch.Tensor))
+    if size > limit:
         logger.info(
-            f"{len(cases)} cases would take {len(cases) * each / 1e9:.0f} GB of this machine's {memory() / 1e9:.0f} GB "
-            f"of memory, so they are kept on the disk, in '{cache_dir}' (--cache memory: in memory all the same)."
+            f"{len(cases)} cases would need {size / 1e9:.0f} GB of this machine's {memory() / 1e9:.0f} GB of memory; "
+            f"they are cached on disk in '{cache_dir}'. To keep them in memory, give --cache memory."
         )
-    return len(cases) * each <= most
+    return size <= limit
 
 
 def epoch_sampler(dataset: Dataset, iterations: int, batch_size: int) -> RandomSampler:
-    """Draw cases in random order, round and round, for epochs of `iterations` batches, whatever their number."""
+    """Draw cases in random order for epochs of `iterations` batches; each case is drawn again after all others."""
     return RandomSampler(dataset, num_samples=iterations * batch_size)  # type: ignore[arg-type]
 
 
-def start_worker(number: int) -> None:
-    """Seed a loader's worker, give it one thread and the lower priority, and leave Ctrl-C to the main process.
+def init_worker(number: int) -> None:
+    """Initialise a data loader's worker: seed, one thread, lower priority, and Ctrl-C only for the main process.
 
-    A process that takes a core from a training on the CPU makes all its threads wait at every layer.
+    The lower priority matters on a CPU: if a worker takes a core from training, all training threads wait for it.
     """
     worker_init_fn(number)
     if hasattr(os, "nice"):
@@ -105,30 +107,33 @@ def start_worker(number: int) -> None:
 
 
 def workers_for(device: torch.device | str) -> int:
-    """Processes that augment: most of the cores beside a GPU, at most 12; half those of a CPU that trains too.
+    """The number of data loader workers, at most 12: all cores but two with a GPU, half of the cores without.
 
-    On a CPU of one or two cores none: a process that shares them with the network costs more than it prepares.
+    With one or two cores and no GPU it is 0, because workers would slow down the network more than they help.
     """
-    own = cores()
+    available = cores()
     if torch.device(device).type == "cuda":
-        return min(own - 2 if own > 2 else 1, 12)
-    return min(own // 2, 12) if own > 2 else 0
+        return min(available - 2 if available > 2 else 1, 12)
+    return min(available // 2, 12) if available > 2 else 0
 
 
 class ReadableCases(IterableDataset):
-    """Cases one by one; one that cannot be used is named, left out and listed by `finish`.
+    """Read cases one after the other; cases that cannot be used are logged, left out and listed by `finish`.
 
     Args:
-        cases: what to read.
+        cases: the cases.
         transform: the transforms that read a case.
-        check: finds what is wrong with a case, just before it is read.
+        check: checks a case just before it is read.
         left_out: cases that were left out before.
-        strict: check all cases at once and stop if any cannot be used.
+        strict: check all cases first and raise an error if any cannot be used.
         label_as: the key of a case's label in the items.
 
     Attributes:
         done: the cases that were read.
-        left_out: the cases that were not.
+        left_out: the cases that were left out.
+
+    Raises:
+        InputError: `strict` is set and a case cannot be used.
     """
 
     def __init__(
@@ -164,11 +169,11 @@ class ReadableCases(IterableDataset):
                 yield item
 
     def finish(self, what: str, where: str) -> None:
-        """Log how many cases were done and list the others; exit with status 1 if there are any.
+        """Log the number of processed cases and the reasons for the others; if there are any, exit with status 1.
 
         Args:
-            what: what was done with a case, as `segmented`.
-            where: the folder of the results.
+            what: past participle for the message, such as `segmented`.
+            where: folder of the results.
         """
         done, left_out = gather(self.done), list(dict.fromkeys(gather(self.left_out)))
         logger.info(f"{len(done):,} of {len(done) + len(left_out):,} cases {what}; see '{where}'.")

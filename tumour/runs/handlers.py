@@ -25,11 +25,11 @@ logger = logging.getLogger("bundle")
 
 
 class RegionMetric(IgniteMetricHandler):
-    """A MONAI metric as scalars of `engine.state.metrics`: `NAME` is the mean over regions, `NAME_REGION` each one.
+    """Write a MONAI metric to `engine.state.metrics`: `NAME` is the mean over regions, `NAME_REGION` one region.
 
     Args:
-        metric_fn: MONAI metric with `reduction="mean_batch"`. Give it `ignore_empty=False`, else false positives in
-            patients without a region go unseen.
+        metric_fn: MONAI metric with `reduction="mean_batch"`. Use `ignore_empty=False`; otherwise false positives in
+            patients without a region are ignored.
         regions: names of the channels.
     """
 
@@ -45,7 +45,10 @@ class RegionMetric(IgniteMetricHandler):
 
 
 class LogitsLoss(Loss):
-    """Ignite's mean loss over patients, taken of the logits: postprocessing leaves the other metrics zeros and ones."""
+    """Ignite's mean loss over patients, computed from the logits.
+
+    It is computed after the forward pass, because the postprocessing for the other metrics turns logits into masks.
+    """
 
     def attach(self, engine: Engine, name: str, usage: str | MetricUsage | None = None) -> None:
         logits = MetricUsage(Events.EPOCH_STARTED, Events.EPOCH_COMPLETED, IterationEvents.FORWARD_COMPLETED)
@@ -53,13 +56,13 @@ class LogitsLoss(Loss):
 
 
 class ClipGradients:
-    """Scale all gradients down together when their norm exceeds `max_norm`; a step whose norm is not finite is skipped.
+    """Clip the norm of all gradients together; a step with a norm that is not finite is skipped.
 
-    A patch of nothing but background has no variance, and normalising it at every level can overflow the gradient.
+    A patch with only background has no variance, so normalising it at every level can make gradients overflow.
 
     Args:
-        network: whose gradients.
-        max_norm: largest L2 norm.
+        network: the network that is trained.
+        max_norm: maximum L2 norm.
     """
 
     def __init__(self, network: nn.Module, max_norm: float) -> None:
@@ -73,17 +76,17 @@ class ClipGradients:
             engine.scaler.unscale_(engine.optimizer)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
         if not torch.isfinite(norm):
-            self.network.zero_grad()  # to None: the optimizer has nothing to step on
+            self.network.zero_grad()  # sets the gradients to None, so the optimizer changes nothing
 
 
 class StopWhenStale:
-    """End the training when the last best validation lies `patience` epochs back.
+    """End the training when the key metric has not improved for `patience` epochs.
 
-    It keeps no count of its own, so a resumed training stops where an uninterrupted one would.
+    The handler keeps no counter, so a resumed training stops at the same epoch as an uninterrupted one.
 
     Args:
-        validator: evaluator whose key metric counts.
-        patience: in epochs; 0 never stops.
+        validator: evaluator with the key metric.
+        patience: number of epochs; 0 never stops.
     """
 
     def __init__(self, validator: Engine, patience: int) -> None:
@@ -95,20 +98,20 @@ class StopWhenStale:
     def stop_if_stale(self, engine: Engine) -> None:
         best = max(self.validator.state.best_metric_epoch, 0)
         if self.patience and engine.state.epoch - best >= self.patience:
-            logger.info(f"no better validation in {self.patience} epochs: stopping.")
+            logger.info(f"the validation has not improved for {self.patience} epochs: stopping.")
             engine.terminate()
 
 
 class TrainingLog:
-    """One row an epoch in `training.csv`, the same as TensorBoard curves, and one line in the log.
+    """Log each epoch as a row of `training.csv`, as points of TensorBoard curves and as a line of the log.
 
-    A resumed training goes on in the same file; rows of epochs that are trained again are dropped. Attach after the
+    A resumed training continues the same file; rows of epochs that are trained again are replaced. Attach it after the
     validation handler.
 
     Args:
-        folder: where `training.csv` and the TensorBoard events go.
-        validator: evaluator whose metrics stand beside those of the training.
-        optimizer: whose learning rate is logged.
+        folder: folder for `training.csv` and the TensorBoard events.
+        validator: evaluator whose metrics are logged together with those of the training.
+        optimizer: the optimizer whose learning rate is logged.
     """
 
     def __init__(self, folder: str, validator: Engine, optimizer: torch.optim.Optimizer) -> None:
@@ -121,7 +124,7 @@ class TrainingLog:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
 
     def open(self, done: int) -> None:
-        """Go on behind the epochs that are done."""
+        """Open the files and continue after the given number of epochs."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.rows: list[dict] = []
         if (self.folder / "training.csv").is_file():
@@ -130,20 +133,20 @@ class TrainingLog:
         self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=done + 1)
 
     def start_epoch(self, engine: Engine) -> None:
-        if self.board is None and not rank():  # not when the engine starts: the checkpoint may not be loaded yet
+        if self.board is None and not rank():  # in `start` the checkpoint might not be loaded yet
             self.open(engine.state.epoch - 1)
         self.losses: list[float] = []
         self.began, self.seconds = time.monotonic(), 0.0
 
     def add_loss(self, engine: Any) -> None:
         self.losses.append(float(engine.state.output[0]["loss"]))
-        self.seconds = time.monotonic() - self.began  # of the training alone: what validates comes later
+        self.seconds = time.monotonic() - self.began  # only of training: validation follows the last step
 
     def write(self, engine: Engine) -> None:
         losses = gather(self.losses)
         if rank():
             return
-        assert self.board is not None  # an epoch that ends has started
+        assert self.board is not None  # opened when the epoch started
         epoch = engine.state.epoch
         row: dict[str, Any] = {"epoch": epoch, "seconds": round(self.seconds, 2)}
         row["learning_rate"] = self.optimizer.param_groups[0]["lr"]
@@ -154,15 +157,15 @@ class TrainingLog:
         for name, value in row.items():
             if name != "epoch" and value != "":
                 part, _, metric = ("train_loss" if name == "loss" else name).partition("_")
-                shared = metric == "loss" or f"train_{metric}" in row  # training and validation stand side by side
+                shared = metric == "loss" or f"train_{metric}" in row  # training and validation in one chart
                 self.board.add_scalar(f"{metric}/{part}" if shared else name, value, epoch)
         self.board.flush()
         self.rows.append(row)
         self.save()
         text = f"epoch {epoch}/{engine.state.max_epochs}: loss {row['loss']:.4f}"
         if validated:
-            told = [n for n in self.validator.state.metrics if n.startswith(("loss", "dice"))]
-            text += ", validation " + ", ".join(f"{n} {self.validator.state.metrics[n]:.4f}" for n in told)
+            metrics = {n: value for n, value in self.validator.state.metrics.items() if n.startswith(("loss", "dice"))}
+            text += ", validation " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         logger.info(text)
 
     def save(self) -> None:
@@ -174,11 +177,11 @@ class TrainingLog:
 
 
 class Progress:
-    """A bar over all steps of a run with the loss, the last validation and the time left; silent without a terminal.
+    """A progress bar with loss, last validation Dice and remaining time; not shown without a terminal.
 
     Args:
-        unit: what one step is called.
-        total: number of steps; without it, epochs times their length.
+        unit: name of one step.
+        total: number of steps; None: the number of epochs times their length.
         validator: evaluator whose last Dice is shown.
     """
 

@@ -1,4 +1,4 @@
-"""Record a run: settings, versions, device, seconds, peak memory, its cases and those left out."""
+"""Record a run: settings, versions, device, seconds, peak memory, and the cases that were used or left out."""
 
 from __future__ import annotations
 
@@ -25,25 +25,33 @@ except ImportError:  # Windows has none
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """The most memory that this process has held until now, in GB, by place."""
+    """The peak memory of this process until now, in GB, by kind of memory."""
     peak = {}
     if resource is not None:
-        unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
         peak["of the main process"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
     if device.type == "cuda":
         peak["on the GPU"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
     return peak
 
 
-class RunRecord:
-    """Handler that keeps `path` up to date: from the first step to the end, or to the last epoch of a run that stops.
+def started_by_monai() -> bool:
+    """Whether this process was started as `python -m monai.bundle`, also by torchrun."""
+    main = getattr(sys.modules["__main__"], "__spec__", None)
+    return main is not None and main.name == "monai.bundle.__main__"
 
-    Beside it lies the merged config, as `NAME.yaml`.
+
+class RunRecord:
+    """Handler that writes the record of a run when it starts, after every epoch and at the end.
+
+    The merged config is written to a file with the same name that ends in `.yaml`. MONAI passes neither the config
+    files nor the options of the command line to the config, and saves a merged config only with experiment tracking; so
+    both are read again from the command line. They are not recorded for runs that Python code starts.
 
     Args:
-        path: JSON file.
-        device: where the network runs.
-        cases: has `left_out`, the cases left out until now, and, where they are read one by one, `done`.
+        path: JSON file to write.
+        device: the device of the network.
+        cases: object with `left_out`, the cases left out until now, and, if cases are read one after the other, `done`.
     """
 
     def __init__(self, path: str, device: torch.device | str, cases: Any) -> None:
@@ -56,12 +64,12 @@ class RunRecord:
 
     def start(self, engine: Engine) -> None:
         self.began, self.started = time.monotonic(), time.strftime("%Y-%m-%d %H:%M")
-        self.told: dict[str, Any] = {}
-        if Path(sys.argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py") and not rank():  # else Python code ran it
-            config, told = config_of(sys.argv[1:])
+        self.settings: dict[str, Any] = {}
+        if started_by_monai() and not rank():
+            config, changes = config_of(sys.argv[1:])
             with atomic_write(self.path.with_suffix(".yaml")) as part:
                 ConfigParser.export_config_file(config.get(), str(part), fmt="yaml", sort_keys=False, width=120)
-            self.told = {**told, "config": self.path.with_suffix(".yaml").name}
+            self.settings = {**changes, "config": self.path.with_suffix(".yaml").name}
         self.write(engine, "not finished")
 
     def write(self, engine: Engine, state: str) -> None:
@@ -80,6 +88,6 @@ class RunRecord:
             "peak_memory_gb": peak_memory(self.device),
             "versions": {"python": platform.python_version()} | {n: version(n) for n in ("torch", "monai", "numpy")},
             "cases": [case.record() for case in cases],
-            "left_out": [asdict(each) for each in left_out],
+            "left_out": [asdict(case) for case in left_out],
         }
-        save_json(content | self.told, self.path)
+        save_json(content | self.settings, self.path)

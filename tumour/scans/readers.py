@@ -1,4 +1,4 @@
-"""Read the scans of a case: the one way in which files are opened, for the check, MONAI, scores and pictures alike."""
+"""Read scans: checks, MONAI's transforms, scores and pictures all open files through this module."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tumour.scans.nifti import read_nifti
 
 
 def read_scan(path: str) -> Scan:
-    """Read a NIfTI file, or a folder with a DICOM series. Axes of length 1 after the third are dropped.
+    """Read a NIfTI file, or a folder with a DICOM series. Trailing axes of length 1 after the third are dropped.
 
     Raises:
-        InputError: it is missing or damaged, or its values or its grid cannot be those of a scan.
+        InputError: the file is missing or damaged, or its values, affine or shape cannot be those of a scan.
     """
     notes: tuple[str, ...] = ()
     patient = ""
@@ -35,9 +35,9 @@ def read_scan(path: str) -> Scan:
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:  # mm³
-        raise InputError(f"'{path}' has no size or place of its voxels (its affine is singular); export it again")
+        raise InputError(f"'{path}' has no valid voxel size or position (its affine is singular); export it again")
     if data.ndim not in (3, 4) or min(data.shape[:3]) < 8:
-        raise InputError(f"'{path}' has the shape {data.shape}, not that of a volume; export the whole series")
+        raise InputError(f"'{path}' has the shape {data.shape}, which is not a volume; export the complete series")
     return Scan(path, data, affine, notes, patient)
 
 
@@ -45,7 +45,7 @@ def read_classes(path: str, cohort: Cohort) -> Scan:
     """Read a label map; its data are positions in the cohort's classes, uint8 (x, y, z).
 
     Raises:
-        InputError: it cannot be read, has more than three axes, or holds values that the cohort does not know.
+        InputError: as in `read_scan`, or the label map has four axes or values that the cohort does not define.
     """
     scan = read_scan(path)
     if scan.data.ndim != 3:
@@ -54,16 +54,17 @@ def read_classes(path: str, cohort: Cohort) -> Scan:
 
 
 class ScanReader(ImageReader):
-    """`read_scan` for MONAI's LoadImaged: the scans of a case become channels on the grid of the first.
+    """`read_scan` for MONAI's LoadImaged: the scans of a case become channels on the grid of the first scan.
 
-    MONAI refuses affines that differ by more than rounding; the check of a case lets them differ by a tenth of a voxel.
+    MONAI's readers reject affines that differ by more than rounding errors; this one does not compare them, because the
+    check of a case allows differences of up to a tenth of a voxel.
     """
 
     def verify_suffix(self, filename: Any) -> bool:
         return True
 
     def read(self, data: Any, **kwargs: Any) -> list[Scan]:
-        with ThreadPoolExecutor(cores()) as pool:  # zlib lets other threads run
+        with ThreadPoolExecutor(cores()) as pool:  # decompressing releases Python's global lock
             return list(pool.map(read_scan, map(str, ensure_tuple(data))))
 
     def get_data(self, img: Sequence[Scan]) -> tuple[np.ndarray, dict[str, Any]]:

@@ -52,24 +52,27 @@ class _Slice:
 
 
 def read_series(folder: str) -> tuple[NDArray[Any], NDArray[np.float64], str]:
-    """The voxels (x, y, z), the affine (to RAS, mm) and the patient's id of the one series in a folder.
+    """Read the only DICOM series in a folder.
+
+    Returns:
+        The voxels (x, y, z), the affine (4, 4) to RAS coordinates in mm, and the patient id.
 
     Raises:
-        InputError: there is none or more than one, its slices make no even grid, or it cannot be read.
+        InputError: the folder has no series or several, its slices are not on an even grid, or it cannot be read.
     """
     names = itk.GDCMSeriesFileNames.New()
     names.SetUseSeriesDetails(True)
     names.SetDirectory(folder)
     series = names.GetSeriesUIDs()
     if len(series) != 1:
-        raise InputError(f"'{folder}' holds {len(series)} DICOM series; keep the one of this modality")
+        raise InputError(f"'{folder}' has {len(series)} DICOM series; keep only the one of this modality")
     try:
         slices = [each for path in names.GetFileNames(series[0]) for each in _slices(path)]
     except InputError:
         raise
     except Exception as error:
         kind = type(error).__name__
-        raise InputError(f"'{folder}' is no complete DICOM series ({kind}); export it again") from error
+        raise InputError(f"'{folder}' is not a complete DICOM series ({kind}); export it again") from error
     normal = slices[0].directions[:, 2]
     slices.sort(key=lambda each: float(each.position @ normal))
     fault = _fault(slices)
@@ -132,10 +135,10 @@ def _fault(slices: Sequence[_Slice]) -> str | None:
     """Why slices in the order of their positions make no volume and how to fix it, or None."""
     first = slices[0]
     if len({(each.pixels.shape, *each.spacing.round(3)) for each in slices}) > 1:
-        return "holds slices of several sizes; keep one scan"
+        return "contains slices of several sizes; keep one scan"
     turned = sum(not np.allclose(each.directions, first.directions, atol=1e-3) for each in slices)
     if turned:
-        return f"holds slices of several orientations, as a localizer does ({turned} unlike the first); keep one scan"
+        return f"contains slices of several orientations, like a localizer ({turned} unlike the first); keep one scan"
     places = np.array([each.position for each in slices])
     heights = (places - places[0]) @ first.directions[:, 2]
     steps = np.diff(heights)
@@ -169,7 +172,7 @@ def _twice(slices: Sequence[_Slice], index: int) -> str:
     tag = next((tag for tag in DIFFERS if one.tag(tag) != other.tag(tag)), None)
     if tag:
         values = f"{DIFFERS[tag]} {one.tag(tag)} and {other.tag(tag)}".replace("\\", "/")
-        return f"holds several scans in one series ({names} lie at one place, {values}); keep the files of one"
+        return f"contains several scans in one series ({names} lie at one place, {values}); keep the files of one"
     if one.path == other.path:
         return f"has two frames at one place, as several echoes or time points do; {CONVERT}"
-    return f"holds a slice twice ({names}); remove one"
+    return f"contains a slice twice ({names}); remove one"
