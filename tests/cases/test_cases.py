@@ -188,7 +188,7 @@ def test_linked_folders_are_followed_and_a_loop_ends(tmp_path):
     found = find_cases(str(tmp_path / "data"), COHORTS["brats2021"], FOUR)
     assert [case.name for case in found.complete] == ["c1", "c2", "c3"]
     assert [each.case for each in found.left_out] == ["gone", "itself"]
-    assert "is a link to" in found.left_out[0].why and "which is not there; restore" in found.left_out[0].why
+    assert "is a link to" in found.left_out[0].why and "which does not exist; restore" in found.left_out[0].why
 
 
 def test_linked_folders_are_followed_in_segmenting_and_scoring(tmp_path):

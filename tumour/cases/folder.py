@@ -45,7 +45,7 @@ def folders_below(root: Path, hidden: list[LeftOut] | None = None) -> Iterator[t
         yield folder, [entry.name for entry in entries if entry.name not in names]
         for entry in entries:
             if entry.is_symlink() and not os.path.exists(entry) and not entry.name.endswith(ENDINGS):
-                why = f"'{entry.path}' is a link to '{os.readlink(entry)}', which is not there; restore or remove it"
+                why = f"'{entry.path}' is a link to '{os.readlink(entry)}', which does not exist; restore or remove it"
                 hidden.append(LeftOut(entry.name, why))
         inner.sort(key=lambda entry: (entry.is_symlink(), entry.name))  # a folder goes by its own name
         waiting += [Path(entry) for entry in reversed(inner) if not _is_skipped(entry.name)]

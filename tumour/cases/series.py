@@ -99,7 +99,7 @@ def _lacks(unclear: Sequence[Path], missing: Sequence[str], series: Mapping[str,
     """What a case without some modalities says; `unclear` are its folders whose names say no modality."""
     what = f"it has no series of {', '.join(missing)}"
     if not unclear:
-        return f"{what}; add it"
+        return f"{what}; add it or use fewer modalities"
     folders = ", ".join(f"'{folder}'" for folder in unclear[:4])
     more = f" and {len(unclear) - 4} more" if len(unclear) > 4 else ""
     known = ", ".join(f"{modality} ({', '.join(series[modality][:3])})" for modality in missing if modality in series)

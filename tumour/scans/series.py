@@ -104,7 +104,7 @@ def _frame_places(path: str, count: int) -> tuple[list[NDArray[np.float64]], NDA
     """The position of each frame of a file, and the directions and spacing of all: ITK takes them to follow evenly.
 
     Raises:
-        InputError: they are not there, or the frames differ in orientation, spacing or the scale of their values.
+        InputError: they are missing, or the frames differ in orientation, spacing or the scale of their values.
     """
     head = Path(path).read_bytes().partition(b"\xe0\x7f\x10\x00")[0]  # what precedes the pixels
     values = {what: _values(head, tag) for what, tag in FRAME.items()}
