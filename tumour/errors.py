@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from difflib import get_close_matches
 from types import TracebackType
 from typing import Any
 
@@ -18,14 +19,23 @@ class CaseError(InputError):
     """One case cannot be used; others may well be."""
 
 
-def one_of(options: Mapping[str, Any], name: str, setting: str) -> Any:
+def one_of(options: Mapping[str, Any], name: str, setting: str, hints: Mapping[str, str] | None = None) -> Any:
     """Look up the option called `name`.
+
+    Args:
+        options: the values by name.
+        name: the name to look up.
+        setting: the name of the setting, for the message.
+        hints: advice for names that are not among the options.
 
     Raises:
         InputError: there is no such option; the message names the setting and lists its options.
     """
     if name not in options:
-        raise InputError(f"{setting} must be one of {', '.join(options)}; it is '{name}'.")
+        nearest = get_close_matches(str(name), map(str, options), n=1, cutoff=0.7)
+        hint = (hints or {}).get(str(name).lower()) or "".join(f"the nearest is {each}" for each in nearest)
+        hint = hint and f"; {hint}"
+        raise InputError(f"{setting} must be one of {', '.join(options)}; it is '{name}'{hint}.")
     return options[name]
 
 

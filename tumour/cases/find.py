@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tumour.cases.case import Case, Cases, LeftOut
 from tumour.cases.datalist import read_datalist
-from tumour.cases.folder import look_through
-from tumour.cases.series import series_cases
-from tumour.cohort import Cohort
+from tumour.cases.folder import folders_below, look_through
+from tumour.cases.series import dicom_folders, series_cases
+from tumour.cohort import ENDINGS, Cohort
 from tumour.errors import InputError
 
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 logger = logging.getLogger("bundle")
 
 
@@ -71,11 +73,16 @@ def find_scans(
     Raises:
         InputError: as in `find_cases`, or there is no case to segment.
     """
-    found = series_cases(Path(dataset_dir), series, modalities) if Path(dataset_dir).is_dir() else Cases()
-    nifti = _look(dataset_dir, cohort, modalities)
-    if not found.complete and not found.incomplete and not nifti.complete and not nifti.incomplete:
-        raise _nothing(dataset_dir, cohort, modalities, cohorts, nifti)
-    found = found + nifti
+    found = _look(dataset_dir, cohort, modalities)
+    if Path(dataset_dir).is_dir():
+        homes = {Path(image).parent for case in found.complete for image in case.images}
+        found = series_cases(Path(dataset_dir), series, modalities, homes) + found
+    if not found.complete and not found.incomplete:
+        raise _nothing(dataset_dir, cohort, modalities, cohorts, found)
+    names = [case.name for case in found.complete + found.incomplete]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise InputError(f"'{twice}' is a case of NIfTI files and one of DICOM series; rename or remove one.")
     incomplete = {case.name for case in found.incomplete}
     if modality_dropout:
         for case in found.incomplete:
@@ -117,12 +124,40 @@ def _nothing(
         for name, other in cohorts.items()
         if set(modalities) <= set(other.modalities) and _look(dataset_dir, other, modalities).complete
     ]
-    hint = "check dataset_dir and cohort."
     if matching:
         hint = f"its files are named as in {' or '.join(matching)}: give that as --cohort."
     elif found.left_out:
         hint = str(found.left_out[0])
+    else:
+        hint = _what_is_there(Path(dataset_dir), cohort)
     return InputError(f"No case of {cohort.name} ({expected}) in '{dataset_dir}'; {hint}")
+
+
+def _what_is_there(root: Path, cohort: Cohort) -> str:
+    """What a folder without a case holds, and how to make it usable."""
+    if not root.is_dir():
+        return "check dataset_dir and cohort."
+    files = [str((folder / name).relative_to(root)) for folder, names in folders_below(root) for name in names]
+    packed = [file for file in files if file.lower().endswith(ARCHIVES)]
+    scans = [file for file in files if file.lower().endswith(ENDINGS)]
+    channels = [file for file in scans if re.search(r"images[^/]*/[^/]+_\d{4}\.nii(\.gz)?$", file)]
+    if channels:
+        fix = 'name them as in a cohort, or list them in a datalist with "modality" (docs/data.md)'
+        return f"'{channels[0]}' is named as in the raw folder of nnU-Net, one file per channel; {fix}."
+    if not scans and packed:
+        return f"it contains '{packed[0]}'; unpack it."
+    dicom = [] if scans else list(dicom_folders(root))
+    if dicom:
+        fix = "convert them with dcm2niix to train, check or score"
+        return f"it contains DICOM folders ('{dicom[0]}' ...), which can only be segmented; {fix}."
+    shown = scans or files
+    if not shown:
+        return "it contains no files; check dataset_dir and cohort."
+    names = ", ".join(f"'{file}'" for file in shown[:3]) + (f" and {len(shown) - 3:,} more" if len(shown) > 3 else "")
+    suffixes = tuple(suffix + ending for given in cohort.suffixes.values() for suffix in given for ending in ENDINGS)
+    if any(file.lower().endswith(suffixes) for file in shown):
+        return f"it contains {names}: rename them, as upper and lower case are different."
+    return f"it contains {names}; check dataset_dir and cohort, or rename them."
 
 
 def _log(found: Cases) -> None:

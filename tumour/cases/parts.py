@@ -54,15 +54,35 @@ class Parts:
 
     @property
     def test(self) -> list[Case]:
+        self.refuse_empty("test")
         return self.by_name["test"]
+
+    def refuse_empty(self, name: str) -> None:
+        """Raise an InputError that says how to fill a part if it holds no case."""
+        if self.by_name[name]:
+            return
+        fold, test_share, _ = self._split
+        labelled = [case for case in self.found.complete if case.label]
+        if _is_listed(labelled):
+            fix = {"test": '"testing"', "validate": f'"validation" (or with "fold": {fold})', "train": '"training"'}[
+                name
+            ]
+            raise InputError(f"'{self.dataset_dir}' lists no labelled case to {name}; list some under {fix}.")
+        count = len({case.patient for case in labelled})
+        left = count - round(count * test_share)
+        if name == "test":
+            raise InputError(f"The test share holds none of {count} patients; raise test_share ({test_share}).")
+        few = f"{left} of {count} patients are left outside the test share ({test_share})"
+        fix = "add patients or lower test_share" if left < 2 else f"choose a fold of 0..{min(left, FOLDS) - 1}"
+        raise InputError(f"There is no patient to {name} on in fold {fold}: {few}; {fix}.")
 
 
 def split(cases: Sequence[Case], fold: int, test_share: float, seed: int) -> dict[str, list[Case]]:
     """Split the labelled cases by patient into `train`, `validate` and `test`.
 
-    If a datalist gives every training case a fold, or has no training part, its split is used. Otherwise the patients
-    are sorted by a hash of seed and patient id, so the split is the same for any order of files and on any machine.
-    The first `test_share` of them are for testing; of the rest, every fifth is for validation.
+    If a datalist has folds, or labelled cases outside its training part, its split is used. Otherwise the patients are
+    sorted by a hash of seed and patient id, so the split is the same for any order of files and on any machine. The
+    first `test_share` of them are for testing; of the rest, every fifth is for validation.
 
     Args:
         cases: the cases; those without a label are not used.
@@ -81,8 +101,7 @@ def split(cases: Sequence[Case], fold: int, test_share: float, seed: int) -> dic
     labelled = [case for case in cases if case.label]
     if not labelled:
         raise InputError("None of the cases has a label file; training and evaluation need one label per case.")
-    listed = {case.part for case in labelled}
-    if listed != {"training"} and "training" not in listed:
+    if _is_listed(labelled):
         return _as_listed(labelled, fold)
     patients = sorted(
         {case.patient for case in labelled}, key=lambda p: hashlib.sha256(f"{seed}/{p}".encode()).hexdigest()
@@ -95,6 +114,11 @@ def split(cases: Sequence[Case], fold: int, test_share: float, seed: int) -> dic
     for case in labelled:
         parts[part[case.patient]].append(case)
     return parts
+
+
+def _is_listed(cases: Sequence[Case]) -> bool:
+    """Whether a datalist says which part or fold cases are in; one that lists training cases alone is split."""
+    return {case.part for case in cases} != {"training"}
 
 
 def _as_listed(cases: Sequence[Case], fold: int) -> dict[str, list[Case]]:

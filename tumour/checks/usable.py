@@ -100,10 +100,12 @@ class UsableParts:
 
     @property
     def train(self) -> list[Case]:
+        self.parts.refuse_empty("train")
         return self._checked[0]["train"]
 
     @property
     def validate(self) -> list[Case]:
+        self.parts.refuse_empty("validate")
         return self._checked[0]["validate"]
 
     @property

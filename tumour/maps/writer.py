@@ -46,6 +46,10 @@ class SaveLabelMapd(MapTransform):
         header = None if source.is_dir() else read_header(str(source))
         affine = affine if header is None else header.get_best_affine()
         image = nib.Nifti1Image(label.astype(np.uint8), affine, header, dtype=np.uint8)  # type: ignore[attr-defined]
+        if header is None:
+            image.header.set_xyzt_units("mm")
+            image.set_qform(affine, "scanner")
+            image.set_sform(affine, "scanner")
         image.header["cal_max"] = image.header["cal_min"] = 0  # the display range of the scan does not suit a label map
         image.header.set_slope_inter(1, 0)
         with atomic_write(target) as part:
