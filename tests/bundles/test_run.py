@@ -161,7 +161,7 @@ def test_a_network_trained_with_modality_dropout_segments_a_case_that_lacks_one(
     data = patients("brats2021")
     succeed("training", BUNDLES[0], tmp_path, "brats2021", data, epochs=1, modality_dropout=0.5)
     printed = succeed("inferring", BUNDLES[0], tmp_path, "brats2021", tmp_path / "data")
-    assert "BraTS2021_00001: has no T2; the network can segment it, but less well" in printed
+    assert "BraTS2021_00001: has no T2; the network can segment it, but less accurately" in printed
     assert "2 of 2 cases segmented" in printed
 
 
@@ -241,8 +241,8 @@ def test_a_bad_case_is_reported_and_skipped_and_the_exit_status_is_not_0(patient
     done = run_in_a_process("inferring", BUNDLES[0], tmp_path, "brats2021", data, ckpt_dir=ckpt_dir)
     assert done.returncode == 1
     assert f"{first.name}: '{cut}' is incomplete or damaged" in done.stdout
-    assert f"{second.name}: left out, {second.name}_t2.nii.gz is missing" in done.stdout
-    assert "trained on complete cases alone (modality_dropout 0)" in done.stdout
+    assert f"left out, {second.name}: {second.name}_t2.nii.gz is missing" in done.stdout
+    assert "trained on complete cases, modality_dropout 0" in done.stdout
     assert "1 of 3 cases segmented" in done.stdout
     assert [p.name for p in (tmp_path / "results" / "segmentations").iterdir()] == [f"{third.name}.nii.gz"]
 
