@@ -61,7 +61,7 @@ def odd(tmp_path_factory):
     shutil.copytree(data, new, ignore=lambda _, names: [name for name in names if "_seg" in name])
     (new / cases[5].name / f"{cases[5].name}_t2.nii.gz").unlink()
     for number, (name, path) in enumerate(zip(FOUR, cases[6].images, strict=True)):
-        write_series(path, new / "dicom" / name, 900 + number)
+        write_series(path, new / "scanner" / name, 900 + number)
     shutil.rmtree(new / cases[6].name)
 
     bundle, settings = BUNDLES[0], {"modality_dropout": 0.3, "report_at_end": True}
@@ -107,7 +107,7 @@ def test_evaluating_and_the_command_give_it_the_same_scores(odd, change):
 @pytest.mark.parametrize("change", [*NAMES, *UNLABELLED])
 def test_it_is_segmented_on_its_own_grid_and_drawn_in_the_report(odd, change):
     folder, names = odd
-    name = {"without_t2": names[5], "dicom": "dicom"}.get(change) or names[NAMES.index(change)]
+    name = {"without_t2": names[5], "dicom": "scanner"}.get(change) or names[NAMES.index(change)]
     original = nib.load(next((folder / "data" / (names[6] if change == "dicom" else name)).glob("*_t1.nii.gz")))
     made = nib.load(segmented(folder, name))
     assert made.shape == original.shape[:3] and np.allclose(made.affine, original.affine, atol=1e-4)
