@@ -150,8 +150,8 @@ def raising(error):
         (raising(torch.OutOfMemoryError("CUDA out of memory.")), "does not fit into the memory of the GPU; .*cpu$"),
         (raising(RuntimeError("32-bit index math")), "could not be used .*32-bit index math"),
         (raising(MemoryError()), "could not be used .*MemoryError"),
-        (lambda image: image * torch.nan, "the network's values are not finite; look at the intensities"),
-        (lambda image: image / 0, "the network's values are not finite; look at the intensities"),
+        (lambda image: image * torch.nan, "the network's output is not finite; check the intensities"),
+        (lambda image: image / 0, "the network's output is not finite; check the intensities"),
     ],
 )
 def test_a_case_that_fails_in_the_network_is_named_and_the_others_are_done(failure, why, caplog):

@@ -155,7 +155,7 @@ class CaseCheck:
             usual = np.percentile(np.abs(data[::3, ::3, ::3].astype(float)), 99)
             if max(float(high), -float(low)) > ABSURD * usual > 0:
                 limits = f"its {modality} goes from {low:g} to {high:g}, though 99% of it is below {usual:g}"
-                finding.notes.append(f"'{scan.path}': {limits}; look at it")
+                finding.notes.append(f"'{scan.path}': {limits}; check it")
             background = background_of(data)
             if background:
                 finding.notes.append(f"'{scan.path}': {background:g} is taken for the background of its {modality}")
