@@ -67,7 +67,8 @@ def measure(cases: Sequence[int] = (10, 100, 1000), folder: str = "", **_: Any) 
             check += flags({"cohort": COHORT, "dataset_dir": data, "output": out})
             rows.append(row(f"checking {number} cases", *measured(check)))
             where = {"dataset_dir": data, "ckpt_dir": out / "models", "output_dir": out, "cache": "disk", "workers": 1}
-            short = {"patch_size": "[64, 64, 64]", "epochs": 1, "iterations_per_epoch": STEPS, "val_interval": 2}
+            short = {"patch_size": "[64, 64, 64]", "epochs": 2, "iterations_per_epoch": STEPS, "val_interval": 2}
+            short["train::trainer::max_epochs"] = 1  # it ends before it validates
             what = f"training for {STEPS} steps on {number} cases, after checking them"
             rows.append(row(what, *measured(bundle("training", **where, **short))))
         for workers in (1, 2):

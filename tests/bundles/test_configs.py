@@ -12,7 +12,7 @@ from tests.conftest import BUNDLES, ROOT
 from tools.networks import cost
 from tools.show import merged
 
-LAYERS = ("cohorts", "brats", "network", "train", "losses", "inference", "evaluate", "fit", "report")
+LAYERS = ("settings", "cohorts", "brats", "network", "train", "losses", "inference", "evaluate", "fit", "report")
 ZOO_IDS = """bundle_root ckpt_dir output_dir dataset_dir device network_def network loss optimizer lr_scheduler
     val_interval initialize dataset dataloader inferer preprocessing postprocessing handlers evaluator
     training evaluating inferring fitting""".split()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,21 @@ PLACES = "bundle_root dataset_dir output_dir ckpt_dir".split()  # no settings, a
 WORKFLOWS = ("train", "evaluate", "inference")
 
 
-def given(arguments: Sequence[str]) -> dict[str, Any]:
-    """The options of a command line as MONAI reads them."""
-    return fire.Fire(lambda *_, **options: options, command=list(arguments), serialize=lambda _: None)
+def command_of_run() -> list[str] | None:
+    """The arguments of this process if it is `python -m monai.bundle run ...`; None if Python code uses the config."""
+    is_run = Path(sys.argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py") and sys.argv[1:2] == ["run"]
+    return sys.argv[1:] if is_run else None
+
+
+def given(arguments: Sequence[str]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The words and the options of a command line as MONAI reads them."""
+    return fire.Fire(lambda *words, **options: (words, options), command=list(arguments), serialize=lambda _: None)
+
+
+def typed(arguments: Sequence[str]) -> dict[str, str]:
+    """The options of a command line as they were typed."""
+    as_typed = fire.decorators.SetParseFn(str)(lambda *_, **options: options)
+    return fire.Fire(as_typed, command=list(arguments), serialize=lambda _: None)
 
 
 def layers(options: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
@@ -62,7 +75,7 @@ def config_of(command: Sequence[str]) -> tuple[ConfigParser, dict[str, list[str]
         The config, unresolved and without the user's folders; the `files` laid over the bundle's own; the `settings`
         in which the config departs from those. An edit within the bundle's own files is no departure.
     """
-    options = given(command)
+    _, options = given(command)
     files, settings = layers(options)
     own = of_the_bundle(files)
     run = merge(files, {key: value for key, value in settings.items() if key not in PLACES})

@@ -16,7 +16,7 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from tumour.files import atomic_write, save_json
 from tumour.processes import gather, rank
-from tumour.runs.layers import config_of
+from tumour.runs.layers import command_of_run, config_of
 
 try:
     import resource
@@ -57,8 +57,9 @@ class RunRecord:
     def start(self, engine: Engine) -> None:
         self.began, self.started = time.monotonic(), time.strftime("%Y-%m-%d %H:%M")
         self.told: dict[str, Any] = {}
-        if Path(sys.argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py") and not rank():  # else Python code ran it
-            config, told = config_of(sys.argv[1:])
+        command = command_of_run()
+        if command is not None and not rank():
+            config, told = config_of(command)
             with atomic_write(self.path.with_suffix(".yaml")) as part:
                 ConfigParser.export_config_file(config.get(), str(part), fmt="yaml", sort_keys=False, width=120)
             self.told = {**told, "config": self.path.with_suffix(".yaml").name}
