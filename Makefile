@@ -18,12 +18,12 @@ PYTHON ?= python3.11
 PY = .venv/bin/python
 RUN = $(PY) -m monai.bundle run
 COMMA = ,
-# a word of the shell, whatever it holds: folders have blanks, quotes and parentheses
+# one word of the shell, whatever it contains: folders may have blanks, quotes and parentheses
 quote = '$(subst ','\'',$(value $(1)))'
 # config files on top of those that args.yaml lists: a recipe; one more for several devices
 SEVERAL = $(filter-out 1,$(DEVICES))
 ON_TOP = $(if $(RECIPE),'bundles/common/recipes/$(RECIPE).yaml'$(COMMA))$(if $(SEVERAL),$(1:%='bundles/common/multi_gpu_%.yaml'))
-# a recipe names its data set itself, unless the user names one
+# a recipe sets its own cohort, unless the user sets one
 ITS_COHORT = $(if $(RECIPE),$(filter file,$(origin COHORT)))
 LAYERS = --args_file bundles/$(BUNDLE)/args.yaml $(if $(ON_TOP),--+config_file "[$(ON_TOP)]") \
 	$(if $(ITS_COHORT),,--cohort $(COHORT)) --dataset_dir $(call quote,DATA) $(ARGS)
@@ -32,7 +32,7 @@ DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --data
 	--patch_size "[64, 64, 64]" --ckpt_dir $(call quote,DEMO)/models --output_dir $(call quote,DEMO)/results
 BENCHMARKS = training_step waiting inference start quality scaling
 CODE = custom_components tumour tools tests benchmarks
-# BUNDLE as the user gave it, else all
+# the BUNDLE that the user gave, else all
 GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
 
 .DEFAULT_GOAL := help
@@ -42,7 +42,7 @@ GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
 help: ## print the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
-setup: .venv/ready ## install the pins of environment.yml into .venv
+setup: .venv/ready ## install the packages of environment.yml into .venv
 
 .venv/ready: environment.yml
 	$(PYTHON) -m venv .venv
@@ -51,7 +51,7 @@ setup: .venv/ready ## install the pins of environment.yml into .venv
 	.venv/bin/pip install --quiet --requirement .venv/requirements.txt
 	touch $@
 
-demo: setup ## make synthetic patients, train NeuroSeg3D, score it, segment new patients (DEMO=folder)
+demo: setup ## create synthetic patients, train NeuroSeg3D, score it, segment new patients (DEMO=folder)
 	$(PY) -m tools.patients --output $(call quote,DEMO)/patients --cases 16 --size 96
 	$(PY) -m tools.patients --output $(call quote,DEMO)/new --cases 2 --size 96 --seed 1
 	$(RUN) training $(call DEMO_LAYERS,patients) --epochs 6 --iterations_per_epoch 100 --resume False
@@ -68,7 +68,7 @@ demo: setup ## make synthetic patients, train NeuroSeg3D, score it, segment new 
 train: setup ## train BUNDLE on COHORT in DATA (ARGS="--epochs 50 ...", RECIPE=a name in bundles/common/recipes, DEVICES=2)
 	$(LAUNCH) training $(call LAYERS,train)
 
-evaluate: setup ## score BUNDLE on the patients of DATA that training never saw
+evaluate: setup ## score BUNDLE on the patients of DATA that were not used for training
 	$(LAUNCH) evaluating $(call LAYERS,evaluate)
 
 infer: setup ## segment the scans in DATA
@@ -77,10 +77,10 @@ infer: setup ## segment the scans in DATA
 data: setup ## download COHORT=msd to DATA (default: data); the others need a registration
 	$(PY) -m tools.download --cohort $(COHORT) --output $(if $(DATA),$(call quote,DATA),data)
 
-check: setup ## say of every case of COHORT in DATA whether it can be used
+check: setup ## check every case of COHORT in DATA; report the unusable ones and how to fix them
 	$(PY) -m tools.check --cohort $(COHORT) --dataset_dir $(call quote,DATA) --output bundles/$(BUNDLE)/eval $(ARGS)
 
-report: setup ## a page of curves, scores and pictures of what lies in BUNDLE's results
+report: setup ## write a page of curves, scores and pictures from BUNDLE's results
 	$(RUN) reporting $(LAYERS)
 
 watch: setup ## follow the training of BUNDLE in a browser: curves, and a picture at every validation (RESULTS=folder)
@@ -89,7 +89,7 @@ watch: setup ## follow the training of BUNDLE in a browser: curves, and a pictur
 results: setup ## write the scores of bundles/*/weights into the table of README.md
 	@$(PY) -m tools.results
 
-table: setup ## parameters and FLOPs of the four networks
+table: setup ## print the parameters and multiply-adds of the four networks
 	@$(PY) -m tools.networks
 
 test: setup ## run the whole test suite
@@ -98,7 +98,7 @@ test: setup ## run the whole test suite
 smoke: setup ## run the tests of one variant: BUNDLE
 	$(PY) -m pytest -k $(BUNDLE)
 
-lint: setup ## ruff and mypy
+lint: setup ## run ruff and mypy
 	.venv/bin/ruff check $(CODE)
 	.venv/bin/ruff format --check $(CODE)
 	.venv/bin/mypy $(CODE)
@@ -113,23 +113,23 @@ ablation: setup ## train and score BUNDLE with each value of OVER (attention, si
 	$(PY) -m tools.trials settings --output $(call quote,OUT)/$(BUNDLE)-$(OVER) --bundle $(BUNDLE) --over $(OVER) --cohort $(COHORT) \
 		--dataset_dir $(call quote,DATA) $(ARGS)
 
-recipes: setup ## our default and the five recipes after MINUTES of training each, three seeds, one table
+recipes: setup ## compare our default and the five recipes after MINUTES of training each, three seeds, one table
 	$(PY) -m tools.trials recipes --output $(call quote,OUT)/recipes --cohort $(COHORT) --dataset_dir $(call quote,DATA) --minutes $(MINUTES) $(ARGS)
 
-benchmark: .venv/benchmark/ready ## measure speed beside peers (benchmarks/README.md; DATA=real patients for all of it, hours)
+benchmark: .venv/benchmark/ready ## compare the speed with other tools (benchmarks/README.md; DATA=real patients: all benchmarks, takes hours)
 	.venv/benchmark/bin/python -m benchmarks.score
 	$(foreach each,$(if $(DATA),$(BENCHMARKS)),.venv/benchmark/bin/python -m benchmarks.$(each) --data $(call quote,DATA) --cohort $(COHORT) &&) true
 
-.venv/benchmark/ready: .venv/ready benchmarks/requirements.txt # an environment that sees .venv and adds the peers
+.venv/benchmark/ready: .venv/ready benchmarks/requirements.txt # an environment on top of .venv with the other tools
 	$(PY) -m venv .venv/benchmark
 	$(PY) -c "import site; print(site.getsitepackages()[0])" > $$(echo .venv/benchmark/lib/python3.*/site-packages)/beside.pth
 	.venv/benchmark/bin/pip install --quiet --no-deps --requirement benchmarks/requirements.txt
 	touch $@
 
-release: setup ## pack all bundles, or BUNDLE, in the model zoo format into dist/ (WEIGHTS=model.pt, URL=if it stays out)
+release: setup ## pack all bundles, or BUNDLE, in the model zoo format into dist/ (WEIGHTS=model.pt, URL=its address if it is not packed)
 	@$(PY) -m tools.release $(GIVEN) --weights $(call quote,WEIGHTS) --url $(call quote,URL)
 
-verify: setup ## check the zips of dist/ as the model zoo does (SCHEMA=a copy of the metadata schema, to stay offline)
+verify: setup ## check the zips of dist/ as the model zoo does (SCHEMA=a copy of the metadata schema, to work offline)
 	@$(PY) -m tools.release.verify $(GIVEN) --schema $(call quote,SCHEMA)
 
 export: setup ## write the trained BUNDLE to one file in dist/ and compare it with PyTorch (FORMAT=torchscript or onnx)

@@ -17,5 +17,5 @@ def glioma(*values, classes=CLASSES, regions=REGIONS):
 
 
 def people(count, scans=1, label="x"):
-    """Cases of so many patients."""
+    """Cases of the given number of patients."""
     return [Case(f"p{i:03}-{j}", f"p{i:03}", ("a",), label=label) for i in range(count) for j in range(scans)]

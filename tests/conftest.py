@@ -1,4 +1,4 @@
-"""Tiny synthetic patients, and bundles run by the command line of a user."""
+"""Tiny synthetic patients, and bundles run with the command line of a user."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = sorted(path.parents[1].name for path in ROOT.glob("bundles/*/configs/train.yaml"))
 CONVENTIONS = ("brats2021", "brats2023_gli", "msd")
-REAL = ROOT.parent / "shared" / "data"  # real patients, where a machine has them
+REAL = ROOT.parent / "shared" / "data"  # real patients, if the machine has them
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores
 
 
 def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -37,9 +37,15 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason="slow: give --slow to run it"))
 
 
+@pytest.fixture
+def at_the_root(monkeypatch):
+    """Run a test in the root of the repository."""
+    monkeypatch.chdir(ROOT)
+
+
 @pytest.fixture(scope="session")
 def patients(tmp_path_factory):
-    """Folder of six patients of 40 voxels an edge, by convention; made once a test run."""
+    """Folder of six patients of 40³ voxels, by cohort; created once per test run."""
     from tools.patients.synthetic import make_patients
 
     folders: dict[str, Path] = {}
@@ -55,7 +61,7 @@ def patients(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def twelve(tmp_path_factory):
-    """Twelve patients: two validate and two test, so that each of two processes has one."""
+    """Twelve patients: two for validation and two for testing, so that each of two processes has one."""
     from tools.patients.synthetic import make_patients
 
     folder = tmp_path_factory.mktemp("twelve")
@@ -88,7 +94,7 @@ def arguments(
 
 @contextmanager
 def restored() -> Iterator[None]:
-    """Afterwards the folder, search path, hooks, logging, seeds and signals of this process are as before."""
+    """Restore the folder, search path, hooks, logging, seeds and signals of this process afterwards."""
     import monai.utils.misc as seeds
     import numpy as np
     import torch
@@ -120,9 +126,9 @@ def restored() -> Iterator[None]:
 
 
 def here(command: list[str]) -> subprocess.CompletedProcess:
-    """Run a command line of MONAI in this process: to start one takes longer than a tiny run.
+    """Run a command line of MONAI in this process: starting a process takes longer than a tiny run.
 
-    A test that promises something of processes, as their signals and exit status, starts one.
+    Tests of processes, such as of their signals and exit status, start one.
     """
     assert command[:3] == [sys.executable, "-m", "monai.bundle"]
     out, err, status = io.StringIO(), io.StringIO(), 0
@@ -140,12 +146,12 @@ def here(command: list[str]) -> subprocess.CompletedProcess:
 
 
 def run(*args: Any, **settings: Any) -> subprocess.CompletedProcess:
-    """Run a bundle by the command line of a user, without a process of its own."""
+    """Run a bundle with the command line of a user, in this process."""
     return here(arguments(*args, **settings))
 
 
 def run_in_a_process(*args: Any, **settings: Any) -> subprocess.CompletedProcess:
-    """Run a bundle exactly as a user does, from the root of the repository."""
+    """Run a bundle exactly as a user does, in a process in the root of the repository."""
     command = arguments(*args, **settings)
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
@@ -159,7 +165,7 @@ def succeed(*args: Any, **settings: Any) -> str:
 
 @pytest.fixture(scope="session")
 def trained(patients, tmp_path_factory):
-    """Folder with the models and results of a tiny training, by bundle and convention; trained once a test run."""
+    """Folder with the models and results of a tiny training, by bundle and cohort; trained once per test run."""
     folders: dict[tuple[str, str], Path] = {}
 
     def folder(bundle: str, convention: str = "brats2021") -> Path:

@@ -1,4 +1,4 @@
-"""A release in an empty folder, and an interpreter that sees nothing of this repository."""
+"""A release in an empty folder, and an interpreter that cannot import from this repository."""
 
 import os
 import subprocess
@@ -9,14 +9,14 @@ from tools.release.verify import TINY
 
 
 class Home:
-    """An unpacked release, an interpreter, and patients to work on."""
+    """An unpacked release, an interpreter, and patients."""
 
     def __init__(self, bundle, python, scratch, data, weights=None):
         zipfile.ZipFile(pack(bundle, scratch, weights)).extractall(scratch / "home")
         self.folder, self.python, self.data = scratch / "home" / bundle, python, data
 
     def python_runs(self, *command, cwd=None):
-        """What a command of the interpreter prints; it must succeed."""
+        """Run a command of the interpreter, which must succeed; its output."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
         done = subprocess.run(
             [self.python, *map(str, command)], cwd=cwd or self.folder, env=environment, capture_output=True, text=True
@@ -25,7 +25,7 @@ class Home:
         return done.stdout + done.stderr
 
     def run(self, run_id, *files, launch=("-m", "monai.bundle"), cwd=None, **settings):
-        """Run the release's configs, on the command line."""
+        """Run configs of the release on the command line."""
         paths = [str(self.folder / f"configs/{name}.json") for name in files]
         settings = TINY | {"dataset_dir": self.data, "bundle_root": self.folder} | settings
         flags = [part for key, value in settings.items() for part in (f"--{key}", value)]

@@ -10,19 +10,33 @@ import pytest
 
 from tests.conftest import ROOT
 
-# Paths without hits, as `git ls-files` takes them. Add a path once its last hit is fixed; in the end this is ["."].
+# Paths without hits, as `git ls-files` takes them: everything except tumour and the tests of its messages, which are
+# being changed. In the end this is ["."].
 CLEAN = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
-    "docs/costs.md",
-    "docs/data.md",
-    "docs/demo.ipynb",
-    "docs/recipes.md",
-    "benchmarks/README.md",
+    "Makefile",
     "environment.yml",
+    "pyproject.toml",
+    "benchmarks",
+    "bundles",
     "custom_components",
+    "docs",
+    "tools",
+    "tests/bundles",
+    "tests/clients",
     "tests/custom_components",
+    "tests/maps",
+    "tests/patches",
+    "tests/patients",
+    "tests/pictures",
+    "tests/release",
+    "tests/report",
+    "tests/scans",
+    "tests/scores",
+    "tests/tools",
+    "tests/conftest.py",
 ]
 TEXT = {".py", ".yaml", ".yml", ".md", ".json", ".html", ".js", ".css", ".toml", ".txt", ".conf", ".ipynb", ""}
 SKIPPED = {"LICENSE", "tests/test_words.py"}

@@ -1,1 +1,1 @@
-"""The workshop: commands that only a checkout needs. Nothing here travels in a release."""
+"""Commands that only a checkout needs. A release contains nothing of this package."""

@@ -1,4 +1,4 @@
-"""Write a data set as a Decathlon datalist.json with the folds of this project, which MONAI's other tools read.
+"""Write the cases and folds of a data set to a datalist.json in the format of the Decathlon, for other tools of MONAI.
 
 python -m tools.datalist --cohort brats2021 --dataset_dir DIR --output datalist.json
 """
@@ -21,17 +21,17 @@ from tools.cohorts import cohort_named, known_cohorts, modalities
 def datalist(
     cohort: str, dataset_dir: str, output: str = "datalist.json", test_share: float = 0.2, seed: int = 0
 ) -> str:
-    """Write datalist.json: `training` with the fold in which a case validates, `testing` with the test share.
+    """Write datalist.json: `training` with the fold of each case, in which it is used for validation, and `testing`.
 
     Args:
         cohort: the data set's name, as in bundles/common/cohorts.yaml.
         dataset_dir: the folder as downloaded.
-        output: the file to write; paths in it start at its folder.
-        test_share: share of the patients that are for testing alone, as in training.
-        seed: decides the split, as in training.
+        output: the file to write; its paths are relative to its folder.
+        test_share: share of the patients used only for testing, as in training.
+        seed: determines the split, as in training.
     """
-    own = cohort_named(cohort)
-    cases = find_cases(str(dataset_dir), own, modalities(), known_cohorts()).complete
+    data_set = cohort_named(cohort)
+    cases = find_cases(str(dataset_dir), data_set, modalities(), known_cohorts()).complete
     fold_of: dict[str, int] = {}
     for fold in range(FOLDS):
         fold_of |= {case.patient: fold for case in split(cases, fold, test_share, seed)["validate"]}
@@ -44,10 +44,11 @@ def datalist(
         return entry | ({"fold": fold_of[case.patient]} if case.label and case.patient in fold_of else {})
 
     entries = [entry(case) for case in cases]
+    labels = sorted(zip(data_set.label_values, data_set.classes, strict=True))
     listed = {
         "name": cohort,
-        "modality": dict(enumerate(own.channels or modalities())),
-        "labels": {str(value): name for value, name in sorted(zip(own.label_values, own.classes, strict=True))},
+        "modality": dict(enumerate(data_set.channels or modalities())),
+        "labels": {str(value): name for value, name in labels},
         "training": [entry for entry in entries if "fold" in entry],
         "testing": [entry for entry in entries if "fold" not in entry],
     }

@@ -15,7 +15,7 @@ from tools.show import merged
 def cost(args_file: str | Path, patch: int = 96, **settings: Any) -> tuple[float, float]:
     """Millions of parameters, and billions of multiply-adds of one forward pass over a cube of `patch` voxels.
 
-    Nothing is computed, so a large network costs no time. The settings are those of a command line.
+    Nothing is computed, so a large network takes no time. The settings are those of a command line.
     """
     parser = merged(str(args_file))
     for name, value in settings.items():

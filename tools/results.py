@@ -1,6 +1,6 @@
 """The scores of trained weights as a Markdown table: `python -m tools.results` writes them into README.md.
 
-They are read from `scores.json` beside the weights, which `run evaluating` writes, and are kept nowhere else.
+They are read from `scores.json` next to the weights, which `run evaluating` writes, and are stored nowhere else.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from tools.tables import markdown
 ROOT = Path(__file__).parents[1]
 START = "<!-- results: written by `make results` from bundles/*/weights/scores.json -->"
 END = "<!-- end of results -->"
-FEW = 10  # patients; a mean of fewer says little about other patients
+FEW = 10  # patients; the mean of fewer is not reliable for other patients
 
 
 def training_patients(checkpoint: Path) -> str:
-    """How many patients a checkpoint was trained and selected on, and of which data set, as far as it is recorded."""
+    """The numbers of patients used for training and for selecting a checkpoint, and their data set, if recorded."""
     record = checkpoint.with_name(PATIENTS)
     if not record.is_file():
         return "not recorded"
@@ -47,7 +47,7 @@ def row(cohort: str, record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def patients(record: Mapping[str, Any]) -> int:
-    """The number of patients that scores of one data set rest on."""
+    """The number of patients of one data set that were scored."""
     return max(scores["dice"]["cases"] for scores in record["scores"].values())
 
 
@@ -79,7 +79,7 @@ def updated(text: str) -> str:
     before, start, rest = text.partition(START)
     _, end, after = rest.partition(END)
     if not (start and end):
-        raise InputError(f"README.md must hold the lines '{START}' and '{END}'; the results go between them.")
+        raise InputError(f"README.md must contain the lines '{START}' and '{END}'; the results go between them.")
     checkpoints = {path.parents[1].name: path for path in sorted(ROOT.glob("bundles/*/weights/model.pt"))}
     return f"{before}{START}\n\n{results(checkpoints)}\n\n{END}{after}"
 
@@ -88,8 +88,8 @@ def main() -> None:
     """Write the results into README.md."""
     path = ROOT / "README.md"
     text = updated(path.read_text(encoding="utf-8"))
-    with atomic_write(path) as part:
-        part.write_text(text, encoding="utf-8")
+    with atomic_write(path) as draft:
+        draft.write_text(text, encoding="utf-8")
     print(f"{path}: results written")
 
 

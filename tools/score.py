@@ -1,4 +1,4 @@
-"""Score anybody's label maps as the challenges do, and write the scores down.
+"""Score any label maps by the rules of the challenges, and write the scores to files.
 
 python -m tools.score --reference DIR --prediction DIR --cohort brats2024_met --output DIR
 """
@@ -28,7 +28,7 @@ from tools.cohorts import cohort_named
 def label_files(folder: str, cohort: Cohort, bare: bool) -> dict[str, Path]:
     """The label map of each case below a folder: `<case><label suffix>.nii.gz` and, if `bare`, also `<case>.nii.gz`."""
     if not Path(folder).is_dir():
-        raise InputError(f"'{folder}' is not a folder; name the folder that holds the label maps.")
+        raise InputError(f"'{folder}' is not a folder; name the folder with the label maps.")
     suffixes = cohort.suffixes.get(LABEL, ())
     found: dict[str, Path] = {}
     for path, stem in sorted(nifti_files(Path(folder))):
@@ -37,7 +37,7 @@ def label_files(folder: str, cohort: Cohort, bare: bool) -> dict[str, Path]:
             continue
         case = stem.removesuffix(suffix) or path.parent.name
         if case in found:
-            raise InputError(f"{case}: '{found[case]}' and '{path}' are both its label map; remove one.")
+            raise InputError(f"{case}: '{found[case]}' and '{path}' are both label maps of this case; remove one.")
         found[case] = path
     return found
 
@@ -74,7 +74,7 @@ def _files(reference: str, prediction: str, cohort: Cohort) -> tuple[Mapping[str
     if not references.keys() & predictions.keys():
         name = next(iter(references))
         raise InputError(
-            f"No label map below '{prediction}' is named after a case, as {name}.nii.gz; check --prediction."
+            f"No label map below '{prediction}' is named after a case, such as {name}.nii.gz; check --prediction."
         )
     return references, predictions
 
@@ -85,18 +85,18 @@ def score(
     """Score a folder of label maps against their references.
 
     Args:
-        reference: folder that holds the references, named as in the data set.
-        prediction: folder that holds `<case>.nii.gz` or files named as the references; a missing one scores as empty.
-        cohort: data set whose names and label values the files follow, as in bundles/common.
+        reference: folder with the references, named as in the data set.
+        prediction: folder with `<case>.nii.gz` or files named like the references; a missing one is scored as empty.
+        cohort: name of the data set whose file names and label values are used, as in bundles/common/cohorts.yaml.
         output: folder for scores.csv, lesions.csv and summary.json.
-        challenge: whose rules; default: the one that belongs to the cohort.
+        challenge: the rules; default: those of the cohort.
         workers: processes; default: one per core.
     """
-    own = cohort_named(cohort)
-    challenge = challenge or own.challenge
+    data_set = cohort_named(cohort)
+    challenge = challenge or data_set.challenge
     one_of(CHALLENGES, challenge, setting="challenge")
-    references, predictions = _files(str(reference), str(prediction), own)
-    job = partial(_score_files, cohort=own, challenge=challenge)
+    references, predictions = _files(str(reference), str(prediction), data_set)
+    job = partial(_score_files, cohort=data_set, challenge=challenge)
     files = [(case, path, predictions.get(case)) for case, path in references.items()]
     with ProcessPoolExecutor(min(workers or cores(), len(files))) as pool:
         scored = pool.map(job, *zip(*files, strict=True))
@@ -108,7 +108,7 @@ def score(
     missing, extra = (sorted(a.keys() - b.keys()) for a, b in ((references, predictions), (predictions, references)))
     summary = write_scores(rows, lesion_rows, str(output), cohort=cohort, challenge=challenge, missing=missing)
     notes = [f"No prediction, scored as empty: {', '.join(missing)}."] if missing else []
-    notes += [f"Label maps of no case, not scored: {', '.join(extra)}."] if extra else []
+    notes += [f"Label maps that belong to no case, not scored: {', '.join(extra)}."] if extra else []
     return "\n".join([table(summary), f"{len(files)} cases, rules of {challenge}, written to '{output}'.", *notes])
 
 

@@ -1,4 +1,4 @@
-"""Print what a bundle's layers merge to: `python -m tools.show bundles/neuroseg3d/args.yaml [key]`."""
+"""Print the merged config of a bundle: `python -m tools.show bundles/neuroseg3d/args.yaml [key]`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tumour.runs.layers import layers, merge
 
 
 def merged(args_file: str, recipe: str = "", without: Sequence[str] = ()) -> ConfigParser:
-    """The merged, unresolved config of a bundle, with the settings of its args file and, on top, a recipe.
+    """The merged, unresolved config of a bundle, with the settings of its args file and, on top of them, a recipe.
 
     Args:
-        args_file: lists the layers.
+        args_file: lists the config files.
         recipe: path of a recipe.
-        without: names of layers to leave out, such as `report`.
+        without: names of config files to leave out, such as `report`.
     """
     files, settings = layers({"args_file": args_file, "+config_file": [recipe] if recipe else []})
     return merge([path for path in files if Path(path).stem not in without], settings)

@@ -14,7 +14,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def markdown(rows: Sequence[Mapping[str, str]]) -> str:
-    """A Markdown table with the columns of all rows; a cell that a row lacks is empty.
+    """A Markdown table with the columns of all rows; a row without a column has an empty cell there.
 
     Written here because `DataFrame.to_markdown` needs tabulate, which is not a dependency.
     """

@@ -1,4 +1,4 @@
-"""What the check of a data set accepts, every consumer takes: training, evaluating, inferring, scoring, the report."""
+"""Every consumer accepts what the check of a data set accepts: training, evaluating, inferring, scoring, the report."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def as_nifti2(path, image):
 def with_slope(path, image):
     header = image.header.copy()
     header.set_data_dtype(np.int16)
-    header.set_slope_inter(1.00002, 0)  # as some tools save labels
+    header.set_slope_inter(1.00002, 0)  # as some programs save labels
     return nib.Nifti1Image(np.asarray(image.dataobj, float) * 1.00002, image.affine, header)
 
 
@@ -50,7 +50,7 @@ UNLABELLED = ["without_t2", "dicom"]
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory):
-    """A data set whose first five cases each have one odd form, and the results of each consumer on it."""
+    """A data set whose first five cases each have one unusual form, and the results of each consumer on it."""
     folder = tmp_path_factory.mktemp("odd")
     data, new = folder / "data", folder / "new"
     make_patients(data, cases=8, size=40)
@@ -66,7 +66,7 @@ def odd(tmp_path_factory):
 
     bundle, settings = BUNDLES[0], {"modality_dropout": 0.3, "report_at_end": True}
     done = {"training": run("training", bundle, folder, "brats2021", data, test_share=0, **settings)}
-    for name in ("model.pt", "settings.json"):  # without the record of patients, so that all may be scored
+    for name in ("model.pt", "settings.json"):  # without the record of patients, so that all of them are scored
         (folder / "other").mkdir(exist_ok=True)
         shutil.copy(folder / "models" / name, folder / "other")
     settings["ckpt_dir"] = folder / "other"
@@ -82,7 +82,7 @@ def segmented(folder, name):
 
 
 @pytest.mark.parametrize("change", NAMES)
-def test_the_check_accepts_it_and_it_is_trained_on(odd, change):
+def test_the_check_accepts_it_and_it_is_used_for_training(odd, change):
     folder, names = odd
     assert check("brats2021", str(folder / "data"), str(folder / "check")) in (0, 1)
     rows = pd.read_csv(folder / "check" / "check.csv").set_index("case")
@@ -92,7 +92,7 @@ def test_the_check_accepts_it_and_it_is_trained_on(odd, change):
 
 
 @pytest.mark.parametrize("change", NAMES)
-def test_it_is_scored_by_evaluating_and_by_the_command_alike(odd, change):
+def test_evaluating_and_the_command_give_it_the_same_scores(odd, change):
     folder, names = odd
     name = names[NAMES.index(change)]
     predictions = folder / "evaluated" / "results" / "segmentations"

@@ -1,4 +1,4 @@
-"""Static promises of the configs: ids exist, references resolve, a variant sets only what it may."""
+"""Static promises of the configs: ids exist, references resolve, a variant sets only what it is allowed to."""
 
 import json
 import re
@@ -11,6 +11,8 @@ from monai.bundle import ComponentLocator, ConfigParser
 from tests.conftest import BUNDLES, ROOT
 from tools.networks import cost
 from tools.show import merged
+
+pytestmark = pytest.mark.usefixtures("at_the_root")
 
 LAYERS = ("settings", "cohorts", "brats", "network", "train", "losses", "inference", "evaluate", "fit", "report")
 ZOO_IDS = """bundle_root ckpt_dir output_dir dataset_dir device network_def network loss optimizer lr_scheduler
@@ -42,11 +44,6 @@ def leaves(config, path=""):
             yield from leaves(value, f"{path}::{index}")
     else:
         yield path, config
-
-
-@pytest.fixture(autouse=True)
-def at_the_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
 
 
 def test_there_are_the_four_bundles():
@@ -98,7 +95,7 @@ def test_a_variant_is_short_and_sets_only_what_it_may(bundle):
 
 
 @bundles
-def test_the_header_of_a_variant_gives_its_cost_and_the_command_that_trains_it(bundle):
+def test_the_header_of_a_variant_gives_its_cost_and_its_training_command(bundle):
     (small, operations), (full, more) = (cost(args_file(bundle), size=size) for size in ("fast", "full"))
     header = VARIANTS[bundle].read_text()
     assert f"{small:.2f} M parameters and {operations:.1f} G multiply-adds for a 96³ patch" in header
@@ -107,7 +104,7 @@ def test_the_header_of_a_variant_gives_its_cost_and_the_command_that_trains_it(b
 
 
 @bundles
-def test_a_variant_rests_on_the_same_layers_in_the_same_order(bundle):
+def test_every_variant_merges_the_same_files_in_the_same_order(bundle):
     files = ConfigParser.load_config_file(args_file(bundle))["config_file"]
     assert files == [f"bundles/common/{name}.yaml" for name in LAYERS] + [f"bundles/{bundle}/configs/train.yaml"]
 
@@ -120,7 +117,7 @@ def test_a_variant_has_its_name_version_and_changelog(bundle):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layer_neither_reads_macros_nor_numbers_that_yaml_takes_for_strings(name):
+def test_a_config_file_has_no_macros_and_no_numbers_that_yaml_reads_as_strings(name):
     text = (ROOT / "bundles" / "common" / f"{name}.yaml").read_text()
     values = [value for _, value in leaves(yaml.safe_load(text)) if isinstance(value, str)]
     assert not [value for value in values if value.startswith("%") or re.fullmatch(r"[-+]?\d+e[-+]?\d+", value)]
@@ -130,8 +127,8 @@ def test_the_versions_in_the_metadata_are_those_of_the_environment():
     pins = dict(re.findall(r"- ([\w-]+)==(\S+)", (ROOT / "environment.yml").read_text()))
     metadata = json.loads((ROOT / "bundles" / "common" / "metadata.json").read_text())
     names = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
-    told = {name: metadata[key] for name, key in names.items()} | metadata["required_packages_version"]
-    assert {name: pins.get(name) for name in told} == told
+    versions = {name: metadata[key] for name, key in names.items()} | metadata["required_packages_version"]
+    assert {name: pins.get(name) for name in versions} == versions
 
 
 ATTENTIVE = [bundle for bundle, path in VARIANTS.items() if "network_def::network::attention:" in path.read_text()]
@@ -153,7 +150,7 @@ def test_one_value_selects_the_attention(bundle, attention):
     assert names & blocks == expected[attention]
 
 
-def test_the_cpu_and_every_accelerator_have_defaults_of_their_own():
+def test_a_cpu_and_an_accelerator_have_different_defaults():
     names = ("epochs", "iterations_per_epoch", "val_interval", "patch_size")
     gpu = [200, 250, 5, [128, 128, 128]]
     expected = {"cpu": [10, 150, 2, [96, 96, 96]], "cuda": gpu, "cuda:1": gpu, "mps": gpu, "xpu": gpu}
@@ -163,7 +160,7 @@ def test_the_cpu_and_every_accelerator_have_defaults_of_their_own():
         assert [parser.get_parsed_content(name) for name in names] == budget
 
 
-def test_an_unknown_size_or_cohort_is_told_with_the_names_there_are():
+def test_an_unknown_size_or_cohort_is_refused_with_the_list_of_known_names():
     for setting, names in (("size", "fast, full"), ("cohort", "brats2018, .*msd")):
         parser = merged(args_file(BUNDLES[0]))
         parser[setting] = "huge"

@@ -22,6 +22,6 @@ def test_the_notebook_runs_from_data_to_report(tmp_path, monkeypatch):
     assert "16" in "".join(output.get("text", "") for output in outputs)
 
 
-def test_the_notebook_is_kept_without_outputs():
+def test_the_notebook_is_stored_without_outputs():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)

@@ -1,4 +1,4 @@
-"""What make prints is a command line that a shell and MONAI understand."""
+"""The commands that make prints are command lines that a shell and MONAI understand."""
 
 import ast
 import os
@@ -13,7 +13,7 @@ from tests.conftest import BUNDLES, ROOT
 
 
 def words(target, **variables):
-    """The last command of a target as a shell splits it, also where `make test` runs this."""
+    """The last command of a target as a shell splits it, also when `make test` runs this test."""
     given = [f"{name}={value}" for name, value in {"DATA": "the/folder", **variables}.items()]
     command = ["make", "--dry-run", "--assume-old=.venv/ready", target, *given]
     own = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
@@ -38,7 +38,7 @@ def test_make_runs_a_bundle(bundle, target, run_id):
     assert (option(line, "cohort"), option(line, "dataset_dir")) == ("msd", "the/folder")
 
 
-def test_a_recipe_lies_over_the_bundle_and_names_its_data_set_unless_the_user_does():
+def test_a_recipe_is_merged_on_top_of_the_bundle_and_sets_the_cohort_unless_the_user_does():
     line = words("train", BUNDLE="resunet", RECIPE="metastases_brats2024")
     assert option(line, "args_file") == "bundles/resunet/args.yaml" and "--cohort" not in line
     assert ast.literal_eval(option(line, "+config_file")) == ["bundles/common/recipes/metastases_brats2024.yaml"]
@@ -47,7 +47,7 @@ def test_a_recipe_lies_over_the_bundle_and_names_its_data_set_unless_the_user_do
 
 @pytest.mark.parametrize(("target", "overlay"), [("train", "multi_gpu_train"), ("evaluate", "multi_gpu_evaluate")])
 @pytest.mark.parametrize("recipe", ["", "metastases_brats2024"])
-def test_several_devices_add_one_layer_with_and_without_a_recipe(target, overlay, recipe, monkeypatch):
+def test_several_devices_add_one_config_file_with_and_without_a_recipe(target, overlay, recipe, monkeypatch):
     line = words(target, BUNDLE="unet3d", DEVICES="2", RECIPE=recipe)
     assert "torch.distributed.run" in line and "--nproc_per_node=2" in line
     monkeypatch.chdir(ROOT)
@@ -60,5 +60,5 @@ def test_several_devices_add_one_layer_with_and_without_a_recipe(target, overlay
 @pytest.mark.parametrize(
     "target", "demo data check report watch table compare ablation recipes release verify export show".split()
 )
-def test_every_other_target_is_a_command_that_a_shell_can_read(target):
+def test_every_other_target_is_a_valid_shell_command(target):
     assert shlex.split(" ".join(words(target)))

@@ -1,4 +1,4 @@
-"""Every recipe lies over every bundle; each trains, scores what it promises, and segments."""
+"""Every recipe can be merged on top of every bundle; it trains, has the scores that it promises, and segments."""
 
 import importlib.util
 
@@ -11,6 +11,8 @@ import yaml
 from tests.conftest import BUNDLES, ROOT, run, succeed
 from tools import trials
 from tools.show import merged
+
+pytestmark = pytest.mark.usefixtures("at_the_root")
 
 RECIPES = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(ROOT.glob("bundles/common/recipes/*.yaml"))}
 PROMISED = {  # columns of scores.csv
@@ -26,28 +28,24 @@ TINY = {"unet_dicece_brats2023": {"sizes::full::filters": [8, 16, 16, 16]}, "met
 recipes = pytest.mark.parametrize("recipe", RECIPES)
 
 
-@pytest.fixture(autouse=True)
-def at_the_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
-
-
 def test_there_are_the_five_recipes():
     assert set(RECIPES) == set(PROMISED) == set(trials.RECIPES) - {""}
 
 
 @recipes
-def test_a_recipe_is_short_and_tells_what_is_theirs_and_what_is_ours(recipe):
+def test_a_recipe_is_short_and_states_the_authors_results_and_ours(recipe):
     text = (ROOT / "bundles/common/recipes" / f"{recipe}.yaml").read_text()
     assert len(text.splitlines()) <= 40 and "# Theirs" in text and "Ours: " in text
 
 
 @recipes
 @pytest.mark.parametrize("bundle", BUNDLES)
-def test_a_recipe_lies_over_every_bundle(recipe, bundle):
+def test_a_recipe_can_be_merged_on_top_of_every_bundle(recipe, bundle):
     parser = merged(f"bundles/{bundle}/args.yaml", f"bundles/common/recipes/{recipe}.yaml")
     if "sizes::full" in RECIPES[recipe]:
         parser["sizes::full::filters"] = [8, 16, 16, 16]
-    parser["usable"], parser["channel_weights"] = {"train": []}, [1.0] * (5 if recipe == "unet_dicece_brats2023" else 4)
+    parser["train::dataset::data"] = []
+    parser["channel_weights"] = [1.0] * (5 if recipe == "unet_dicece_brats2023" else 4)
     network, loss = parser.get_parsed_content("network_def"), parser.get_parsed_content("loss")
     channels = parser.get_parsed_content("head")["channels"]
     x = torch.randn(2, len(parser["modalities"]), 32, 32, 32)
@@ -87,4 +85,4 @@ def test_a_network_of_regions_is_refused_by_a_recipe_of_classes(patients, traine
     done = run(
         "inferring", "neuroseg3d", trained("neuroseg3d"), "brats2021", patients("brats2021"), head="@heads::classes"
     )
-    assert done.returncode == 1 and "is of another network" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and "another network" in done.stderr and "Traceback" not in done.stderr

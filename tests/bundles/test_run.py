@@ -1,4 +1,4 @@
-"""Every bundle by the command line of a user: trained, scored and run on scans of three conventions."""
+"""Every bundle, run with the command line of a user: it trains, scores, and segments scans of three cohorts."""
 
 import csv
 import json
@@ -33,7 +33,10 @@ def rows(path):
 
 
 @pytest.mark.parametrize(
-    ("bundle", "convention"),  # no network depends on how files are named, no reading on the network
+    (
+        "bundle",
+        "convention",
+    ),  # networks do not depend on the names of files, and reading does not depend on the network
     [*((bundle, CONVENTIONS[0]) for bundle in BUNDLES), *((BUNDLES[0], convention) for convention in CONVENTIONS[1:])],
 )
 def test_a_bundle_trains_scores_and_segments(bundle, convention, patients, trained):
@@ -67,14 +70,14 @@ def test_a_bundle_trains_scores_and_segments(bundle, convention, patients, train
         assert label.header["qform_code"] == source.header["qform_code"]
         values, counts = np.unique(label.dataobj, return_counts=True)
         assert values.tolist() == sorted(COHORTS[convention].label_values)
-        if case.name in set(scores["case"]):  # what was scored is what is written
+        if case.name in set(scores["case"]):  # the written label map is the one that was scored
             stored = dict(zip(values, counts / 1000, strict=True))
             for name, value in zip(CLASSES, COHORTS[convention].label_values[1:], strict=True):
                 assert stored[value] == pytest.approx(predicted[case.name, name])
 
 
 @bundles
-def test_an_after_treatment_is_fitted_on_validation_cases_and_taken_by_evaluating(bundle, patients, trained, tmp_path):
+def test_an_after_treatment_is_fitted_to_validation_cases_and_used_by_evaluating(bundle, patients, trained, tmp_path):
     data, folder = patients("brats2021"), trained(bundle)
     succeed("fitting", bundle, folder, "brats2021", data)
     path = folder / "models" / "after_treatment.json"
@@ -94,8 +97,8 @@ def parser_of(cohort, data, *layers, **settings):
     return parser
 
 
-def test_a_scan_on_another_grid_is_brought_to_the_training_grid_and_back(patients, tmp_path):
-    """FLAIR itself stands in for the logits, so it shows where each voxel came from and went to."""
+def test_a_scan_on_another_grid_is_resampled_to_the_training_grid_and_back(patients, tmp_path):
+    """FLAIR is used instead of the logits, so it shows where each voxel came from and went to."""
     case = find_cases(str(patients("brats2021")), COHORTS["brats2021"], FOUR).complete[0]
     for path in case.images:
         scan = nib.load(path)
@@ -105,7 +108,7 @@ def test_a_scan_on_another_grid_is_brought_to_the_training_grid_and_back(patient
         target.parent.mkdir(exist_ok=True)
         nib.save(nib.Nifti1Image(array, affine[:, [2, 0, 1, 3]]), target)
     parser = parser_of("brats2021", tmp_path, "brats", "inference")
-    parser["probabilities"], parser["restore"] = [], []  # the way back alone
+    parser["probabilities"], parser["restore"] = [], []  # only the way back
     item = parser.get_parsed_content("preprocessing")(parser.get_parsed_content("scans").complete[0].item())
     assert np.allclose(item["image"].pixdim, 1) and nib.aff2axcodes(item["image"].affine.numpy()) == ("R", "A", "S")
     item["pred"] = item["image"][3:].clone()
@@ -118,16 +121,16 @@ def test_a_scan_on_another_grid_is_brought_to_the_training_grid_and_back(patient
 @pytest.mark.parametrize(
     ("convention", "spacing"), [("brats2024_met_rc", (0.86, 0.86, 1.5)), ("msd", (0.9, 1.0, 1.3)), ("brats2024_gli", 1)]
 )
-def test_a_label_on_a_native_grid_comes_back_from_the_training_grid(convention, spacing, tmp_path):
+def test_a_label_on_a_native_grid_is_restored_from_the_training_grid(convention, spacing, tmp_path):
     make_patients(tmp_path / "data", cases=1, size=56, cohort=convention, spacing=spacing)
     parser = parser_of(convention, tmp_path / "data", "brats", "train", "inference", output_dir=str(tmp_path / "out"))
     case = parser.get_parsed_content("parts").found.complete[0]
     parser["preprocessing::transforms"] = "$@read_label + @read"
     item = parser.get_parsed_content("preprocessing")(case.item())
     assert np.allclose(item["image"].pixdim, 1) and item["image"].shape[1:] == item["label"].shape[1:]
-    classes, regions = parser.get_parsed_content("classes"), parser.get_parsed_content("regions")
-    assert set(item["label"].unique().tolist()) == set(range(len(classes)))
-    inside = ToRegionsd("label", regions, classes)(item)["label"]
+    cohort = COHORTS[convention]
+    assert set(item["label"].unique().tolist()) == set(range(len(cohort.classes)))
+    inside = ToRegionsd("label", cohort.regions, cohort.classes)(item)["label"]
     item["pred"] = MetaTensor(inside * 20 - 10, meta=item["image"].meta)  # logits of a network that is always right
     parser.get_parsed_content("postprocessing")(item)
     source, stored = (
@@ -140,8 +143,8 @@ def test_a_label_on_a_native_grid_comes_back_from_the_training_grid(convention, 
         assert dice == 1 if spacing == 1 else dice > 0.8, (value, dice)
 
 
-def test_what_the_network_says_is_interpolated_to_the_place_of_each_native_voxel(tmp_path):
-    """Each voxel of the training grid says where it lies in mm; each native one must agree."""
+def test_the_logits_are_interpolated_to_the_position_of_each_native_voxel(tmp_path):
+    """The value of each voxel of the training grid is its position in mm; that of each native voxel must be so too."""
     make_patients(tmp_path, cases=1, size=48, cohort="brats2024_met", spacing=(0.7, 0.86, 1.5))
     parser = parser_of("brats2024_met", tmp_path, "brats", "inference", output_dir=str(tmp_path / "out"))
     parser["probabilities"], parser["restore"] = [], []
@@ -149,7 +152,9 @@ def test_what_the_network_says_is_interpolated_to_the_place_of_each_native_voxel
     shape, affine = item["image"].shape[1:], item["image"].affine
     voxels = torch.cat([torch.stack(torch.meshgrid(*map(torch.arange, shape), indexing="ij")), torch.ones(1, *shape)])
     places = torch.einsum("ij,jxyz->ixyz", affine, voxels.to(affine.dtype))[:3]
-    item["pred"] = MetaTensor(places.float() + 200, meta=item["image"].meta)  # 0 is left for what was cropped away
+    item["pred"] = MetaTensor(
+        places.float() + 200, meta=item["image"].meta
+    )  # 0 is the value of voxels that were cropped away
     back = parser.get_parsed_content("postprocessing")(item)["pred"].numpy()
     scan = nib.load(next(tmp_path.glob("*/*-t1n.nii.gz")))
     expected = np.stack(np.meshgrid(*map(np.arange, scan.shape), indexing="ij"), axis=-1)
@@ -186,7 +191,7 @@ def test_one_real_patient_gives_the_same_input_under_its_2021_and_2023_names():
     assert torch.equal(first["image"], second["image"]) and torch.equal(first["label"], second["label"])
 
 
-def test_augmentation_leaves_the_cached_case_as_it_is(patients):
+def test_augmentation_does_not_change_the_cached_case(patients):
     parser = parser_of("brats2021", patients("brats2021"), "brats", "train", patch_size=[32, 32, 32], workers=0)
     parser["augment"] = [{**step, **({"prob": 1.0} if "prob" in step else {})} for step in parser["augment"]]
     dataset = parser.get_parsed_content("train::dataset")
@@ -201,7 +206,7 @@ def test_augmentation_leaves_the_cached_case_as_it_is(patients):
 
 
 def patches_of(data, **settings):
-    """A patch of every case, its random transforms seeded."""
+    """A patch of every case, with seeded random transforms."""
     parser = parser_of("brats2021", data, "brats", "train", patch_size=[32] * 3, workers=0, **settings)
     dataset = parser.get_parsed_content("train::dataset")
     dataset.transform.set_random_state(0)
@@ -209,15 +214,15 @@ def patches_of(data, **settings):
 
 
 @pytest.mark.parametrize("cache", ["memory", "disk"])
-def test_a_case_that_is_kept_gives_the_same_patches_as_one_that_is_read_anew(cache, patients, tmp_path):
+def test_a_cached_case_gives_the_same_patches_as_one_that_is_read_again(cache, patients, tmp_path):
     data = patients("brats2021")
     kept, anew = (patches_of(data, cache=kind, cache_dir=str(tmp_path)) for kind in (cache, "none"))
     for one, other in zip(kept, anew, strict=True):
         assert torch.equal(one["image"], other["image"]) and torch.equal(one["label"], other["label"])
 
 
-def test_compact_arrays_and_places_found_once_give_the_patches_of_the_plain_way(patients):
-    """The cap on the places of a class is lifted: it thins them."""
+def test_compact_arrays_and_precomputed_centres_give_the_same_patches_as_without_them(patients):
+    """Without the maximum number of centres per class, which would remove some of them."""
     config = yaml.safe_load((ROOT / "bundles/common/train.yaml").read_text())
     (centres,), (cut, _, *rest) = config["centres"], config["crop"]
     del cut["indices_key"]
@@ -229,7 +234,7 @@ def test_compact_arrays_and_places_found_once_give_the_patches_of_the_plain_way(
         torch.testing.assert_close(one["image"], other["image"], rtol=1e-3, atol=1e-6)
 
 
-def test_a_bad_case_is_named_and_skipped_and_the_exit_status_says_so(patients, trained, tmp_path):
+def test_a_bad_case_is_reported_and_skipped_and_the_exit_status_is_not_0(patients, trained, tmp_path):
     data = tmp_path / "data"
     for case in find_cases(str(patients("brats2021")), COHORTS["brats2021"], FOUR).complete[:3]:
         (data / case.name).mkdir(parents=True)
@@ -243,13 +248,13 @@ def test_a_bad_case_is_named_and_skipped_and_the_exit_status_says_so(patients, t
     done = run_in_a_process("inferring", BUNDLES[0], tmp_path, "brats2021", data, ckpt_dir=ckpt_dir)
     assert done.returncode == 1
     assert f"{first.name}: '{cut}' is cut short or damaged" in done.stdout
-    assert f"{second.name}: left out, {second.name}_t2.nii.gz is not there" in done.stdout
-    assert "trained on complete cases alone (modality_dropout 0)" in done.stdout
+    assert f"{second.name}: {second.name}_t2.nii.gz is not there" in done.stdout
+    assert "the network was trained on complete cases, modality_dropout 0" in done.stdout
     assert "1 of 3 cases segmented" in done.stdout
     assert [p.name for p in (tmp_path / "results" / "segmentations").iterdir()] == [f"{third.name}.nii.gz"]
 
 
-def test_a_training_names_a_damaged_case_in_one_sentence(patients, tmp_path):
+def test_a_training_reports_a_damaged_case_in_one_clear_sentence(patients, tmp_path):
     data = tmp_path / "data"
     for case in find_cases(str(patients("brats2021")), COHORTS["brats2021"], FOUR).complete:
         (data / case.name).mkdir(parents=True)
@@ -270,13 +275,13 @@ WRONG = [
 
 
 @pytest.mark.parametrize("setting", WRONG)
-def test_a_wrong_setting_is_told_in_one_sentence(setting, patients, tmp_path):
+def test_a_wrong_setting_gives_one_clear_sentence(setting, patients, tmp_path):
     done = run("training", BUNDLES[0], tmp_path, **{"cohort": "brats2021", "data": patients("brats2021")} | setting)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(patients, tmp_path):
+def test_ctrl_c_saves_a_checkpoint_and_the_same_command_resumes(patients, tmp_path):
     command = arguments(
         "training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), epochs=40, iterations_per_epoch=3
     )
@@ -286,7 +291,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(patients, tmp_p
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     printed = process.communicate(timeout=60)[0]
-    assert process.returncode == 130 and "the same command goes on from there" in printed
+    assert process.returncode == 130 and "stopped at step" in printed
     stopped = torch.load(tmp_path / "models" / "last.ckpt", weights_only=True)["iteration"]
     assert 0 < stopped < 120
     epochs = stopped // 3 + 1
@@ -297,20 +302,20 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(patients, tmp_p
     assert [int(row["epoch"]) for row in rows(tmp_path / "results" / "training.csv")] == list(range(1, epochs + 1))
 
 
-def test_a_checkpoint_of_the_other_size_is_refused_in_one_sentence(patients, trained):
+def test_a_checkpoint_of_the_other_size_is_refused_with_one_clear_sentence(patients, trained):
     done = run("inferring", BUNDLES[0], trained(BUNDLES[0]), "brats2021", patients("brats2021"), size="full")
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "is of another network" in done.stderr and "size" in done.stderr
+    assert "another network" in done.stderr and "size" in done.stderr
 
 
 def test_size_full_fewer_modalities_and_the_disk_cache_train(patients, tmp_path):
     settings = {"size": "full", "modalities": ["FLAIR", "T1", "T1ce"], "cache": "disk", "epochs": 1}
     succeed("training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), **settings)
     cached = sorted((tmp_path / "results" / "cache").iterdir())
-    assert len(cached) == 5  # 4 that train and 1 that validates
+    assert len(cached) == 5  # 4 for training and 1 for validation
     settings |= {"modalities": ["FLAIR", "T1"], "resume": False}
     succeed("training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), **settings)
-    assert len(sorted((tmp_path / "results" / "cache").iterdir())) == 10  # other settings find no old results
+    assert len(sorted((tmp_path / "results" / "cache").iterdir())) == 10  # old results are not used with other settings
 
 
 def test_mlflow_tracks_a_training(patients, tmp_path):

@@ -1,4 +1,4 @@
-"""The trained weights that this repository brings, `bundles/NAME/weights`, and weights used from such a folder."""
+"""The trained weights of this repository, `bundles/NAME/weights`, and weights used from such a folder."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ def files_of(folder):
 
 
 @shipped
-def test_weights_lie_in_float16_beside_their_record_and_no_file_is_large(bundle):
+def test_weights_are_in_float16_next_to_their_record_and_no_file_is_large(bundle):
     files = files_of(folder_of(bundle))
     assert {"model.pt", "patients.json", "settings.json", "scores.json"} <= files.keys()
     assert max(map(len, files.values())) < LARGE
@@ -35,7 +35,7 @@ def test_weights_lie_in_float16_beside_their_record_and_no_file_is_large(bundle)
 
 
 @shipped
-def test_the_scores_are_of_this_very_file_and_of_patients_that_it_never_saw(bundle):
+def test_the_scores_are_of_exactly_this_file_and_of_patients_not_used_for_it(bundle):
     patients = json.loads((folder_of(bundle) / "patients.json").read_text())
     train, validate, test = (set(patients[part]) for part in ("train", "validate", "test"))
     assert train and validate and test
@@ -46,7 +46,7 @@ def test_the_scores_are_of_this_very_file_and_of_patients_that_it_never_saw(bund
 
 
 @shipped
-def test_the_network_of_the_settings_takes_the_weights_and_says_numbers(bundle, tmp_path, monkeypatch):
+def test_the_network_of_the_settings_loads_the_weights_and_its_output_is_finite(bundle, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     path, settings = folder_of(bundle) / "model.pt", settings_of(str(folder_of(bundle)))
     make_patients(tmp_path, cases=1, size=40, cohort=settings["cohort"])
@@ -61,7 +61,7 @@ def test_the_network_of_the_settings_takes_the_weights_and_says_numbers(bundle, 
     assert logits.shape[2:] == image.shape[1:] and logits.isfinite().all() and logits.std() > 0
 
 
-def test_weights_from_another_folder_segment_and_score_other_patients_and_only_their_record_grows(
+def test_weights_from_another_folder_segment_and_score_other_patients_and_only_their_record_changes(
     patients, trained, tmp_path
 ):
     """As `--ckpt_dir bundles/NAME/weights` does; all patients of the second data set have other ids."""

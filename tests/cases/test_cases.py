@@ -1,4 +1,4 @@
-"""Cases are found by the names of their files, each under a name of its own, and split by patient."""
+"""Cases are found by the names of their files, have unique names, and are split by patient."""
 
 import json
 import re
@@ -17,7 +17,6 @@ from tests.cohorts import COHORTS, FOUR, people
 from tests.conftest import ROOT
 
 OWN = COHORTS["brats2021"]
-IN_ORDER = [f"{kind}.nii.gz" for kind in ("t1", "t1ce", "t2", "flair")]
 
 
 def touch(folder, *names):
@@ -31,7 +30,7 @@ def brats2021(root, *cases, parts=("_t1", "_t1ce", "_t2", "_flair", "_seg"), end
         touch(root / case, *(f"{case}{part}{ending}" for part in parts))
 
 
-def test_cases_are_found_in_nested_folders_with_either_ending_and_without_litter(tmp_path):
+def test_cases_are_found_in_nested_folders_with_either_ending_and_hidden_files_are_ignored(tmp_path):
     brats2021(tmp_path / "HGG", "B_2")
     brats2021(tmp_path / "LGG" / "deeper", "B_1", ending=".nii")
     touch(tmp_path / "HGG" / "B_2", "._B_2_t1.nii.gz", "notes.txt", "B_2_mask.nii.gz")
@@ -52,7 +51,7 @@ def test_modalities_come_in_the_order_asked_for(tmp_path):
     assert COHORTS["msd"].channel_indices(FOUR) == [1, 2, 3, 0]
 
 
-def test_case_355_of_2020_keeps_its_oddly_named_label(tmp_path):
+def test_case_355_of_2020_has_its_oddly_named_label(tmp_path):
     case = "BraTS20_Training_355"
     brats2021(tmp_path, case, parts=("_t1", "_t1ce", "_t2", "_flair"))
     touch(tmp_path / case, "W39_1998.09.19_Segm.nii")
@@ -60,7 +59,7 @@ def test_case_355_of_2020_keeps_its_oddly_named_label(tmp_path):
     assert found.label.endswith("W39_1998.09.19_Segm.nii")
 
 
-def test_a_case_without_a_modality_is_left_out_with_the_file_to_add(tmp_path):
+def test_a_case_without_a_modality_is_left_out_and_the_file_to_add_is_named(tmp_path):
     brats2021(tmp_path, "B_1")
     brats2021(tmp_path, "B_2", parts=("_t1", "_t2", "_flair", "_seg"))
     found = find_cases(str(tmp_path), COHORTS["brats2021"], FOUR)
@@ -70,7 +69,7 @@ def test_a_case_without_a_modality_is_left_out_with_the_file_to_add(tmp_path):
     assert len(find_cases(str(tmp_path), COHORTS["brats2021"], ["T1", "T2"]).complete) == 2
 
 
-def test_a_copy_of_a_file_in_another_folder_is_named_and_not_used(tmp_path, caplog):
+def test_a_copy_of_a_file_in_another_folder_is_reported_and_not_used(tmp_path, caplog):
     brats2021(tmp_path / "a", "B_1")
     brats2021(tmp_path / "b", "B_1", parts=("_t1",))
     found = cases_to_use(str(tmp_path), COHORTS["brats2021"], FOUR, COHORTS)
@@ -78,7 +77,7 @@ def test_a_copy_of_a_file_in_another_folder_is_named_and_not_used(tmp_path, capl
     assert "/a/" in found.complete[0].images[0] and "is a second T1 next to" in caplog.text
 
 
-def test_cases_of_one_name_in_two_folders_are_two_cases_named_after_their_folders(tmp_path):
+def test_cases_with_the_same_name_in_two_folders_are_two_cases_named_after_their_folders(tmp_path):
     brats2021(tmp_path / "HGG", "c1")
     brats2021(tmp_path / "LGG", "c1", "c2")
     found = find_cases(str(tmp_path), COHORTS["brats2021"], FOUR)
@@ -90,7 +89,7 @@ def test_cases_of_one_name_in_two_folders_are_two_cases_named_after_their_folder
     assert [case.name for case in found.complete] == ["p1_brats-space", "p2_brats-space"]
 
 
-def test_files_of_two_folders_never_make_one_case(tmp_path):
+def test_files_of_two_folders_are_never_combined_to_one_case(tmp_path):
     brats2021(tmp_path / "A", "c1", parts=("_t1", "_t1ce", "_flair"))
     brats2021(tmp_path / "B", "c1", parts=("_t2",))
     found = find_cases(str(tmp_path), COHORTS["brats2021"], FOUR)
@@ -109,11 +108,11 @@ def test_files_of_two_folders_never_make_one_case(tmp_path):
         ([("a", "x"), ("x",)], ["a_x", "x"]),
     ],
 )
-def test_names_are_unique_by_as_few_folders_as_needed(places, names):
+def test_names_become_unique_with_as_few_folders_as_needed(places, names):
     assert unique_names(places) == names
 
 
-def test_a_datalist_gives_its_cases_names_of_their_own(tmp_path):
+def test_the_cases_of_a_datalist_get_unique_names(tmp_path):
     entries = []
     for folder in ("sub-0", "sub-1"):
         touch(tmp_path / folder, *(f"{kind}.nii.gz" for kind in ("t1", "t1ce", "t2", "flair")))
@@ -139,7 +138,7 @@ def test_a_datalist_gives_its_cases_names_of_their_own(tmp_path):
         found(modality={"0": "FLAIR", "1": "T1ce", "2": "T1", "3": "T2"})
 
 
-def test_a_datalist_whose_files_say_what_they_are_needs_no_modality(tmp_path):
+def test_a_datalist_with_modalities_in_the_file_names_needs_no_list_of_modalities(tmp_path):
     brats2021(tmp_path, "c1", "c2")
     order = ("_flair", "_t1ce", "_t1", "_t2")  # as in the published list of Swin UNETR
     entries = [{"image": [f"{case}/{case}{part}.nii.gz" for part in order]} for case in ("c1", "c2")]
@@ -151,7 +150,7 @@ def test_a_datalist_whose_files_say_what_they_are_needs_no_modality(tmp_path):
     ]
 
 
-def test_scans_of_both_kinds_are_found_and_incomplete_ones_wait_for_modality_dropout(tmp_path):
+def test_scans_of_both_kinds_are_found_and_incomplete_ones_need_modality_dropout(tmp_path):
     brats2021(tmp_path, "B_1")
     brats2021(tmp_path, "B_2", parts=("_t1", "_t2", "_flair"))
     for case, kinds in {"D_1": ("t1", "t1ce", "t2", "flair"), "D_2": ("t1",)}.items():
@@ -197,7 +196,7 @@ def test_msd_cases_are_the_files_of_its_image_folders(tmp_path):
 
 
 @pytest.mark.parametrize("cohort", list(COHORTS))
-def test_a_wrong_folder_gives_one_sentence(tmp_path, cohort):
+def test_a_wrong_folder_gives_one_clear_sentence(tmp_path, cohort):
     with pytest.raises(InputError, match="is not a folder; name the folder that holds the cases"):
         find_cases(str(tmp_path / "nowhere"), COHORTS[cohort], FOUR)
     with pytest.raises(InputError, match="No case of .* check dataset_dir and cohort"):
@@ -206,13 +205,13 @@ def test_a_wrong_folder_gives_one_sentence(tmp_path, cohort):
         find_cases(str(tmp_path), COHORTS[cohort], ["T1", "T3"])
 
 
-def test_items_of_a_client_belong_to_the_patient_that_their_file_names():
+def test_items_of_a_client_belong_to_the_patient_in_their_file_name():
     items = [{"image": "a/BraTS-GLI-00005-100.nii.gz"}, {"image": ["b/BraTS-GLI-00007-000-t1n.nii", "b/x.nii"]}]
     assert patients({"train": items}, COHORTS["brats2023_gli"])["train"] == ["BraTS-GLI-00005", "BraTS-GLI-00007"]
 
 
 @pytest.mark.parametrize("fold", range(5))
-def test_no_patient_stands_in_two_parts_and_none_is_lost(fold):
+def test_no_patient_is_in_two_parts_and_none_is_lost(fold):
     parts = split(people(53, scans=3), fold, 0.2, seed=0)
     named = patients(parts, OWN)
     together = [patient for part in named.values() for patient in part]
@@ -221,20 +220,20 @@ def test_no_patient_stands_in_two_parts_and_none_is_lost(fold):
     assert len(named["test"]) == 11 and 8 <= len(named["validate"]) <= 9
 
 
-def test_every_patient_outside_the_test_share_validates_in_exactly_one_fold():
+def test_every_patient_outside_the_test_share_is_used_for_validation_in_exactly_one_fold():
     parts = [patients(split(people(53), fold, 0.2, seed=0), OWN) for fold in range(5)]
     assert len({tuple(part["test"]) for part in parts}) == 1
     validated = [patient for part in parts for patient in part["validate"]]
     assert len(validated) == len(set(validated)) == 42
 
 
-def test_the_split_hangs_on_the_seed_and_on_no_order_of_files():
+def test_the_split_depends_on_the_seed_and_not_on_the_order_of_files():
     forward, backward = (patients(split(cases, 0, 0.2, seed=0), OWN) for cases in (people(30), people(30)[::-1]))
     assert forward == backward
     assert forward != patients(split(people(30), 0, 0.2, seed=1), OWN)
 
 
-def test_sixteen_patients_give_ten_three_and_three():
+def test_sixteen_patients_are_split_into_ten_three_and_three():
     assert {name: len(part) for name, part in split(people(16), 0, 0.2, 0).items()} == {
         "train": 10,
         "validate": 3,
@@ -243,7 +242,7 @@ def test_sixteen_patients_give_ten_three_and_three():
 
 
 @pytest.mark.parametrize(("fold", "share"), [(5, 0.2), (-1, 0.2), (0, 1.5)])
-def test_a_wrong_fold_or_share_is_told(fold, share):
+def test_a_wrong_fold_or_share_is_refused(fold, share):
     with pytest.raises(InputError, match="it must"):
         split(people(10), fold, share, 0)
 
@@ -271,7 +270,7 @@ def test_patients_used_for_training_or_selection_are_never_scored(tmp_path, capl
         not_seen([], str(record))
 
 
-def test_only_patients_used_for_selection_are_fitted_on(tmp_path):
+def test_only_patients_used_for_selection_are_used_for_fitting(tmp_path):
     record = tmp_path / "patients.json"
     with pytest.raises(InputError, match="train first"):
         used_for_selection(people(4), str(record))
@@ -282,7 +281,7 @@ def test_only_patients_used_for_selection_are_fitted_on(tmp_path):
         used_for_selection(people(2), str(record))
 
 
-def test_a_label_value_within_a_hundredth_is_that_value_and_others_are_named():
+def test_a_label_value_within_a_hundredth_counts_as_that_value_and_others_are_reported():
     values = np.array([0, 1.00002, 1.9999, 4], np.float64).reshape(1, 1, 4)
     assert COHORTS["brats2021"].to_classes(values, "x").tolist() == [[[0, 1, 2, 3]]]
     with pytest.raises(InputError, match=r"x holds \[1.5\], not only \[0, 1, 2, 4\]"):
@@ -290,7 +289,7 @@ def test_a_label_value_within_a_hundredth_is_that_value_and_others_are_named():
 
 
 @pytest.mark.parametrize("cohort", COHORTS.values(), ids=str)
-def test_values_and_classes_of_a_cohort_are_each_others_inverse(cohort):
+def test_to_values_and_to_classes_of_a_cohort_are_inverse(cohort):
     classes = np.arange(len(cohort.classes), dtype=np.uint8)
     assert cohort.to_classes(cohort.to_values(classes), "x").tolist() == classes.tolist()
     masks = cohort.masks(classes)
@@ -306,7 +305,7 @@ def test_values_and_classes_of_a_cohort_are_each_others_inverse(cohort):
         ({"folders": {"image": "i", "label": "l"}}, "must have either files or folders"),
     ],
 )
-def test_a_cohort_that_makes_no_sense_is_refused(entry, message):
+def test_an_inconsistent_cohort_is_refused(entry, message):
     good = {
         "files": {"T1": "_t1", "label": "_seg"},
         "label_values": [0, 1, 2, 3],

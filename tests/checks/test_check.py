@@ -1,4 +1,4 @@
-"""Every fault that a download can have is found, told with case, file and mend, and the rest is used."""
+"""Every fault that a download can have is found and reported with case, file and fix, and the other cases are used."""
 
 import json
 import re
@@ -24,7 +24,7 @@ from tools.patients.faults import KINDS, plant
 from tools.patients.synthetic import make_patients
 
 BAD, FILE = "BraTS2021_00003", "'{case}_t1ce.nii.gz'"
-# what is said of each fault; the mend stands in it
+# the message about each fault, with the fix
 UNUSABLE = {
     "absent": "_t1ce.nii.gz is not there; add it",
     "empty": "is empty; download it again",
@@ -72,7 +72,7 @@ NOTES = {
 
 @pytest.fixture
 def data(patients, tmp_path):
-    """A copy of six patients that a test may spoil."""
+    """A copy of six patients that a test may damage."""
     return shutil.copytree(patients("brats2021"), tmp_path / "data")
 
 
@@ -86,12 +86,12 @@ def checked(folder, cohort="brats2021", **options):
     return status, json.loads((folder.parent / "out" / "check.json").read_text())
 
 
-def test_every_fault_that_can_be_planted_is_expected_here():
+def test_every_fault_that_can_be_created_is_expected_here():
     assert set(UNUSABLE) | set(NOTES) == set(KINDS) and len(KINDS) >= 30
 
 
 @pytest.mark.parametrize("kind", UNUSABLE)
-def test_a_fault_makes_its_case_alone_unusable_and_is_told_with_file_and_mend(kind, data):
+def test_a_fault_makes_only_its_case_unusable_and_is_reported_with_the_file_and_the_fix(kind, data):
     plant(kind, files_of(data))
     status, told = checked(data)
     assert status == 2 and told["counts"] == {"good": 5, "note": 0, "unusable": 1}
@@ -111,7 +111,7 @@ def test_the_other_cases_are_used_and_strict_stops(kind, data):
         return UsableParts(parts, CaseCheck(own, COHORTS, FOUR), str(data.parent / "out"), strict)
 
     parts = usable(strict=False)
-    assert not parts.left_out and not parts.test  # nothing is looked at before a part is needed
+    assert not parts.left_out and not parts.test  # no file is read before a part is needed
     used = [case.name for part in (parts.train, parts.validate, parts.test) for case in part]
     assert sorted(used) == [f"BraTS2021_0000{index}" for index in (0, 1, 2, 4, 5)]
     assert [each.case for each in parts.left_out] == [BAD]
@@ -120,7 +120,7 @@ def test_the_other_cases_are_used_and_strict_stops(kind, data):
 
 
 @pytest.mark.parametrize("kind", NOTES)
-def test_a_doubt_is_noted_and_the_case_is_used(kind, data):
+def test_a_doubtful_case_gets_a_note_and_is_used(kind, data):
     plant(kind, files_of(data))
     status, told = checked(data)
     assert status == 1 and told["counts"]["unusable"] == 0
@@ -132,7 +132,7 @@ def test_a_doubt_is_noted_and_the_case_is_used(kind, data):
 
 
 @pytest.mark.parametrize("cohort", COHORTS)
-def test_untouched_patients_are_good_in_every_convention(cohort, tmp_path):
+def test_unchanged_patients_are_good_in_every_cohort(cohort, tmp_path):
     make_patients(tmp_path / "data", cases=3, size=32, cohort=cohort, spacing=(1, 1, 1.5))
     status, told = checked(tmp_path / "data", cohort)
     assert status == 0 and told["counts"] == {"good": 3, "note": 0, "unusable": 0} and told["strays"] == []
@@ -144,7 +144,7 @@ def test_volumes_and_lesions_are_those_of_the_label(data):
     path = files_of(data)["label"]
     image = nib.load(path)
     label = np.zeros(image.shape, np.uint8)
-    label[18:22, 18:22, 18:22] = 1  # touches the next by a corner alone: one lesion
+    label[18:22, 18:22, 18:22] = 1  # touches the next one only at a corner: one lesion
     label[22:24, 22:24, 22:24] = 4
     label[10:12, 20:22, 20:22] = 2
     nib.save(nib.Nifti1Image(label, image.affine), path)
@@ -153,7 +153,7 @@ def test_volumes_and_lesions_are_those_of_the_label(data):
     assert facts["ml"] == {"necrotic": 0.064, "oedema": 0.008, "enhancing": 0.008} and facts["lesions"] == 2
 
 
-def test_strays_time_points_and_unlabelled_cases_are_listed_and_litter_is_not(tmp_path, capsys):
+def test_strays_time_points_and_unlabelled_cases_are_listed_and_hidden_files_are_not(tmp_path, capsys):
     data = tmp_path / "data"
     make_patients(data, cases=3, size=32, cohort="brats2023_gli")
     first, second, third = sorted(data.iterdir())
@@ -171,7 +171,7 @@ def test_strays_time_points_and_unlabelled_cases_are_listed_and_litter_is_not(tm
     assert "Cases without a label: 1" in printed and "several time points: 1" in printed
 
 
-def test_scans_that_differ_in_one_voxel_are_no_copies():
+def test_scans_that_differ_in_one_voxel_are_not_copies():
     zeros = np.zeros((8, 8, 8), np.int16)
     digests = {digest(zeros)}
     for place in np.ndindex(zeros.shape):
@@ -181,7 +181,7 @@ def test_scans_that_differ_in_one_voxel_are_no_copies():
     assert len(digests) == 1 + zeros.size
 
 
-# The label guard
+# Labels of another cohort
 def relabelled(folder, change):
     for path in folder.rglob("*seg.nii.gz"):
         image = nib.load(path)
@@ -226,7 +226,7 @@ def relabelled(folder, change):
         ),
     ],
 )
-def test_labels_that_contradict_the_cohort_stop_with_the_name_of_the_right_one(
+def test_labels_that_contradict_the_cohort_stop_the_run_and_the_right_cohort_is_named(
     stored, read_as, change, named, tmp_path
 ):
     make_patients(tmp_path / "data", cases=7, size=32, cohort=stored)
@@ -238,7 +238,7 @@ def test_labels_that_contradict_the_cohort_stop_with_the_name_of_the_right_one(
         checked(tmp_path / "data", read_as)
 
 
-def test_a_dataset_json_of_another_order_stops_with_its_values(tmp_path):
+def test_a_dataset_json_with_another_order_stops_the_run_with_its_values(tmp_path):
     data = tmp_path / "data"
     make_patients(data, cases=2, size=32, cohort="msd")
     labels = {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"}
@@ -255,7 +255,7 @@ def test_a_dataset_json_of_another_order_stops_with_its_values(tmp_path):
         checked(data, "msd")
 
 
-def test_a_case_that_breaks_the_check_itself_is_told_and_left_out(data, monkeypatch):
+def test_a_case_that_crashes_the_check_is_reported_and_left_out(data, monkeypatch):
     def broken(path):
         raise MemoryError("no room") if BAD in path else InputError("x")
 
@@ -265,13 +265,13 @@ def test_a_case_that_breaks_the_check_itself_is_told_and_left_out(data, monkeypa
     assert bad["faults"] == ["it could not be checked (MemoryError: no room); check its files"]
 
 
-def test_files_named_as_another_cohort_are_told_with_its_name(patients):
+def test_files_named_as_in_another_cohort_are_reported_with_its_name(patients):
     with pytest.raises(InputError, match="named as in brats2023_gli or .*: give that as --cohort"):
         find_cases(str(patients("brats2023_gli")), COHORTS["brats2021"], FOUR, COHORTS)
 
 
 # The record, the command and the runs
-def test_what_did_not_change_is_not_read_again(data, monkeypatch):
+def test_unchanged_cases_are_not_read_again(data, monkeypatch):
     checked(data)
     checks = CaseCheck(COHORTS["brats2021"], COHORTS, FOUR, str(data.parent / "out" / "check.json"))
     cases = find_cases(str(data), COHORTS["brats2021"], FOUR).complete
@@ -283,7 +283,7 @@ def test_what_did_not_change_is_not_read_again(data, monkeypatch):
     assert read and all(BAD in path for path in read)
 
 
-def test_the_command_prints_a_table_and_its_exit_status_says_the_worst(data, monkeypatch, capsys):
+def test_the_command_prints_a_table_and_its_exit_status_is_that_of_the_worst_case(data, monkeypatch, capsys):
     arguments = ["check", "--cohort=brats2021", f"--dataset_dir={data}", f"--output={data.parent / 'out'}"]
     monkeypatch.setattr(sys, "argv", arguments)
     for kind, expected in ((None, 0), ("cut_field", 1), ("half", 2)):
@@ -300,7 +300,7 @@ def test_the_command_prints_a_table_and_its_exit_status_says_the_worst(data, mon
     assert stop.value.code == 2 and capsys.readouterr().err.startswith("error: cohort must be one of")
 
 
-def test_a_training_leaves_out_what_cannot_be_used_and_strict_stops_it(data, tmp_path):
+def test_a_training_leaves_out_unusable_cases_and_strict_stops_it(data, tmp_path):
     plant("half", files_of(data))
     done = run("training", BUNDLES[0], tmp_path, "brats2021", data, epochs=1, strict=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr and f"{BAD}: '" in done.stderr

@@ -1,4 +1,4 @@
-"""MONAI Deploy's bundle operator on a release: `python deploy.py BUNDLE SCAN MAP` says whether it makes that map."""
+"""MONAI Deploy's bundle operator on a release: `python deploy.py BUNDLE SCAN MAP` checks the label map."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from monai.deploy.core import Application, Image, IOType, Operator
 from monai.deploy.operators.monai_bundle_inference_operator import IOMapping, MonaiBundleInferenceOperator
 
 bundle, scan, expected = sys.argv[1:]
-sys.argv[1:] = []  # the application reads its own
+sys.argv[1:] = []  # the application reads them itself
 
 
 class Source(Operator):
@@ -19,7 +19,7 @@ class Source(Operator):
 
     def compute(self, op_input, op_output, context):
         loaded = nib.load(scan)
-        array = np.moveaxis(np.asarray(loaded.dataobj, np.float32), -1, 0)  # (C, *S), as the operator hands it on
+        array = np.moveaxis(np.asarray(loaded.dataobj, np.float32), -1, 0)  # (C, *S), as the operator passes it on
         about = {"affine": loaded.affine, "original_affine": loaded.affine, "spacing": np.ones(3), "space": "RAS"}
         op_output.emit(Image(array, metadata=about), "image")
 

@@ -1,4 +1,4 @@
-"""Import this before MONAI Label, which imports torchvision: that may have no build for this torch, and needs none."""
+"""Import this before MONAI Label, which imports torchvision but does not need it; it may not exist for this torch."""
 
 import sys
 from types import ModuleType

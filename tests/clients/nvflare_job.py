@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 bundle, data, folder = map(Path, sys.argv[1:])
-shutil.copytree(bundle, folder / "job" / "app" / "custom")  # each site gets its copy, and its modules on the path
+shutil.copytree(bundle, folder / "job" / "app" / "custom")  # each site gets a copy, with its modules on the path
 common = "nvflare.app_common"
 tiny = {"dataset_dir": str(data), "patch_size": [32, 32, 32], "workers": 0, "overlap": 0, "precision": "float32"}
 training = tiny | {"iterations_per_epoch": 2, "epochs": 2, "val_interval": 1}

@@ -2,7 +2,7 @@ import pytest
 import torch
 from custom_components.attention import ATTENTION, ChannelAttention, SpatialAttention, attention_block
 
-SIZE = (6, 5, 4)  # odd and unequal: they tell axes apart
+SIZE = (6, 5, 4)  # odd and unequal, so that mixed-up axes are noticed
 dims = pytest.mark.parametrize("spatial_dims", [2, 3])
 names = pytest.mark.parametrize("name", list(ATTENTION))
 
@@ -28,7 +28,7 @@ def test_spatial_attention_is_the_convolution_of_mean_and_maximum_over_channels(
 
 
 @dims
-def test_spatial_attention_sees_no_further_than_its_kernel(spatial_dims):
+def test_spatial_attention_depends_only_on_voxels_within_its_kernel(spatial_dims):
     x = features(spatial_dims)
     moved = x.clone()
     moved[(slice(None), slice(None), *(-1,) * spatial_dims)] += 5
@@ -85,6 +85,6 @@ def test_gradients_reach_every_parameter_of_an_attention(name, spatial_dims):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in [x, *block.parameters()])
 
 
-def test_an_unknown_attention_is_refused_with_the_names_there_are():
+def test_an_unknown_attention_is_refused_with_the_list_of_known_names():
     with pytest.raises(ValueError, match="spatial, channel, cbam, none, got 'spatail'"):
         attention_block("spatail", 3, 8)

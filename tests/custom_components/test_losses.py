@@ -46,7 +46,7 @@ def test_without_bce_it_is_monais_dice_loss():
     assert torch.isclose(DiceBCELoss(bce_weight=0.0)(x, y), DiceLoss(sigmoid=True, batch=True)(x, y))
 
 
-def test_a_patch_without_a_region_is_no_miss_while_the_batch_has_it():
+def test_a_patch_without_a_region_costs_nothing_if_the_batch_has_the_region():
     y = target()
     y[0] = 0
     one_patch_right = logits_of(y)
@@ -85,7 +85,7 @@ def test_a_missed_small_lesion_costs_as_much_as_a_missed_large_one(kind, spatial
 
 
 @pytest.mark.parametrize(("kind", "counted"), [(ComponentDiceBCELoss, (0, 12)), (BlobLoss, (12, 12))])
-def test_what_is_invented_beside_a_lesion_counts_in_its_part(kind, counted):
+def test_a_false_positive_next_to_a_lesion_counts_for_that_lesion(kind, counted):
     y = two_lesions(2)  # 48 and 4 voxels
     x = logits_of(y)
     x[:, :, 18:20, 1:7] = 20  # 12 voxels, nearer to the small one
@@ -95,7 +95,7 @@ def test_what_is_invented_beside_a_lesion_counts_in_its_part(kind, counted):
 
 
 @pytest.mark.parametrize("kind", [ComponentDiceBCELoss, BlobLoss])
-def test_without_lesions_the_whole_alone_counts(kind):
+def test_without_lesions_only_the_global_term_counts(kind):
     y = torch.zeros(2, 3, 6, 5, 4)
     x = torch.randn(2, 3, 6, 5, 4, requires_grad=True)
     loss = kind()(x, y)

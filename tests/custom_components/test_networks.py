@@ -53,7 +53,7 @@ def test_gradients_reach_every_parameter(name, spatial_dims):
     network = Coarse(small(NETWORKS[name], spatial_dims), spatial_dims)
     network(torch.randn(2, 4, *SIZE[:spatial_dims])).square().mean().backward()
     unreached = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    # normalisation behind a convolution takes its bias away, and a ReLU over few hidden units may be shut
+    # normalisation removes the bias of the convolution before it, and a ReLU over few hidden units may be 0
     assert [n for n in unreached if not n.endswith("bias") and "fc" not in n and "score" not in n] == []
 
 
@@ -75,18 +75,18 @@ def test_coarse_starts_with_the_logit_of_each_channel_and_without_a_checkerboard
     assert torch.allclose(blocks, blocks[:, :, :1].expand_as(blocks), atol=1e-6)
 
 
-def test_a_closed_gate_lets_nothing_of_the_skip_through():
+def test_a_closed_gate_blocks_the_skip_connection():
     block = GatedUpBlock(
         2, 16, 8, kernel_size=3, stride=2, upsample_kernel_size=2, norm_name=("INSTANCE", {"affine": True})
     ).eval()
-    torch.nn.init.constant_(block.gate.psi[1].bias, -50.0)  # what the sigmoid sees
+    torch.nn.init.constant_(block.gate.psi[1].bias, -50.0)  # the input of the sigmoid
     below, skip = torch.randn(1, 16, 4, 6), torch.randn(1, 8, 8, 12)
     assert torch.allclose(block(below, skip), block(below, skip * 7 + 3), atol=1e-5)
     torch.nn.init.constant_(block.gate.psi[1].bias, 50.0)
     assert not torch.allclose(block(below, skip), block(below, skip * 7 + 3), atol=1e-1)
 
 
-def test_the_gates_alone_set_the_attention_u_net_apart_from_the_u_net():
+def test_only_the_gates_distinguish_the_attention_u_net_from_the_u_net():
     plain, gated = small(), small(AttentionGatedUNet)
     assert {n for n in gated.state_dict() if ".gate." not in n} == set(plain.state_dict())
     assert sum(isinstance(m, GatedUpBlock) for m in gated.upsamples) == 2
@@ -104,7 +104,7 @@ def test_neuroseg3d_without_attention_is_the_residual_u_net():
 
 
 @dims
-def test_dropout_takes_whole_feature_maps(spatial_dims):
+def test_dropout_removes_complete_feature_maps(spatial_dims):
     torch.manual_seed(0)
     network = small(NeuroSeg3D, spatial_dims, dropout=0.5)
     maps = network.downsamples[0](torch.randn(4, 8, *SIZE[:spatial_dims])).flatten(2)  # (B, C, voxels)
@@ -115,7 +115,7 @@ def test_dropout_takes_whole_feature_maps(spatial_dims):
 
 
 @pytest.mark.parametrize("size", ["fast", "full"])
-def test_the_four_networks_are_near_in_parameters_and_operations(size):
+def test_the_four_networks_have_similar_parameters_and_operations(size):
     costs = [cost(ROOT / "bundles" / bundle / "args.yaml", patch=32, size=size) for bundle in BUNDLES]
     for figures in zip(*costs, strict=True):
         assert max(figures) / min(figures) < 1.5

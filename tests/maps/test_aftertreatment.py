@@ -1,4 +1,4 @@
-"""The after-treatment of probability maps does what its numbers say, and the numbers are fitted to gain."""
+"""The after-treatment of probability maps follows its settings, and fitting finds settings that improve the scores."""
 
 import json
 import logging
@@ -30,20 +30,20 @@ def apply(step, regions, values):
     return step("pred", REGIONS, values)({"pred": regions, "case": "B_1"})["pred"]
 
 
-def test_each_region_has_a_threshold_of_its_own_and_one_half_without():
+def test_each_region_has_its_own_threshold_with_one_half_as_default():
     probabilities = torch.tensor([0.3, 0.5, 0.7]).expand(3, 1, 1, 3)
     treated = apply(ThresholdRegionsd, probabilities, {"ET": 0.7, "TC": 0.2})
     assert treated.flatten(1).tolist() == [[1, 1, 1], [0, 1, 1], [0, 0, 1]]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_are_not_finite_are_told_with_the_case(value):
+def test_values_that_are_not_finite_are_refused_and_the_case_is_named(value):
     with pytest.raises(InputError, match="B_1: the network's values are not finite"):
         apply(ThresholdRegionsd, torch.tensor([0.3, value, 0.7]).expand(3, 1, 1, 3), {})
 
 
 @pytest.mark.parametrize("step", [DropSmallPiecesd, EmptySmallRegionsd])
-def test_without_numbers_a_step_changes_nothing(step):
+def test_without_values_a_step_changes_nothing(step):
     regions = regions_of(tc=[cube(3, 3, 3)], wt=[cube(3, 3, 3, size=5)], et=[cube(12, 12, 12, size=1)])
     assert torch.equal(apply(step, regions, {}), regions)
     assert torch.equal(apply(step, regions, {"TC": 0}), regions)
@@ -51,15 +51,15 @@ def test_without_numbers_a_step_changes_nothing(step):
 
 @pytest.mark.parametrize(("least", "left"), [(27, 27), (27.5, 0)])
 @pytest.mark.parametrize("step", [DropSmallPiecesd, EmptySmallRegionsd])
-def test_what_is_smaller_than_so_many_mm3_is_dropped(step, least, left):
+def test_pieces_and_regions_smaller_than_the_given_mm3_are_dropped(step, least, left):
     regions = regions_of(et=[cube(3, 3, 3)])
     assert apply(step, regions, {"ET": least})[ET].sum() == left
     regions = regions_of(et=[cube(3, 3, 3)], affine=HALF)
     assert apply(step, regions, {"ET": least / 2})[ET].sum() == left
-    assert regions[ET].sum() == 27  # the input stays as it is
+    assert regions[ET].sum() == 27  # the input is unchanged
 
 
-def test_pieces_are_judged_one_by_one_and_regions_as_a_whole():
+def test_pieces_are_measured_one_by_one_and_regions_in_total():
     regions = regions_of(et=[cube(3, 3, 3), cube(12, 12, 12, size=2)])
     assert apply(DropSmallPiecesd, regions, {"ET": 10})[ET].sum() == 27
     assert apply(EmptySmallRegionsd, regions, {"ET": 35})[ET].sum() == 35
@@ -68,7 +68,7 @@ def test_pieces_are_judged_one_by_one_and_regions_as_a_whole():
 
 
 @pytest.mark.parametrize("step", [DropSmallPiecesd, EmptySmallRegionsd])
-def test_what_is_dropped_of_a_region_is_dropped_of_those_inside_it_and_stays_in_those_around_it(step):
+def test_voxels_dropped_from_a_region_are_dropped_from_regions_inside_it_and_stay_in_those_around_it(step):
     regions = regions_of(tc=[cube(4, 4, 4, size=3)], wt=[cube(3, 3, 3, size=5)], et=[cube(5, 5, 5, size=1)])
     label = ToLabelMapd("pred", glioma())
     counts = [
@@ -78,9 +78,11 @@ def test_what_is_dropped_of_a_region_is_dropped_of_those_inside_it_and_stays_in_
     assert counts == [[26, 98, 0, 1], [27, 98, 0, 0], [0, 125, 0, 0], [0, 0, 0, 0]]
 
 
-@pytest.mark.parametrize(("values", "told"), [({"AT": 1}, "names AT"), ({"ET": -1}, "-1"), ({"ET": "many"}, "'many'")])
-def test_a_wrong_value_is_told(values, told):
-    with pytest.raises(InputError, match=told):
+@pytest.mark.parametrize(
+    ("values", "message"), [({"AT": 1}, "names AT"), ({"ET": -1}, "-1"), ({"ET": "many"}, "'many'")]
+)
+def test_a_wrong_value_is_refused(values, message):
+    with pytest.raises(InputError, match=message):
         DropSmallPiecesd("pred", REGIONS, values)
 
 
@@ -111,7 +113,7 @@ def probabilities_of(label, sure=0.9):
     return np.stack([np.isin(label, values) for values in ((1, 3), (1, 2, 3), (3,))]).astype(np.float32) * sure
 
 
-def test_a_network_that_is_too_shy_gets_a_lower_threshold(tmp_path):
+def test_a_network_that_predicts_too_little_gets_a_lower_threshold(tmp_path):
     found = fit(tmp_path / "models" / "fitted.json", [(tumour(), probabilities_of(tumour(), sure=0.35))] * 2)
     assert found["threshold"] == dict.fromkeys(REGIONS, 0.3)
     assert found["fitted"]["cases"] == 2
@@ -126,22 +128,22 @@ def test_enhancing_specks_in_patients_without_any_are_dropped(tmp_path):
     assert found["fitted"]["ET"] == {"dice_before": 0.5, "dice_after": 1}
 
 
-def test_a_network_that_cannot_gain_is_left_as_it_is(tmp_path, caplog):
+def test_settings_that_bring_no_gain_are_not_used(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "bundle"):
         found = fit(tmp_path / "fitted.json", [(tumour(), probabilities_of(tumour()))])
     assert {found.pop(name) == {} for name in ("threshold", "smallest_piece", "smallest_region")} == {True}
     assert "--after_treatment" in caplog.text
 
 
-def test_what_helps_a_region_alone_but_harms_the_label_map_is_not_kept(tmp_path):
-    """Every voxel of core is also sure enhancing tumour: dropping core cannot help, it would be painted anyhow."""
+def test_a_step_that_helps_one_region_but_harms_the_label_map_is_not_used(tmp_path):
+    """Every voxel of core is also certain enhancing tumour, so dropping core cannot help: it is painted anyway."""
     label = np.where(tumour() == 3, 3, 0).astype(np.uint8)
     found = fit(tmp_path / "fitted.json", [(label, np.where(label > 0, 0.9, 0.1)[None].repeat(3, 0))])
     assert found["fitted"]["TC"]["dice_after"] == 1 and found["threshold"] == {}
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.3])
-def test_the_search_scores_a_setting_as_the_steps_themselves_do(threshold, monkeypatch):
+def test_the_search_gives_a_setting_the_same_score_as_the_steps_themselves(threshold, monkeypatch):
     random = np.random.default_rng(0)
     label = random.integers(0, 4, (12, 11, 10), np.uint8)
     kept = fitting.Kept(
@@ -161,6 +163,6 @@ def test_the_search_scores_a_setting_as_the_steps_themselves_do(threshold, monke
     assert scored[0].item() == pytest.approx(expected)
 
 
-def test_no_case_is_told(tmp_path):
+def test_fitting_without_cases_is_refused(tmp_path):
     with pytest.raises(InputError, match="No case is left to fit on"):
         fit(tmp_path / "fitted.json", [])

@@ -1,4 +1,4 @@
-"""Where the cases of a training are kept."""
+"""Where the cases of a training are cached."""
 
 import logging
 
@@ -16,7 +16,7 @@ def read(case):
 
 
 @pytest.mark.parametrize(("memory", "kind"), [(301_000, CacheDataset), (299_000, PersistentDataset)])
-def test_cases_that_take_over_a_third_of_the_memory_are_kept_on_the_disk(memory, kind, monkeypatch, tmp_path, caplog):
+def test_cases_that_need_over_a_third_of_the_memory_are_cached_on_the_disk(memory, kind, monkeypatch, tmp_path, caplog):
     monkeypatch.setattr(datasets, "memory", lambda: memory)
     with caplog.at_level(logging.INFO, "bundle"):
         dataset = datasets.cached(CASES, [read], [], "auto", str(tmp_path))
@@ -36,6 +36,6 @@ def test_the_processes_of_torchrun_share_the_memory(monkeypatch):
 @pytest.mark.parametrize(
     ("device", "cores", "workers"), [("cpu", 1, 0), ("cpu", 2, 0), ("cpu", 8, 4), ("cuda", 1, 1), ("cuda", 16, 12)]
 )
-def test_a_training_on_two_cores_of_a_cpu_augments_by_itself(device, cores, workers, monkeypatch):
+def test_a_training_on_two_cores_of_a_cpu_augments_in_its_own_process(device, cores, workers, monkeypatch):
     monkeypatch.setattr(datasets, "cores", lambda: cores)
     assert datasets.workers_for(device) == workers

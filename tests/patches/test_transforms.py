@@ -27,7 +27,7 @@ def test_regions_are_the_unions_of_their_classes():
 
 
 @pytest.mark.parametrize("values", [[0, 1, 2, 4], [0, 1, 2, 3], [0, 2, 1, 3]])
-def test_regions_go_back_to_the_values_of_each_data_set(values):
+def test_regions_become_the_label_values_of_each_data_set(values):
     label = label_map()
     back = ToLabelMapd("x", glioma(*values))({"x": regions_of(label)})["x"]
     assert back.dtype is torch.uint8
@@ -55,7 +55,7 @@ def test_channels_are_selected_in_the_order_asked_for():
         SelectChannelsd("image", [0, 4])({"image": image})
 
 
-def test_a_modality_that_a_case_lacks_becomes_a_channel_of_zeros_in_its_place():
+def test_a_missing_modality_becomes_a_channel_of_zeros_in_its_place():
     image = torch.arange(1.0, 3).reshape(2, 1, 1, 1).expand(2, 4, 3, 2)
     place = PlaceChannelsd("image", ["T1", "T1ce", "T2", "FLAIR"])
     out = place({"image": image, "modalities": ["T1ce", "FLAIR"]})["image"]
@@ -69,18 +69,18 @@ def test_each_channel_is_dropped_as_often_as_asked_for_but_never_all(prob):
     drop.set_random_state(0)
     image = torch.rand(4, 3, 2, 2) + 1
     kept = torch.stack([(drop({"image": image})["image"] == image).flatten(1).all(1) for _ in range(2000)])
-    expected = 1 - (prob - prob**4 / 4)  # where all four would go, one of them stays
+    expected = 1 - (prob - prob**4 / 4)  # if all four would be dropped, one of them stays
     assert kept.any(dim=1).all() and kept.float().mean() == pytest.approx(expected, abs=0.02)
     assert kept.float().mean(dim=0).tolist() == pytest.approx([expected] * 4, abs=0.04)
-    assert (image > 1).all()  # the cached image is left as it is
+    assert (image > 1).all()  # the cached image is unchanged
 
 
-def test_a_probability_out_of_its_range_is_told():
+def test_a_probability_out_of_its_range_is_refused():
     with pytest.raises(ValueError, match="modality_dropout is 1.5"):
         RandDropChannelsd("image", 1.5)
 
 
-def test_a_cavity_is_a_region_beside_the_tumour():
+def test_a_cavity_is_a_region_separate_from_the_tumour():
     classes, regions = [*CLASSES, "cavity"], {**REGIONS, "RC": ["cavity"]}
     label = torch.randint(0, 5, (1, 6, 5, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     made = ToRegionsd("label", regions, classes)({"label": label})["label"]
@@ -102,7 +102,7 @@ def test_mirroring_averages_the_logits_of_all_eight_flips():
     assert torch.equal(MirrorInferer(inferer, [])(x, lambda y: y * ramp), x * ramp)
 
 
-def test_mixed_precision_runs_the_network_in_it_and_answers_in_float32():
+def test_mixed_precision_runs_the_network_in_it_and_returns_float32():
     seen = []
     layer = torch.nn.Linear(4, 4)
 

@@ -9,7 +9,7 @@ from tumour.patches.class_weights import channel_weights
 from tests.cohorts import CLASSES, REGIONS, glioma
 
 
-def test_weights_are_the_inverse_of_how_often_a_channel_is_in_the_labels(tmp_path):
+def test_weights_are_the_inverse_frequency_of_a_channel_in_the_labels(tmp_path):
     cases = []
     for number, counts in enumerate([(90, 1, 7, 2), (70, 3, 23, 4)]):  # of 0, 1, 2 and 4
         label = np.repeat(np.array([0, 1, 2, 4], np.uint8), np.array(counts) * 10).reshape(10, 10, 10)
@@ -22,7 +22,7 @@ def test_weights_are_the_inverse_of_how_often_a_channel_is_in_the_labels(tmp_pat
     assert (weights * torch.tensor([10, 40, 6])).std().item() == pytest.approx(0, abs=1e-4)
 
 
-def test_given_weights_are_taken_and_their_number_is_checked():
+def test_given_weights_are_used_and_their_number_is_checked():
     assert channel_weights([1, 2, 3], [], glioma(), REGIONS).tolist() == [1, 2, 3]
     with pytest.raises(InputError, match="channel_weights are 2, but the network has 3"):
         channel_weights([1, 2], [], glioma(), REGIONS)

@@ -16,12 +16,11 @@ from scipy import ndimage
 from tumour.cases.find import find_cases
 from tumour.errors import InputError
 
-from tests.cohorts import COHORTS
+from tests.cohorts import COHORTS, FOUR
 from tools.patients import synthetic
 from tools.patients.phantom import NOT_ENHANCING, SCATTERED, SIGNAL, TISSUES, make_patient, scan
 from tools.patients.synthetic import AXES, make_patients, with_cavity
 
-MODALITIES = ["T1", "T1ce", "T2", "FLAIR"]
 NECROTIC, OEDEMA, ENHANCING = 1, 2, 3
 SHAPE = (38, 44, 36)
 TOUCHING = np.ones((3, 3, 3))
@@ -70,7 +69,7 @@ def healthy_tissue(images: Mapping[str, np.ndarray], label: np.ndarray) -> dict[
 # Files
 @pytest.mark.parametrize("convention", COHORTS)
 def test_every_case_is_found_with_its_label_and_belongs_to_one_patient(written, convention):
-    found = find_cases(str(written(convention)), COHORTS[convention], MODALITIES)
+    found = find_cases(str(written(convention)), COHORTS[convention], FOUR)
     cases, notes = found.complete, found.left_out
     assert not notes and len(cases) == 3
     assert all(case.label for case in cases) and len({case.patient for case in cases}) == 3
@@ -82,28 +81,28 @@ def test_every_case_is_found_with_its_label_and_belongs_to_one_patient(written, 
 def test_a_data_set_without_its_own_case_names_works_too(tmp_path, monkeypatch, convention):
     monkeypatch.delitem(synthetic.CASES, convention)
     make_patients(tmp_path, cases=2, size=32, cohort=convention)
-    cases = find_cases(str(tmp_path), COHORTS[convention], MODALITIES).complete
+    cases = find_cases(str(tmp_path), COHORTS[convention], FOUR).complete
     assert len({case.patient for case in cases if case.label}) == 2
 
 
 @pytest.mark.parametrize("convention", COHORTS)
-def test_every_convention_holds_the_same_patient_in_world_space(written, convention):
+def test_every_cohort_stores_the_same_patient_in_world_space(written, convention):
     cohort = COHORTS[convention]
-    case = find_cases(str(written(convention)), cohort, MODALITIES).complete[0]
+    case = find_cases(str(written(convention)), cohort, FOUR).complete[0]
     images, label = make_patient(0, 0, SHAPE)
     label = with_cavity(label) if "RC" in cohort.regions else label
     affine = np.eye(4)
     affine[0, 3] = 1 - SHAPE[0]
     paths = case.images * 4 if cohort.channels else case.images
-    for name, path, made in zip([*MODALITIES, "label"], [*paths, case.label], [*images.values(), label], strict=True):
+    for name, path, made in zip([*FOUR, "label"], [*paths, case.label], [*images.values(), label], strict=True):
         image = in_world(path, cohort, name)
         assert np.array_equal(image.affine, affine) and np.array_equal(image.dataobj, made), name
     assert "".join(nib.aff2axcodes(nib.load(paths[0]).affine)) == AXES.get(convention, "LPS")
 
 
-def test_2021_and_2023_differ_in_the_value_of_enhancing_tumour_alone(written):
+def test_2021_and_2023_differ_only_in_the_value_of_enhancing_tumour(written):
     old, new = (
-        find_cases(str(written(convention)), COHORTS[convention], MODALITIES).complete
+        find_cases(str(written(convention)), COHORTS[convention], FOUR).complete
         for convention in ("brats2021", "brats2023_gli")
     )
     for before, after in zip(old, new, strict=True):
@@ -121,12 +120,12 @@ def test_msd_stores_four_channels_in_its_own_order(written):
     assert all(np.array_equal(stored[..., i], images[m]) for i, m in enumerate(["FLAIR", "T1", "T1ce", "T2"]))
 
 
-def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+def test_an_interrupted_write_leaves_only_the_old_file(tmp_path, monkeypatch):
     make_patients(tmp_path, cases=1, size=32)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.nii.gz")}
 
     def break_off(image, path):
-        assert path.name.startswith(".")  # `find_cases` passes over it
+        assert path.name.startswith(".")  # `find_cases` ignores it
         path.write_bytes(b"half")
         raise OSError("disk full")
 
@@ -144,10 +143,10 @@ def test_a_patient_depends_only_on_seed_and_index(tmp_path):
     assert len(few) == 10 and few.items() < more.items()
     first = make_patient(7, 0, (32,) * 3)
     for other in (make_patient(7, 1, (32,) * 3), make_patient(8, 0, (32,) * 3)):
-        assert (first[1] != other[1]).any() and all((first[0][m] != other[0][m]).any() for m in MODALITIES)
+        assert (first[1] != other[1]).any() and all((first[0][m] != other[0][m]).any() for m in FOUR)
 
 
-def test_a_patient_keeps_its_tumour_at_another_size():
+def test_a_patient_has_the_same_tumour_at_another_size():
     (small, small_label), (large, large_label) = patient(0, 40), patient(0, 64)
     centres = [np.array(ndimage.center_of_mass(label > 0)) / len(label) for label in (small_label, large_label)]
     shares = [(label > 0).sum() / (images["T1"] > 0).sum() for images, label in (patient(0, 40), patient(0, 64))]
@@ -176,7 +175,7 @@ def test_fluid_is_dark_in_flair_and_bright_in_t2(index):
     assert flair["csf"] < 0.7 * flair["white"] and flair["csf"] < 0.7 * flair["grey"]
 
 
-def test_each_contrast_orders_the_tissues_as_a_scanner_does():
+def test_each_contrast_has_the_tissues_in_the_order_of_a_real_scan():
     slabs = np.eye(len(TISSUES), dtype=np.float32).repeat(4, axis=1)[..., None, None] * np.ones((9, 9), np.float32)
     shares = dict(zip(TISSUES, slabs, strict=True))  # (x, y, z) each: four slices of every tissue
     axes = [np.linspace(-9, 9, edge, dtype=np.float32) for edge in (4 * len(TISSUES), 9, 9)]
@@ -203,7 +202,7 @@ def test_scanner_gain_and_bias_differ_from_contrast_to_contrast_and_patient_to_p
 
 # Tumour
 @pytest.mark.parametrize("index", [0, SCATTERED, 3])
-def test_the_ring_is_bright_in_t1ce_alone_and_lies_around_the_necrosis(index):
+def test_the_ring_is_bright_only_in_t1ce_and_surrounds_the_necrosis(index):
     images, label = patient(index)
     white = healthy_tissue(images, label)["white"]
     ring, dead = label == ENHANCING, label == NECROTIC
@@ -215,7 +214,7 @@ def test_the_ring_is_bright_in_t1ce_alone_and_lies_around_the_necrosis(index):
 
 
 @pytest.mark.parametrize("index", range(3))
-def test_oedema_is_brighter_than_white_matter_in_flair_and_t2_and_lies_around_the_core(index):
+def test_oedema_is_brighter_than_white_matter_in_flair_and_t2_and_surrounds_the_core(index):
     images, label = patient(index)
     white, oedema = healthy_tissue(images, label)["white"], label == OEDEMA
     for modality in ("T2", "FLAIR"):
@@ -256,7 +255,7 @@ def test_a_cavity_takes_half_of_the_necrosis_and_nothing_else():
 def test_another_grid_shows_the_same_head_in_world_space(tmp_path, convention):
     cohort, spacing = COHORTS[convention], (0.8, 0.9, 2.5)
     make_patients(tmp_path, cases=1, size=SHAPE, cohort=convention, spacing=spacing)
-    case = find_cases(str(tmp_path), cohort, MODALITIES).complete[0]
+    case = find_cases(str(tmp_path), cohort, FOUR).complete[0]
     _, label = make_patient(0, 0, SHAPE)
     stored = in_world(case.label, cohort, "label")
     assert np.allclose(nib.affines.voxel_sizes(stored.affine), spacing)
@@ -285,7 +284,7 @@ def test_another_grid_shows_the_same_head_in_world_space(tmp_path, convention):
         ({"cohort": "brats1999"}, "cohort must be one of brats2018, .*; it is 'brats1999'"),
     ],
 )
-def test_a_wrong_argument_is_named_in_one_sentence_and_nothing_is_written(tmp_path, wrong, message):
+def test_a_wrong_argument_gives_one_clear_sentence_and_nothing_is_written(tmp_path, wrong, message):
     with pytest.raises(InputError, match=message):
         make_patients(tmp_path, **wrong)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Pictures of a case show each structure where it is in the patient, in the colours of the legend."""
+"""Pictures of a case show each structure at its place in the patient, in the colours of the legend."""
 
 import gzip
 import itertools
@@ -77,12 +77,14 @@ def test_the_voxel_order_of_a_file_does_not_change_the_picture(axcodes, tmp_path
     assert nib.affines.apply_affine(read.affine, corner).tolist() == [8, 12, 6]  # mm, as in the RAS file
     shown = cut(read.masks["reference"]["ET"], "axial", read.centre()[2])
     rows, columns_ = np.nonzero(shown)
-    assert rows.max() < shown.shape[0] / 2 and columns_.max() < shown.shape[1] / 2  # front is on top, right on the left
+    assert (
+        rows.max() < shown.shape[0] / 2 and columns_.max() < shown.shape[1] / 2
+    )  # front is at the top, right on the left
 
 
 @pytest.mark.parametrize("plane", PLANES)
 def test_the_letters_at_the_edges_name_the_sides_of_the_patient(plane, volumes, monkeypatch):
-    ramps = dict(zip("RAS", np.indices(SHAPE), strict=True))  # rises towards right, front, head
+    ramps = dict(zip("RAS", np.indices(SHAPE), strict=True))  # increases towards right, front, head
     opposite = {"L": "R", "P": "A", "I": "S"}
     written = {}
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda pen, place, mark, *_, **__: written.update({mark: place}))
@@ -120,7 +122,7 @@ def test_the_error_map_shows_what_was_missed_and_what_was_invented(volumes):
 
 
 def lab(colour, blindness):
-    """CIE L*a*b* of a colour as an eye of that kind sees it."""
+    """CIE L*a*b* of a colour as seen with a kind of colour blindness."""
     share = np.array(rgb(colour)) / 255
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
     seen = np.clip(np.array(BLINDNESS[blindness]) @ linear, 0, 1)
@@ -130,12 +132,12 @@ def lab(colour, blindness):
 
 
 @pytest.mark.parametrize("group", [COLOURS, ERRORS], ids=["regions", "errors"])
-def test_colours_stay_apart_for_colour_blind_readers(group):
+def test_colour_blind_readers_can_distinguish_the_colours(group):
     for first, second in itertools.combinations(group.values(), 2):
         assert min(np.linalg.norm(lab(first, kind) - lab(second, kind)) for kind in BLINDNESS) > 12
 
 
-def test_a_region_has_the_same_colour_whatever_is_drawn_beside_it():
+def test_a_region_has_the_same_colour_whatever_else_is_drawn():
     assert colours_of(["ET", "WT"]).items() <= colours_of(["TC", "WT", "ET"]).items() == COLOURS.items()
     assert colours_of(["RC", "SNFH", "WT"]) == colours_of(["WT", "SNFH", "RC"])
     assert len({*colours_of(["RC", "SNFH", *COLOURS]).values(), *ERRORS.values()}) == 7
@@ -149,7 +151,7 @@ def test_the_centre_is_the_slice_with_most_tumour():
     assert Volumes("a", image).centre() == (6, 8, 5)
 
 
-def test_a_mosaic_holds_every_slice_from_foot_to_head(volumes):
+def test_a_mosaic_contains_every_slice_from_foot_to_head(volumes):
     image = volumes.images["T1"]
     pixels, across = np.asarray(mosaic(cut(image, "axial", k) for k in range(SHAPE[2]))), columns(SHAPE[2])
     for z in range(SHAPE[2]):
@@ -175,7 +177,7 @@ def test_the_page_and_the_viewer_get_the_colours_of_the_pictures(volumes):
 
 def test_an_animation_shows_the_reference_on_the_left_and_the_prediction_on_the_right(volumes, tmp_path):
     alone = {"reference": volumes.masks["reference"], "prediction": {"WT": np.zeros(SHAPE, bool)}}
-    grey = {"FLAIR": np.broadcast_to(np.uint8(10 * np.arange(1, SHAPE[2] + 1)), SHAPE)}  # no two frames are alike
+    grey = {"FLAIR": np.broadcast_to(np.uint8(10 * np.arange(1, SHAPE[2] + 1)), SHAPE)}  # no two frames are equal
     sweep(Volumes("case", grey, alone, volumes.affine), tmp_path / "case.gif")
     with Image.open(tmp_path / "case.gif") as film:
         assert film.n_frames == SHAPE[2]
@@ -201,7 +203,7 @@ def test_a_surface_encloses_its_region_in_millimetres():
     assert volume == pytest.approx(4 / 3 * np.pi * 12**3, rel=0.08)  # smoothing removes a little
 
 
-def test_an_empty_region_has_no_surface_and_a_small_lesion_keeps_its_own(volumes):
+def test_an_empty_region_has_no_surface_and_a_small_lesion_has_one():
     small = np.zeros((20, 20, 20), bool)
     small[4:6, 4:6, 4:6] = True
     assert len(surface(small, np.ones(3), np.eye(4), edge=2.0)[1]) > 0
@@ -210,7 +212,7 @@ def test_an_empty_region_has_no_surface_and_a_small_lesion_keeps_its_own(volumes
     assert set(files["prediction"]) == {"WT"} and set(files["head"]) == {"head"}
 
 
-def test_an_mz3_file_holds_triangles_then_corners():
+def test_an_mz3_file_contains_triangles_then_corners():
     corners, triangles = np.float32([[0, 0, 0], [1, 0, 0], [0, 2, 0.5]]), np.int32([[0, 1, 2]])
     data = gzip.decompress(mz3(corners, triangles))
     assert struct.unpack("<2s2xIII", data[:16]) == (b"MZ", 1, 3, 0)
@@ -218,7 +220,7 @@ def test_an_mz3_file_holds_triangles_then_corners():
     assert np.array_equal(np.frombuffer(data[28:], "<f4").reshape(3, 3), corners)
 
 
-def test_a_label_map_on_another_grid_is_refused_in_one_sentence(tmp_path):
+def test_a_label_map_on_another_grid_is_refused_with_one_clear_sentence(tmp_path):
     for name, shape in (("t1", SHAPE), ("p", (9, 9, 9))):
         nib.save(nib.Nifti1Image(np.ones(shape, np.uint8), np.eye(4)), tmp_path / f"{name}.nii.gz")
     case = Case("a", "a", (str(tmp_path / "t1.nii.gz"),), ("T1",))

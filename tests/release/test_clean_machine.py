@@ -1,4 +1,4 @@
-"""A release in an empty folder, run by processes that see nothing of this repository."""
+"""A release in an empty folder, run by processes that cannot import from this repository."""
 
 import json
 import subprocess
@@ -21,9 +21,9 @@ SEVERAL = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", 
 
 
 def live(home, tmp_path):
-    """What a user does with a release: each command succeeds and leaves what it promises."""
+    """What a user does with a release: each command succeeds and writes what it promises."""
     where = home.python_runs("-c", "import tumour, custom_components as c; print(tumour.__file__, c.__file__)")
-    assert where.count(str(home.folder)) == 2  # not this repository's
+    assert where.count(str(home.folder)) == 2  # not those of this repository
 
     home.run(["training"], "train", tracking="mlflow", **TRAINING)
     assert (home.folder / "eval" / "mlruns.db").is_file()
@@ -38,7 +38,7 @@ def live(home, tmp_path):
     assert weights.keys() == torch.load(home.folder / "models" / "model.pt", weights_only=True).keys()
 
 
-def test_a_release_lives_without_the_repository(twelve, tmp_path):
+def test_a_release_works_without_the_repository(twelve, tmp_path):
     live(Home("neuroseg3d", sys.executable, tmp_path, twelve), tmp_path)
 
 
@@ -46,7 +46,7 @@ def test_the_same_weights_give_the_same_label_maps_as_in_the_checkout(twelve, tm
     monkeypatch.chdir(ROOT)
     torch.manual_seed(0)
     network = merged("bundles/neuroseg3d/args.yaml").get_parsed_content("network_def")
-    torch.nn.init.normal_(network.network.output_block.conv.conv.weight, std=2.0)  # maps of every class
+    torch.nn.init.normal_(network.network.output_block.conv.conv.weight, std=2.0)  # label maps with every class
     (tmp_path / "models").mkdir()
     torch.save(network.state_dict(), tmp_path / "models" / "model.pt")
     succeed("inferring", "neuroseg3d", tmp_path, "brats2021", twelve)
@@ -64,10 +64,10 @@ def test_the_same_weights_give_the_same_label_maps_as_in_the_checkout(twelve, tm
 
 @pytest.fixture(scope="session")
 def fresh(tmp_path_factory):
-    """An interpreter with the packages that a release's metadata names, and no other."""
-    told = release.metadata(BUNDLES[0])
+    """An interpreter with the packages listed in the metadata of a release, and no others."""
+    listed = release.metadata(BUNDLES[0])
     names = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
-    pins = {name: told[key] for name, key in names.items()} | told["required_packages_version"]
+    pins = {name: listed[key] for name, key in names.items()} | listed["required_packages_version"]
     folder = tmp_path_factory.mktemp("fresh")
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
@@ -78,7 +78,7 @@ def fresh(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bundle", BUNDLES)
-def test_a_release_lives_with_the_packages_of_its_metadata_alone(bundle, fresh, twelve, tmp_path):
+def test_a_release_works_with_only_the_packages_of_its_metadata(bundle, fresh, twelve, tmp_path):
     home = Home(bundle, fresh, tmp_path, twelve)
     live(home, tmp_path)
     home.run([], "inference", "inference_trt")

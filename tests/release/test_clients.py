@@ -1,6 +1,6 @@
-"""Programs that take bundles: each takes a release as it is.
+"""Programs that use bundles: each can use a release without changes.
 
-MONAI Label, MONAI Deploy and NVFlare want environments of their own; name the interpreters in MONAI_LABEL_PYTHON,
+MONAI Label, MONAI Deploy and NVFlare need separate environments; give their interpreters in MONAI_LABEL_PYTHON,
 MONAI_DEPLOY_PYTHON and NVFLARE_PYTHON.
 """
 
@@ -44,7 +44,7 @@ algo.finalize()
 
 
 def interpreter(variable, what):
-    """The Python that an environment variable names, or a skip that says how to get it."""
+    """The Python interpreter in an environment variable, or a skip that explains how to get one."""
     if variable not in os.environ:
         pytest.skip(f"{variable} does not name an interpreter with {what}")
     return os.environ[variable]
@@ -52,7 +52,7 @@ def interpreter(variable, what):
 
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
-    """A checkpoint whose maps hold every class."""
+    """A checkpoint whose label maps contain every class."""
     monkeypatch.chdir(ROOT)
     torch.manual_seed(0)
     network = merged("bundles/neuroseg3d/args.yaml").get_parsed_content("network_def")
@@ -62,7 +62,7 @@ def weights(tmp_path, monkeypatch):
 
 
 def four_dimensional(patients, study):
-    """The folder with the scans of each patient as one 4-D file, and its label as MONAI Label keeps it."""
+    """The folder with the scans of each patient as one 4-D file, and its label where MONAI Label stores it."""
     (study / "labels" / "final").mkdir(parents=True)
     for case in find_cases(str(patients), COHORTS[COHORT], FOUR).complete:
         scans = [nib.load(path) for path in case.images]
@@ -80,7 +80,7 @@ def scan(twelve, tmp_path):
 
 
 def test_monai_algo_trains_two_rounds_from_the_weights_that_the_server_sent(twelve, tmp_path):
-    """At a learning rate of zero what comes back is what was sent: no checkpoint of an earlier round comes between."""
+    """With a learning rate of zero, the same weights come back: no checkpoint of an earlier round is used instead."""
     home = Home("neuroseg3d", sys.executable, tmp_path, twelve)
     given = TINY | {"dataset_dir": str(twelve), "bundle_root": str(home.folder)}
     train = given | TRAINING | {"learning_rate": 0.0, "resume": True}
@@ -88,8 +88,8 @@ def test_monai_algo_trains_two_rounds_from_the_weights_that_the_server_sent(twel
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
-def test_a_client_hands_in_a_4d_scan_and_takes_the_map_from_memory(bundle, scan, tmp_path, monkeypatch):
-    """As MONAI Label does: the device is a string, entries of its own lie beside the image, and nothing is written."""
+def test_a_client_passes_a_4d_scan_and_gets_the_label_map_in_memory(bundle, scan, tmp_path, monkeypatch):
+    """As MONAI Label does: the device is a string, the item has more entries than the image, and nothing is written."""
     monkeypatch.chdir(ROOT)
     parser = merged(f"bundles/{bundle}/args.yaml")
     parser.update({"device": "cpu", "output_dir": str(tmp_path / "eval"), "patch_size": [32, 32, 32]})
@@ -110,7 +110,9 @@ def test_a_client_hands_in_a_4d_scan_and_takes_the_map_from_memory(bundle, scan,
         ("deploy.py", "MONAI_DEPLOY_PYTHON", "monai-deploy-app-sdk==4.0.0", "the same map"),
     ],
 )
-def test_a_client_makes_the_map_that_the_bundle_makes(script, variable, what, success, scan, twelve, weights, tmp_path):
+def test_a_client_makes_the_same_label_map_as_the_bundle(
+    script, variable, what, success, scan, twelve, weights, tmp_path
+):
     python = interpreter(variable, what)
     case, path = scan
     home = Home("neuroseg3d", sys.executable, tmp_path, twelve, weights)
@@ -120,8 +122,8 @@ def test_a_client_makes_the_map_that_the_bundle_makes(script, variable, what, su
     assert success in home.python_runs(CLIENTS / script, home.folder, path, expected, cwd=tmp_path)
 
 
-def test_a_client_hands_in_scans_and_labels_to_train_on_and_names_no_folder(twelve, tmp_path):
-    """As MONAI Label does; what it trained before stays in use until there is a better network."""
+def test_a_client_passes_scans_and_labels_for_training_and_no_folder(twelve, tmp_path):
+    """As MONAI Label does; the earlier weights stay in use until there is a better network."""
     home = Home("neuroseg3d", sys.executable, tmp_path, "")
     study = four_dimensional(twelve, tmp_path / "study")
     items = [{"image": str(path), "label": str(study / "labels/final" / path.name)} for path in study.glob("*.nii.gz")]
@@ -134,8 +136,8 @@ def test_a_client_hands_in_scans_and_labels_to_train_on_and_names_no_folder(twel
     assert patients["train"] == named and len(patients["validate"]) == 2 and patients["test"] == []
 
 
-def test_monai_label_trains_a_release_and_segments_with_what_it_learned(twelve, tmp_path):
-    """Its folder of 4-D scans, with their labels below labels/final; it names no dataset_dir and parts them itself."""
+def test_monai_label_trains_a_release_and_segments_with_the_result(twelve, tmp_path):
+    """Its folder has 4-D scans, and labels below labels/final; it gives no dataset_dir and splits the cases itself."""
     home = Home("neuroseg3d", interpreter("MONAI_LABEL_PYTHON", "monailabel==0.8.5"), tmp_path, twelve)
     study = four_dimensional(twelve, tmp_path / "study")
     config = home.folder / "configs" / "train.json"
@@ -155,7 +157,7 @@ def test_nvflare_aggregates_two_rounds_of_two_sites(twelve, tmp_path):
     assert printed.count("aggregating 2 update(s)") == 2 and "Round 1 finished" in printed
 
 
-def test_a_release_is_pushed_to_hugging_face_with_its_card_up_to_the_network(tmp_path, monkeypatch):
+def test_a_release_is_prepared_for_hugging_face_with_its_card(tmp_path, monkeypatch):
     hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
     from monai.bundle import push_to_hf_hub
 

@@ -10,21 +10,18 @@ import torch
 from monai.bundle import ConfigParser
 from tumour.errors import InputError
 
-from tests.conftest import BUNDLES, REAL, ROOT
+from tests.conftest import BUNDLES, REAL
 from tools.release import export
 from tools.show import merged
+
+pytestmark = pytest.mark.usefixtures("at_the_root")
 
 COHORT = "brats2021"
 
 
-@pytest.fixture(autouse=True)
-def at_the_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
-
-
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Checkpoints whose maps hold every class, by bundle."""
+    """Checkpoints whose label maps contain every class, by bundle."""
 
     def path(bundle):
         torch.manual_seed(0)
@@ -38,7 +35,7 @@ def weights(tmp_path_factory):
 
 
 def label_map(bundle, network, data, folder, patch=32):
-    """The map of the first patient, through the bundle's own reading, windows and after-treatment."""
+    """The label map of the first patient, with the reading, windows and after-treatment of the bundle."""
     parser = merged(f"bundles/{bundle}/args.yaml")
     settings = {"cohort": COHORT, "dataset_dir": str(data), "output_dir": str(folder), "precision": "float32"}
     parser.update(settings | {"patch_size": [patch] * 3})
@@ -50,13 +47,13 @@ def label_map(bundle, network, data, folder, patch=32):
 
 
 def exported(bundle, format, weights, tmp_path):
-    told = export.export(bundle, format, str(tmp_path / "out"), str(weights))
-    assert "MB" in told and "PyTorch" in told
+    message = export.export(bundle, format, str(tmp_path / "out"), str(weights))
+    assert "MB" in message and "PyTorch" in message
     return next((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
-def test_torchscript_gives_the_same_map_and_carries_the_configs(bundle, weights, patients, tmp_path):
+def test_torchscript_gives_the_same_label_map_and_contains_the_configs(bundle, weights, patients, tmp_path):
     checkpoint = weights(bundle)
     path = exported(bundle, "torchscript", checkpoint, tmp_path)
     with zipfile.ZipFile(path) as archive:
@@ -73,7 +70,7 @@ ONE_FAST = [pytest.param(b, marks=[] if b == "neuroseg3d" else pytest.mark.slow)
 
 
 @pytest.mark.parametrize("bundle", ONE_FAST)
-def test_onnx_gives_the_same_map_for_any_patch(bundle, weights, patients, tmp_path):
+def test_onnx_gives_the_same_label_map_for_any_patch(bundle, weights, patients, tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     checkpoint = weights(bundle)
@@ -122,14 +119,14 @@ def test_an_export_with_other_logits_is_not_written(weights, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wrong_format_or_missing_weights_are_reported_in_one_sentence(tmp_path):
+def test_a_wrong_format_or_missing_weights_give_one_clear_sentence(tmp_path):
     with pytest.raises(InputError, match="format must be one of torchscript, onnx; it is 'h5'"):
         export.export(BUNDLES[0], "h5", str(tmp_path))
-    with pytest.raises(InputError, match="is not there; train first"):
+    with pytest.raises(InputError, match="none.pt' .*; train first"):
         export.export(BUNDLES[0], "onnx", str(tmp_path), str(tmp_path / "none.pt"))
 
 
-def test_with_the_tensorrt_overlay_pytorch_runs_where_there_is_no_gpu(tmp_path):
+def test_without_a_gpu_the_tensorrt_config_runs_pytorch():
     parser = merged(f"bundles/{BUNDLES[0]}/args.yaml")
     parser.update(ConfigParser.load_config_file("bundles/common/inference_trt.yaml") | {"device": "cpu"})
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What a release holds, and that the zoo's checks of it pass and can fail."""
+"""A release contains what it should; the checks of the zoo pass, and fail for a wrong release."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from tools.release import card, configs, export, verify
 from tools.release import pack as release
 from tools.show import merged
 
-SCHEMA = ROOT.parent / "shared" / "schema" / "meta_schema_20240725.json"  # where a machine has it
+SCHEMA = ROOT.parent / "shared" / "schema" / "meta_schema_20240725.json"  # if the machine has it
 FORMATS = [("inputs", "image"), ("outputs", "pred"), ("post_processed_outputs", "pred")]
 WORKFLOWS = tuple(configs.WORKFLOWS)
 bundles = pytest.mark.parametrize("bundle", BUNDLES)
@@ -40,7 +40,7 @@ def test_the_same_files_give_the_same_bytes(tmp_path):
 
 @bundles
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_each_workflow_is_complete_alone(bundle, name, contents):
+def test_each_workflow_is_complete_on_its_own(bundle, name, contents):
     config = json.loads(contents[bundle][f"configs/{name}.json"])
     parser = ConfigParser(config)
     for path, value in leaves(config):
@@ -52,7 +52,7 @@ def test_each_workflow_is_complete_alone(bundle, name, contents):
 
 
 @bundles
-def test_a_workflow_holds_no_value_that_nothing_uses(bundle, contents):
+def test_a_workflow_contains_no_unused_value(bundle, contents):
     files = {name: json.loads(contents[bundle][f"configs/{name}.json"]) for name in WORKFLOWS}
     assert "train" in files["train"] and "validate" in files["train"]
     assert not files["inference"].keys() & {"train", "validate", "evaluate", "optimizer", "loss", "parts"}
@@ -60,7 +60,7 @@ def test_a_workflow_holds_no_value_that_nothing_uses(bundle, contents):
 
 
 @bundles
-def test_a_release_holds_both_packages_whole_and_nothing_of_tools(bundle, contents):
+def test_a_release_contains_both_packages_complete_and_nothing_of_tools(bundle, contents):
     files = contents[bundle]
     sources = [path for package in ("custom_components", "tumour") for path in (ROOT / package).rglob("*.py")]
     assert {name for name in files if name.endswith(".py")} == {path.relative_to(ROOT).as_posix() for path in sources}
@@ -80,7 +80,7 @@ print(tumour.__file__, custom_components.__file__)
 """
 
 
-def test_two_releases_and_a_foreign_package_called_tools_live_in_one_process(tmp_path):
+def test_two_releases_and_a_foreign_package_called_tools_work_in_one_process(tmp_path):
     (tmp_path / "tools").mkdir()
     (tmp_path / "tools" / "__init__.py").write_text("STRANGER = True\n")
     pair = "attention_unet", "neuroseg3d"
@@ -93,7 +93,7 @@ def test_two_releases_and_a_foreign_package_called_tools_live_in_one_process(tmp
     assert done.stdout.splitlines()[-1].count(str(tmp_path)) == 2
 
 
-def test_all_releases_hold_the_same_python(contents):
+def test_all_releases_contain_the_same_python_code(contents):
     code = [{name: text for name, text in contents[bundle].items() if name.endswith(".py")} for bundle in BUNDLES]
     assert code.count(code[0]) == len(code)
 
@@ -117,14 +117,14 @@ ZOO_SECTIONS += ["## Output", "## Performance", "## MONAI Bundle Commands", "# R
 
 
 @bundles
-def test_a_model_card_has_the_zoo_sections_in_order_and_says_whether_there_are_weights(bundle, contents):
+def test_a_model_card_has_the_zoo_sections_in_order_and_states_whether_there_are_weights(bundle, contents):
     text = contents[bundle]["docs/README.md"].decode()
     sections = card.sections(text)
     assert list(sections) == ZOO_SECTIONS and all(sections.values())
     assert "No trained weights are included" in sections["## Performance"] and not re.search(r"{{|}}|{%", text)
 
 
-def test_a_section_that_the_common_card_lacks_is_refused(tmp_path, monkeypatch):
+def test_a_section_that_the_common_card_does_not_have_is_refused(tmp_path, monkeypatch):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "README.md").write_text("# Model Overview\n\nMine.\n\n## Thanks\n\nTo all.\n")
     monkeypatch.setattr(card, "folder_of", lambda bundle: tmp_path)
@@ -133,7 +133,7 @@ def test_a_section_that_the_common_card_lacks_is_refused(tmp_path, monkeypatch):
 
 
 @bundles
-def test_no_file_but_scores_json_holds_scores(bundle):
+def test_no_file_except_scores_json_contains_scores(bundle):
     folder = ROOT / "bundles" / bundle
     assert "eval_metrics" not in json.loads((folder / "configs" / "metadata.json").read_text())
     text = (folder / "docs" / "README.md").read_text() + (ROOT / "bundles/common/card.md").read_text()
@@ -147,7 +147,7 @@ def weights(tmp_path):
     return tmp_path / "model.pt"
 
 
-def test_weights_are_shipped_with_the_list_of_their_training_patients(weights):
+def test_weights_are_packed_with_the_list_of_their_training_patients(weights):
     files = release.content(BUNDLES[0], weights)
     assert files["models/model.pt"] == weights.read_bytes()
     assert json.loads(files["models/patients.json"]) == {"train": ["x"], "validate": ["y"]}
@@ -181,16 +181,16 @@ BAD_SETTINGS = [
     ({"modalities": CODE}, "modalities in settings.json must be a list of T1, T1ce, T2, FLAIR; it is "),
     ({"modalities": ["T1", CODE]}, "modalities in settings.json must be a list of T1, T1ce, T2, FLAIR; it is "),
     ({"modalities": []}, "modalities in settings.json must be a list of T1, T1ce, T2, FLAIR; it is "),
-    ([CODE], "settings.json must hold an object"),
+    ([CODE], "settings.json must contain an object"),
 ]
 
 
 @pytest.mark.parametrize("command", [release.release, export.export])
 @pytest.mark.parametrize(("settings", "message"), BAD_SETTINGS)
-def test_settings_beside_the_weights_are_names_that_the_configs_know_or_refused(
+def test_settings_next_to_the_weights_are_refused_unless_the_configs_know_them(
     settings, message, command, weights, tmp_path, monkeypatch
 ):
-    """MONAI evaluates `$` expressions of a config, so no other text of the file may get into one."""
+    """MONAI evaluates `$` expressions of a config, so no other text of the file may be copied into it."""
     monkeypatch.chdir(tmp_path)
     save_json(settings, tmp_path / "settings.json")
     with pytest.raises(InputError, match=message):
@@ -198,7 +198,7 @@ def test_settings_beside_the_weights_are_names_that_the_configs_know_or_refused(
     assert not (tmp_path / "ran").exists() and not (tmp_path / "out").exists()
 
 
-def test_other_settings_beside_the_weights_do_not_get_into_the_configs(weights):
+def test_other_settings_next_to_the_weights_do_not_get_into_the_configs(weights):
     save_json({"cohort": "msd", "network_def": CODE, "seed": CODE}, weights.with_name("settings.json"))
     files = release.content(BUNDLES[0], weights)
     assert not any(b"__import__" in data for name, data in files.items() if name.startswith("configs/"))
@@ -231,7 +231,7 @@ def test_the_metadata_of_weights_trained_after_surgery_name_the_cavity(weights):
     assert logits["channel_def"]["4"] == labels["channel_def"]["4"] == "resection cavity"
 
 
-def test_weights_behind_a_url_stay_out_and_their_hash_goes_in(weights, tmp_path, monkeypatch):
+def test_weights_with_a_url_are_not_packed_but_their_hash_is(weights, tmp_path):
     url = weights.as_uri()
     archive = release.pack(BUNDLES[0], tmp_path, weights, url)
     zipfile.ZipFile(archive).extractall(tmp_path)
@@ -246,14 +246,14 @@ def test_weights_behind_a_url_stay_out_and_their_hash_goes_in(weights, tmp_path,
 
 def test_large_weights_are_refused_without_a_url(weights, tmp_path, monkeypatch):
     monkeypatch.setattr(release, "LARGE", 10)
-    with pytest.raises(InputError, match="over the zoo's limit of 0 MB; upload it and give its address by URL="):
+    with pytest.raises(InputError, match="over the zoo's limit of 0 MB; upload it and give its address with URL="):
         release.pack(BUNDLES[0], tmp_path, weights)
     assert not list(tmp_path.glob("*.zip"))
 
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A copy of this repository without any weights, which `release` packs."""
+    """A copy of this repository without weights, which `release` packs."""
     folder = tmp_path / "checkout"
     (folder / "bundles" / BUNDLES[0]).mkdir(parents=True)
     for name in ("LICENSE", *release.PACKAGES):
@@ -274,7 +274,7 @@ def put(folder, name):
 @pytest.mark.parametrize(
     ("there", "taken"), [(["models", "weights"], "models"), (["weights"], "weights"), (["models"], "models")]
 )
-def test_the_training_of_the_user_is_packed_before_the_weights_that_the_repository_brings(
+def test_weights_of_the_users_training_are_packed_rather_than_those_of_the_repository(
     there, taken, checkout, tmp_path, capsys
 ):
     own = checkout / "bundles" / BUNDLES[0]
@@ -302,12 +302,12 @@ def test_weights_of_another_attention_are_refused_and_nothing_is_written(command
     parser = merged("bundles/neuroseg3d/args.yaml")
     parser["network_def::network::attention"] = "cbam"
     save_checkpoint(parser.get_parsed_content("network_def").state_dict(), tmp_path / "model.pt")
-    with pytest.raises(InputError, match="another network: .* must stand in bundles/neuroseg3d/configs/train.yaml"):
+    with pytest.raises(InputError, match="another network: .* set anything else .* in bundles/neuroseg3d/configs"):
         command("neuroseg3d", output=str(tmp_path / "out"), weights=str(tmp_path / "model.pt"))
     assert not (tmp_path / "out").exists()
 
 
-def test_wrong_names_are_reported_in_one_sentence(tmp_path):
+def test_wrong_names_give_one_clear_sentence(tmp_path):
     with pytest.raises(InputError, match="BUNDLE must be all or one of .*unet3d; it is 'unet4d'"):
         release.release("unet4d", str(tmp_path))
     with pytest.raises(InputError, match="nowhere.pt' does not exist"):
@@ -318,12 +318,12 @@ def test_wrong_names_are_reported_in_one_sentence(tmp_path):
 
 def test_every_check_of_the_zoo_passes(tmp_path):
     found = verify.check(release.pack("neuroseg3d", str(tmp_path)), SCHEMA if SCHEMA.is_file() else None)
-    unchecked = set() if SCHEMA.is_file() else {"metadata_schema"}  # it is fetched, where there is a network
+    unchecked = set() if SCHEMA.is_file() else {"metadata_schema"}  # it would be downloaded
     assert {name for name, fault in found.items() if fault} <= unchecked and len(found) == 15, found
 
 
-def test_the_zoo_checks_run_the_weights_that_ship_and_leave_them_as_they_are(tmp_path, monkeypatch):
-    """Of a network that takes fewer modalities and was trained on data of other names and label values."""
+def test_the_zoo_checks_run_the_packed_weights_and_do_not_change_them(tmp_path, monkeypatch):
+    """The network has fewer modalities and was trained on data with other file names and label values."""
     monkeypatch.chdir(ROOT)
     settings = {"cohort": "brats2023_gli", "modalities": ["FLAIR", "T1ce"]}
     parser = merged(f"bundles/{BUNDLES[0]}/args.yaml")
@@ -342,7 +342,7 @@ def test_the_zoo_checks_run_the_weights_that_ship_and_leave_them_as_they_are(tmp
 
 
 def broken(archive, target, name, change):
-    """A copy of a release with one file changed, or taken out."""
+    """A copy of a release with one file changed or removed."""
     with zipfile.ZipFile(archive) as source, zipfile.ZipFile(target, "w") as copy:
         for entry in source.namelist():
             text = source.read(entry).decode()
@@ -358,7 +358,7 @@ FAULTS = [
     ("json_style", "train.json", lambda text: json.dumps(json.loads(text), indent=2)),
     ("whitespace", "docs/README.md", lambda text: text + "\n\n"),
     ("python_style", "losses.py", lambda text: text + "import os\n"),
-    # the zoo's isort takes the bundle's own packages for foreign ones, so they get no block of their own
+    # the zoo's isort treats the packages of the bundle as third-party, so their imports are not a separate block
     ("python_style", "scores/tables.py", lambda text: text.replace("\nfrom tumour", "\n\nfrom tumour", 1)),
     ("train_properties_and_run", "train.json", lambda text: text.replace('"max_epochs"', '"epochs_at_most"')),
     ("network_in_and_out", "metadata.json", lambda text: text.replace('"num_channels": 3', '"num_channels": 2')),
@@ -366,7 +366,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("check", "file", "change"), FAULTS)
-def test_a_check_fails_where_the_release_is_wrong(check, file, change, tmp_path):
+def test_a_check_fails_if_the_release_is_wrong(check, file, change, tmp_path):
     archive = release.pack(BUNDLES[0], str(tmp_path))
     (tmp_path / "wrong").mkdir()
     wrong = broken(archive, tmp_path / "wrong" / archive.name, file, change)

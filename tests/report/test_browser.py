@@ -1,4 +1,4 @@
-"""The report in a real browser: it draws, it answers, and it asks no network."""
+"""The report in a real browser: it draws, it reacts, and it loads nothing from the internet."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from tumour.pictures.drawing import COLOURS, rgb
 
 from tests.cohorts import COHORTS, FOUR
 from tests.conftest import REAL
-from tests.report.test_report import predict, report, whole  # noqa: F401 (a fixture)
+from tests.report.conftest import predict, report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
 SOFTWARE = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]  # WebGL without a GPU
@@ -23,7 +23,7 @@ CASES = ("details.case", "all => all.map(one => one.dataset.case)")
 
 @pytest.fixture(scope="module")
 def browser():
-    """A headless Chromium: the machine's own, or the one that `playwright install chromium` fetches."""
+    """A headless Chromium: that of the machine, or the one that `playwright install chromium` downloads."""
     with playwright.sync_playwright() as driver:
         own = driver.chromium.executable_path
         path = own if os.path.exists(own) else shutil.which("chromium") or shutil.which("google-chrome")
@@ -36,7 +36,7 @@ def browser():
 
 @pytest.fixture
 def visit(browser):
-    """Open a report at a width; the test fails if the page complains or asks for anything but local files."""
+    """Open a report at a width; the test fails if the page has errors or requests anything but local files."""
     complaints, pages = [], []
 
     def open_page(folder, width=1400):
@@ -61,14 +61,14 @@ def visit(browser):
 
 
 def pixels(locator):
-    """What is on the screen there, as (rows, columns, 3)."""
+    """The pixels on the screen, (rows, columns, 3)."""
     import io
 
     return np.asarray(Image.open(io.BytesIO(locator.screenshot())).convert("RGB")).astype(int)
 
 
 def share_of(colour, shown, near=40):
-    """The share of the pixels that have about this colour."""
+    """The share of the pixels with about this colour."""
     return (np.abs(shown - rgb(colour)).max(axis=-1) < near).mean()
 
 
@@ -86,8 +86,8 @@ def set_slice(details, index):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_every_case_opens_and_its_slices_follow_the_slider(width, whole, visit):  # noqa: F811
-    page = visit(whole / "report", width)
+def test_every_case_opens_and_its_slices_follow_the_slider(width, finished_run, visit):
+    page = visit(finished_run / "report", width)
     cases = page.eval_on_selector_all(*CASES)
     assert len(cases) == 6
     for case in cases:
@@ -104,14 +104,14 @@ def test_every_case_opens_and_its_slices_follow_the_slider(width, whole, visit):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_the_table_of_validation_and_test_can_be_read_on_a_narrow_screen(whole, visit):  # noqa: F811
-    page = visit(whole / "report", 390)
+def test_the_table_of_validation_and_test_can_be_read_on_a_narrow_screen(finished_run, visit):
+    page = visit(finished_run / "report", 390)
     name, dice, iou = (page.locator(".means tbody tr").first.locator("th, td").nth(n).bounding_box() for n in range(3))
     assert name["x"] + name["width"] <= dice["x"] < iou["x"] and iou["x"] + iou["width"] <= 390
 
 
-def test_the_layers_can_be_chosen(whole, visit):  # noqa: F811
-    page = visit(whole / "report")
+def test_the_layers_can_be_selected(finished_run, visit):
+    page = visit(finished_run / "report")
     details = page.locator("details.case").first
     details = open_case(page, details.get_attribute("data-case"))
     shown = {}
@@ -124,8 +124,8 @@ def test_the_layers_can_be_chosen(whole, visit):  # noqa: F811
     assert share_of("#009E73", shown["errors in WT"], near=60) > 0.002
 
 
-def test_a_link_or_a_point_of_a_chart_opens_its_case(whole, visit):  # noqa: F811
-    page = visit(whole / "report")
+def test_a_link_or_a_point_of_a_chart_opens_its_case(finished_run, visit):
+    page = visit(finished_run / "report")
     point = page.locator("#scores figure").first.locator("a").last  # no other is drawn over it
     case = point.locator("title").text_content()
     assert not page.locator(f"details[data-case='{case}']").get_attribute("open")
@@ -133,13 +133,13 @@ def test_a_link_or_a_point_of_a_chart_opens_its_case(whole, visit):  # noqa: F81
     page.locator(f"details[data-case='{case}'][open] .modalities .tile").first.wait_for()
     other = next(c for c in page.eval_on_selector_all(*CASES) if c != case)
     page.goto("about:blank")
-    page.goto((whole / "report" / "report.html").as_uri() + f"#case/{quote(other)}")
+    page.goto((finished_run / "report" / "report.html").as_uri() + f"#case/{quote(other)}")
     page.locator(f"details[data-case='{other}'][open] .modalities .tile").first.wait_for()
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_the_viewer_draws_slices_and_surfaces_in_the_colours_of_the_pictures(width, whole, visit):  # noqa: F811
-    page = visit(whole / "report", width)
+def test_the_viewer_draws_slices_and_surfaces_in_the_colours_of_the_pictures(width, finished_run, visit):
+    page = visit(finished_run / "report", width)
     details = open_case(page, page.locator("details.case").first.get_attribute("data-case"))
     details.locator("button.open").click()
     slices, solid = details.locator(".slices canvas"), details.locator(".solid canvas")
@@ -159,9 +159,9 @@ def test_the_viewer_draws_slices_and_surfaces_in_the_colours_of_the_pictures(wid
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_the_viewer_puts_the_same_side_on_the_left_as_the_pictures(whole, visit):  # noqa: F811
-    """In the axial pane of the viewer and in the slices, the tumour of a case lies on the same side."""
-    page = visit(whole / "report")
+def test_the_viewer_and_the_pictures_have_the_same_side_on_the_left(finished_run, visit):
+    """In the axial pane of the viewer and in the slices, the tumour of a case is on the same side."""
+    page = visit(finished_run / "report")
     sides = []
     for case in page.eval_on_selector_all(*CASES)[:3]:
         details = open_case(page, case)
@@ -183,8 +183,8 @@ def test_the_viewer_puts_the_same_side_on_the_left_as_the_pictures(whole, visit)
     assert np.allclose(sides[:, 0], sides[:, 1], atol=0.2) and np.abs(sides[:, 0] - 0.5).max() > 0.15
 
 
-def test_one_viewer_is_open_at_a_time_for_browsers_keep_few(whole, visit):  # noqa: F811
-    page = visit(whole / "report")
+def test_only_one_viewer_is_open_at_a_time(finished_run, visit):
+    page = visit(finished_run / "report")
     first, second = (open_case(page, case) for case in page.eval_on_selector_all(*CASES)[:2])
     for details, other in ((first, second), (second, first), (first, second)):
         details.locator("button.open").click()
@@ -193,7 +193,7 @@ def test_one_viewer_is_open_at_a_time_for_browsers_keep_few(whole, visit):  # no
         assert (pixels(details.locator(".slices canvas")).max(axis=-1) > 40).mean() > 0.05
 
 
-def test_the_reports_of_scans_without_labels_and_without_cases_open_too(patients, tmp_path, visit):
+def test_reports_without_labels_and_without_cases_open_too(patients, tmp_path, visit):
     data = tmp_path / "data"
     shutil.copytree(patients("brats2021"), data, ignore=lambda folder, names: [n for n in names if "_seg" in n])
     predict(patients("brats2021"), tmp_path, cases=1)
@@ -209,7 +209,7 @@ def test_the_reports_of_scans_without_labels_and_without_cases_open_too(patients
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real patients of ../shared/data are not on this machine")
 def test_a_report_of_real_patients_opens_every_case_and_stays_small(visit, tmp_path):
-    """Their references, moved, stand in for predictions."""
+    """Their references, moved, are used as predictions."""
     data = REAL / "BraTS2018"
     (tmp_path / "segmentations").mkdir()
     cases = find_cases(str(data), COHORTS["brats2018"], FOUR).complete

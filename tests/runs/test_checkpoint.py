@@ -10,7 +10,7 @@ from tools.show import merged
 
 
 class Trainer(Engine):
-    """Counts its steps in a weight; validates with a metric given by epoch."""
+    """Counts its steps in a weight; the metric of each validation is given."""
 
     def __init__(self, folder, epochs=3, metrics=(0.1, 0.3, 0.2), resume=True, **settings):
         self.network = nn.Linear(1, 1, bias=False)
@@ -49,7 +49,7 @@ def test_the_best_network_is_kept_as_a_plain_state_dict_and_the_last_for_resumin
     assert (tmp_path / "patients.json").is_file()
 
 
-def test_a_resumed_training_goes_on_and_keeps_its_best(tmp_path):
+def test_a_resumed_training_continues_and_keeps_its_best_network(tmp_path):
     Trainer(tmp_path, epochs=2).go()
     again = Trainer(tmp_path, epochs=4, metrics=(0.1, 0.3, 0.2, 0.25)).go()
     assert float(again.network.weight) == 16
@@ -62,7 +62,7 @@ def test_float16_weights_in_a_float32_network_give_the_same_label_maps(bundle, t
     monkeypatch.chdir(ROOT)
     torch.manual_seed(0)
     first, second = (merged(f"bundles/{bundle}/args.yaml").get_parsed_content("network_def").eval() for _ in range(2))
-    torch.nn.init.normal_(first.network.output_block.conv.conv.weight, std=2.0)  # maps of every region
+    torch.nn.init.normal_(first.network.output_block.conv.conv.weight, std=2.0)  # label maps with every region
     save_checkpoint(to_float16(first.state_dict()), tmp_path / "model.pt")
     load_weights(second, read_checkpoint(tmp_path / "model.pt"), tmp_path / "model.pt")
     save_checkpoint(first.state_dict(), tmp_path / "float32.pt")
@@ -75,7 +75,7 @@ def test_float16_weights_in_a_float32_network_give_the_same_label_maps(bundle, t
     assert ((one > 0) == (two > 0)).float().mean() > 0.999
 
 
-def test_what_float16_cannot_hold_stays_as_it_is():
+def test_values_too_large_for_float16_are_not_converted():
     weights = {"large": torch.tensor([1.0, -70000.0]), "small": torch.tensor([0.1]), "count": torch.tensor(70000)}
     halves = to_float16(weights)
     assert torch.equal(halves["large"], weights["large"]) and torch.equal(halves["count"], weights["count"])
@@ -83,7 +83,7 @@ def test_what_float16_cannot_hold_stays_as_it_is():
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(path.read_bytes()[:99]), lambda path: path.unlink()])
-def test_after_a_damaged_checkpoint_training_goes_on_from_the_one_before_it(tmp_path, caplog, spoil):
+def test_after_a_damaged_checkpoint_training_resumes_from_the_one_before_it(tmp_path, caplog, spoil):
     Trainer(tmp_path).go()
     spoil(tmp_path / "last.ckpt")
     with caplog.at_level("WARNING", "bundle"):
@@ -98,7 +98,7 @@ def test_a_finished_training_is_not_trained_again(tmp_path):
     assert float(Trainer(tmp_path).go().network.weight) == 12
 
 
-def test_a_signal_ends_the_training_after_the_step_with_a_whole_checkpoint(tmp_path):
+def test_a_signal_ends_the_training_after_the_step_and_saves_a_complete_checkpoint(tmp_path):
     trainer = Trainer(tmp_path)
     trainer.add_event_handler(Events.ITERATION_STARTED(once=6), lambda: trainer.saver.note_signal(2, None))
     with pytest.raises(SystemExit) as stop:
@@ -124,7 +124,7 @@ def test_a_training_with_other_settings_is_refused_with_both_values(tmp_path):
         Trainer(tmp_path, cohort="brats2021", fold=0).go()
 
 
-def test_starting_anew_moves_the_old_checkpoints_aside(tmp_path):
+def test_a_new_training_moves_the_old_checkpoints_aside(tmp_path):
     Trainer(tmp_path).go()
     Trainer(tmp_path, epochs=1, resume=False).go()
     Trainer(tmp_path, epochs=1, resume=False).go()
@@ -133,13 +133,13 @@ def test_starting_anew_moves_the_old_checkpoints_aside(tmp_path):
     assert weight(tmp_path / "before-2" / "last.ckpt") == 4
 
 
-def test_a_client_that_loads_the_weights_itself_neither_resumes_nor_moves_them_aside(tmp_path):
+def test_with_a_client_that_loads_the_weights_nothing_is_resumed_or_moved_aside(tmp_path):
     Trainer(tmp_path).go()
     assert float(Trainer(tmp_path, metrics=(0.1,) * 3, resume=None).go().network.weight) == 12
     assert weight(tmp_path / "model.pt") == 4 and not (tmp_path / "before-1").exists()
 
 
-def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path):
+def test_a_failed_write_does_not_change_the_old_file(tmp_path):
     path = tmp_path / "last.ckpt"
     save_checkpoint({"a": 1}, path)
     with pytest.raises(Exception, match="pickle"):
@@ -147,7 +147,7 @@ def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path):
     assert read_checkpoint(path) == {"a": 1}
 
 
-def test_a_missing_cut_or_foreign_checkpoint_is_told_in_one_sentence(tmp_path):
+def test_a_missing_truncated_or_foreign_checkpoint_gives_one_clear_sentence(tmp_path):
     path = tmp_path / "model.pt"
     with pytest.raises(InputError, match="is not there; train first"):
         read_checkpoint(path)

@@ -13,7 +13,7 @@ from tumour.runs.handlers import ClipGradients, LogitsLoss, StopWhenStale
 
 
 def stepped(gradient, max_norm=1.0):
-    """How far one step moves two weights, given their gradient."""
+    """The change of two weights in one step, given their gradient."""
     network = nn.Linear(2, 1, bias=False)
     before = network.weight.detach().clone()
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
@@ -65,7 +65,7 @@ def test_the_loss_of_a_validation_is_that_of_the_logits_and_the_mean_over_patien
         postprocessing=Compose(compared),
         key_val_metric={"loss": LogitsLoss(loss, from_engine(["pred", "label"]))},
     )
-    for _ in range(2):  # nothing of the last validation is left
+    for _ in range(2):  # nothing of the previous validation is left
         evaluator.run()
         one_by_one = [loss(case["image"][None], case["label"][None]) for case in patients]
         assert evaluator.state.metrics["loss"] == pytest.approx(float(sum(one_by_one)) / 3, rel=1e-5)

@@ -1,33 +1,28 @@
-"""What is told of the config of a run: every departure from the bundle's own files, wherever it comes from."""
+"""The record of the config of a run: every difference from the files of the bundle, wherever it comes from."""
 
 import json
 
 import pytest
 from tumour.runs.layers import config_of, departures
 
-from tests.conftest import ROOT
+pytestmark = pytest.mark.usefixtures("at_the_root")
 
 BUNDLE = "bundles/neuroseg3d/args.yaml"
 RECIPE = "bundles/common/recipes/neuroseg3d_brats2021.yaml"
-
-
-@pytest.fixture(autouse=True)
-def at_the_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
 
 
 def told(*options):
     return config_of(["run", "training", *options])[1]
 
 
-def test_options_that_change_nothing_and_places_are_not_told():
+def test_folders_and_options_that_change_nothing_are_not_listed():
     places = ["--dataset_dir", "d", "--output_dir=o", "--ckpt_dir", "c", "--bundle_root", "b"]
     config, run = config_of(["run", "training", "--args_file", BUNDLE, "--cohort", "brats2021", *places])
     assert run == {"files": [], "settings": []}
     assert config["dataset_dir"] == "" and config["output_dir"].startswith("$@bundle_root")
 
 
-def test_what_a_recipe_sets_is_told_and_what_the_command_line_sets_over_it():
+def test_settings_of_a_recipe_and_of_the_command_line_on_top_of_it_are_listed():
     options = ["--args_file", BUNDLE, "--+config_file", f"['{RECIPE}']", "--network_def::network::attention", "channel"]
     run = told(*options, "--patch_size", "[32, 32, 32]")
     assert run["files"] == [RECIPE]
@@ -38,7 +33,7 @@ def test_what_a_recipe_sets_is_told_and_what_the_command_line_sets_over_it():
     assert "loss = @losses::focal" in told(*options, "--loss", "@losses::focal")["settings"]
 
 
-def test_what_an_added_layer_sets_is_told(tmp_path):
+def test_settings_of_an_added_config_file_are_listed(tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text("learning_rate: 0.1\nepochs: 7\n+imports: [$import math]\n")
     config, run = config_of(["run", "training", "--args_file", BUNDLE, "--+config_file", str([str(mine)])])
@@ -59,7 +54,7 @@ def test_the_configs_of_a_release_are_its_own_and_its_recipes_are_not(tmp_path):
     }
 
 
-def test_a_value_that_a_run_takes_away_or_adds_is_a_departure():
+def test_a_value_that_a_run_removes_or_adds_is_listed():
     assert list(departures({"a": {"b": 1, "c": [2]}}, {"a": {"c": [3], "d": {"e": 4}}})) == [
         *["a::b removed", "a::c = [3]", 'a::d = {"e": 4}'],
     ]

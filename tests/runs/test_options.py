@@ -209,9 +209,8 @@ def test_an_argument_that_a_class_takes_is_an_option_and_another_is_not(check):
 
 @pytest.mark.parametrize("value", "true True TRUE yes Yes no off on On 0 1 false FALSE".split())
 def test_a_switch_takes_every_usual_spelling(check, value):
-    check(
-        *(part for name in ("resume", "mirror", "report_at_end", "strict", "compile") for part in (f"--{name}", value))
-    )
+    names = ("resume", "mirror", "report_at_end", "strict", "compile")
+    check(*(f"--{name}={value}" for name in names))
     parser = merged("bundles/unet3d/args.yaml")
     parser.update(dict.fromkeys(names, value))
     meant = value.lower() in ("true", "yes", "on", "1")

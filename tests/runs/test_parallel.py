@@ -1,4 +1,4 @@
-"""Two processes on a CPU stand in for two GPUs."""
+"""Two processes on a CPU, as a test of several GPUs."""
 
 import re
 import signal
@@ -44,8 +44,8 @@ def test_every_case_is_in_exactly_one_share(cases, number, monkeypatch):
         parallel.share(range(1))
 
 
-def test_two_processes_learn_as_one_of_the_same_total_batch(patients, tmp_path):
-    """Whole volumes, all four patients in each step, and a loss that is a mean over patients: the steps must agree."""
+def test_two_processes_learn_the_same_as_one_with_the_same_total_batch(patients, tmp_path):
+    """Complete volumes, all four patients in each step, and a mean over patients as loss: the steps must agree."""
     data = patients("brats2021")
     settings = {
         "patch_size": [48, 48, 48],
@@ -63,7 +63,7 @@ def test_two_processes_learn_as_one_of_the_same_total_batch(patients, tmp_path):
     assert checked[0] == checked[1] and checked[0].count("\n") == 7  # all six cases, each checked by one process
 
 
-def test_an_interrupt_leaves_one_checkpoint_of_both_and_the_same_command_goes_on(patients, tmp_path):
+def test_an_interrupt_saves_one_checkpoint_of_both_and_the_same_command_resumes(patients, tmp_path):
     given = ("training", "multi_gpu_train", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"))
     process = start(*given, epochs=40, iterations_per_epoch=3)
     while not (tmp_path / "models" / "last.ckpt").is_file():
@@ -77,5 +77,5 @@ def test_an_interrupt_leaves_one_checkpoint_of_both_and_the_same_command_goes_on
     epochs = stopped["iteration"] // 3 + 1
     printed = finish(start(*given, epochs=epochs, iterations_per_epoch=3))
     assert f"at epoch {epochs}" in printed
-    assert re.findall(r"INFO epoch (\d+)/", printed) == [str(epochs)]  # one process logs
+    assert re.findall(r"INFO epoch (\d+)/", printed) == [str(epochs)]  # only one process logs
     assert curve(tmp_path)["epoch"].tolist() == list(range(1, epochs + 1))

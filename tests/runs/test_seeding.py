@@ -1,4 +1,4 @@
-"""Random numbers repeat with the seed, and cuDNN stays free to choose its fastest algorithms."""
+"""The same seed gives the same random numbers, and cuDNN may choose its fastest algorithms."""
 
 import random
 
@@ -13,7 +13,7 @@ def drawn(seed):
     return random.random(), float(np.random.rand()), float(torch.rand(1))
 
 
-def test_the_same_seed_gives_the_same_numbers_and_each_process_its_own(monkeypatch):
+def test_the_same_seed_gives_the_same_numbers_and_each_process_has_its_own(monkeypatch):
     first = drawn(0)
     assert drawn(0) == first
     monkeypatch.setattr(seeding, "rank", lambda: 1)

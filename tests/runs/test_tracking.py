@@ -1,4 +1,4 @@
-"""What a run leaves to look at: TensorBoard, MLflow, its record, and a report when asked."""
+"""What a run writes: TensorBoard, MLflow, its record and, if asked, a report."""
 
 import io
 import json
@@ -17,14 +17,14 @@ from tests.conftest import BUNDLES, succeed
 
 @pytest.fixture(scope="module")
 def trained(patients, tmp_path_factory):
-    """The folder of a training of two epochs by a recipe that MLflow tracked."""
+    """The folder of a training of two epochs with a recipe, tracked by MLflow."""
     folder = tmp_path_factory.mktemp("tracked")
     tracking = {"tracking": "bundles/common/mlflow.yaml", "recipe": "neuroseg3d_brats2021"}
     succeed("training", BUNDLES[0], folder, "brats2021", patients("brats2021"), **tracking)
     return folder
 
 
-def test_tensorboard_shows_the_curves_and_one_picture_an_epoch(trained):
+def test_tensorboard_shows_the_curves_and_one_picture_per_epoch(trained):
     board = EventAccumulator(str(trained / "results" / "tensorboard"))
     board.Reload()
     pairs = {f"{metric}/{part}" for metric in ("loss", "dice_WT", "iou_ET") for part in ("train", "validate")}
@@ -32,14 +32,14 @@ def test_tensorboard_shows_the_curves_and_one_picture_an_epoch(trained):
     pictures = board.Images("first validation patient")
     assert [picture.step for picture in pictures] == [1, 2]
     shown = np.asarray(Image.open(io.BytesIO(pictures[0].encoded_image_string)).convert("RGB"))
-    assert (shown == rgb(COLOURS["WT"])).all(axis=-1).any()  # the reference, whatever an untrained network says
+    assert (shown == rgb(COLOURS["WT"])).all(axis=-1).any()  # the reference, whatever an untrained network predicts
 
 
-def test_mlflow_keeps_the_settings_the_metrics_and_the_files(trained):
+def test_mlflow_stores_the_settings_the_metrics_and_the_files(trained):
     mlflow = pytest.importorskip("mlflow")
     client = mlflow.MlflowClient(
         f"sqlite:///{trained}/results/mlruns.db"
-    )  # set_tracking_uri would reach other tests' runs
+    )  # set_tracking_uri would affect the runs of other tests
     (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     assert run.info.status == "FINISHED" and {"fold", "cohort", "learning_rate"} <= set(run.data.params)
     assert run.data.params["patch_size"] == "[32, 32, 32]"
@@ -51,7 +51,7 @@ def test_mlflow_keeps_the_settings_the_metrics_and_the_files(trained):
     assert any(name.startswith("config") for name in kept)
 
 
-def test_a_run_leaves_its_record_and_ends_with_a_report_when_asked(trained, patients):
+def test_a_run_writes_its_record_and_if_asked_a_report(trained, patients):
     data, results = patients("brats2021"), trained / "results"
     succeed("evaluating", BUNDLES[0], trained, "brats2021", data, recipe="neuroseg3d_brats2021", report_at_end=True)
     text = (results / "report" / "report.html").read_text()
@@ -70,7 +70,7 @@ def test_a_run_leaves_its_record_and_ends_with_a_report_when_asked(trained, pati
         assert config["loss"] == "@losses::dice" and f'<a href="{record["config"]}">' in text
     assert text.count("<code>loss = @losses::dice</code>") == text.count("recipes/neuroseg3d_brats2021.yaml") == 2
     assert 'class="means"' in text
-    (case,) = re.findall(r'data-case="([^"]+)"', text)  # the one that training never saw
+    (case,) = re.findall(r'data-case="([^"]+)"', text)  # the one not used for training
     assert text.count(f"<title>{case}</title>") == 3 * 3 and f"{BUNDLES[0]} on brats2021" in text
     client = pytest.importorskip("mlflow").MlflowClient(f"sqlite:///{results}/mlruns.db")
     (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])

@@ -1,4 +1,4 @@
-"""A folder of DICOM series is segmented as the NIfTI files of the same scans are."""
+"""A folder of DICOM series is segmented like the NIfTI files of the same scans."""
 
 from dataclasses import replace
 
@@ -42,7 +42,7 @@ def write_series(path, folder, number, keep=slice(None), patient=""):
 
 @pytest.fixture
 def scans(patients, tmp_path):
-    """Two patients, the second without T2, as NIfTI names and as DICOM folders."""
+    """Two patients, the second without T2, as NIfTI files and as DICOM folders."""
     cases = find_cases(str(patients("brats2021")), COHORTS["brats2021"], FOUR).complete
     for number, case in enumerate(cases[:2]):
         for place, (name, path) in enumerate(zip(FOUR, case.images, strict=True)):
@@ -51,14 +51,14 @@ def scans(patients, tmp_path):
     return tmp_path / "dicom", cases
 
 
-def test_a_series_has_the_voxels_and_the_place_of_the_scan_it_was_made_of(scans):
+def test_a_series_has_the_voxels_and_the_position_of_the_scan_it_was_made_from(scans):
     folder, cases = scans
     data, affine, _ = read_series(str(folder / cases[0].name / "T2"))
     scan = read_scan(cases[0].images[2])
     assert np.array_equal(data, scan.data) and np.allclose(affine, scan.affine)
 
 
-def test_the_network_sees_the_same_in_dicom_and_nifti(scans, patients, tmp_path):
+def test_dicom_and_nifti_give_the_network_the_same_input(scans, patients, tmp_path):
     folder, _ = scans
     seen = []
     for data in (folder, patients("brats2021")):
@@ -69,7 +69,7 @@ def test_the_network_sees_the_same_in_dicom_and_nifti(scans, patients, tmp_path)
     assert torch.equal(*seen) and torch.allclose(seen[0].affine, seen[1].affine)
 
 
-def test_cases_of_series_are_found_and_what_they_lack_is_known(scans):
+def test_cases_of_series_are_found_with_their_missing_modalities(scans):
     folder, cases = scans
     found = series_cases(folder, NAMES, FOUR)
     (first,), (second,) = found.complete, found.incomplete
@@ -77,7 +77,7 @@ def test_cases_of_series_are_found_and_what_they_lack_is_known(scans):
     assert second.modalities == ("T1", "T1ce", "FLAIR") and len(second.images) == 3
 
 
-def test_cases_of_one_name_keep_apart_and_series_of_two_patients_are_refused(scans, tmp_path):
+def test_cases_with_the_same_name_stay_separate_and_series_of_two_patients_are_refused(scans, tmp_path):
     folder, cases = scans
     for number, patient in enumerate(("P1", "P2")):
         for place, name in enumerate(("T1", "T1ce")):
@@ -95,7 +95,7 @@ def test_cases_of_one_name_keep_apart_and_series_of_two_patients_are_refused(sca
     assert any("is of patient P1, " in fault and "of P2" in fault for fault in check(mixed).faults)
 
 
-def test_two_series_in_a_folder_missing_slices_and_unregistered_series_are_told(scans):
+def test_two_series_in_a_folder_missing_slices_and_unregistered_series_are_reported(scans):
     folder, cases = scans
     case = folder / cases[0].name
     with pytest.raises(InputError, match="holds 0 DICOM series"):
@@ -108,7 +108,7 @@ def test_two_series_in_a_folder_missing_slices_and_unregistered_series_are_told(
         read_series(str(case / "T2"))
 
 
-def test_dicom_is_segmented_on_its_own_grid_and_what_cannot_be_is_told(scans, patients, tmp_path):
+def test_dicom_is_segmented_on_its_own_grid_and_unusable_cases_are_reported(scans, patients, tmp_path):
     folder, cases = scans
     third = folder / "unregistered"
     for name, path in zip(FOUR, cases[2].images, strict=True):

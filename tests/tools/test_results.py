@@ -1,4 +1,4 @@
-"""The results table of README.md is made from the scores beside the weights, and from nothing else."""
+"""The results table of README.md is made only from the scores next to the weights."""
 
 import json
 
@@ -11,7 +11,7 @@ from tests.conftest import BUNDLES, ROOT
 from tools import results
 
 
-def test_the_readme_holds_the_table_that_the_command_makes():
+def test_the_readme_contains_the_table_that_the_command_makes():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert results.updated(text) == text, "run `make results`"
     table = text.partition(results.START)[2].partition(results.END)[0]
@@ -29,7 +29,7 @@ def scored(folder, cases):
 
 
 @pytest.mark.parametrize(("cases", "few"), [(4, True), (40, False)])
-def test_the_number_of_patients_is_given_and_a_small_one_is_called_few(cases, few, tmp_path):
+def test_the_number_of_patients_is_given_and_a_small_number_is_marked(cases, few, tmp_path):
     text = results.results({"mine": scored(tmp_path, cases)})
     assert f"| `mine` | 2 + 1 of msd | {cases} of msd | legacy | 0.700 (0.600 to 0.800) | 0.700 | TC 9.0 |" in text
     assert ("**Only 4 test patients**" in text) is few
@@ -42,5 +42,5 @@ def test_scores_of_other_weights_are_not_shown(tmp_path):
 
 
 def test_a_page_without_the_two_comments_is_refused():
-    with pytest.raises(InputError, match="README.md must hold the lines"):
+    with pytest.raises(InputError, match="README.md must contain the lines"):
         results.updated("# A page\n")

@@ -1,6 +1,6 @@
 """A procedural patient: brain, tumour and four contrasts, made from formulas and random numbers.
 
-Nothing is taken from a scan or an atlas. The brain is described in millimetres of an adult head (x to the right, y to
+Nothing is derived from a scan or an atlas. The brain is described in millimetres of an adult head (x to the right, y to
 the front, z up) by depths: the distance of a point below a surface, negative outside. The voxels only sample this
 description, so a patient has the same anatomy and tumour at any size of the volume.
 """
@@ -153,7 +153,7 @@ def away(points: Points, centre: Sequence[float]) -> np.ndarray:
 
 
 def displaced(rng: np.random.Generator, axes: Points, lesions: np.ndarray) -> Points:
-    """Where in the common brain each voxel of this patient lies: scaling, a smooth warp, displacement by tumours."""
+    """The position of each voxel in the common brain: scaling, a smooth warp, displacement by tumours."""
     grid = np.ix_(*axes)
     growth = rng.uniform(0.95, 1.05, 3).astype(np.float32)
     points = [g * k + 2.5 * smooth_noise(rng, axes, 28) for g, k in zip(grid, growth, strict=True)]

@@ -50,8 +50,8 @@ def save(array: np.ndarray, path: Path, axes: str, spacing: Sequence[float], lef
     image.set_sform(image.affine, code="scanner")
     image.set_qform(image.affine, code="scanner")
     image.header.set_xyzt_units("mm")
-    with atomic_write(path) as part:
-        nib.save(image, part)
+    with atomic_write(path) as draft:
+        nib.save(image, draft)
 
 
 def on_grid(array: np.ndarray, spacing: Sequence[float], order: int) -> np.ndarray:
@@ -137,18 +137,18 @@ def make_patients(
     """
     edges, grid = three("size", size), three("spacing", spacing)
     check_numbers(cases=cases, edges=edges, seed=seed, lesions=lesions, spacing=grid)
-    own = cohort_named(cohort)
+    data_set = cohort_named(cohort)
     if corrupt:
         one_of(KINDS, corrupt, setting="corrupt")
     if missing:
         one_of(SIGNAL, missing, setting="missing")
-    if (missing or corrupt) and own.channels:
+    if (missing or corrupt) and data_set.channels:
         raise InputError(f"missing and corrupt need one file per modality, but {cohort} stores 4-D files.")
     names = []
     for index in tqdm(range(cases), desc="synthetic patients", unit="patient", disable=None):
         case = CASES.get(cohort, OTHER_CASES).format(index=index, number=index + 1)
         patient = make_patient(seed, index, edges, lesions)
-        files = write_patient(Path(output), case, *patient, own, AXES.get(cohort, "LPS"), grid)
+        files = write_patient(Path(output), case, *patient, data_set, AXES.get(cohort, "LPS"), grid)
         names.append(Path(case).name)
     if missing:
         files[missing].unlink()

@@ -22,7 +22,7 @@ WEIGHTS = {
 
 
 def card(bundle: str, config: Mapping[str, Any], checkpoint: Path | None = None, url: str = "") -> str:
-    """The model card; each section holds the variant's own text, then the common one.
+    """The model card; each section contains the variant's own text, then the common text.
 
     Args:
         bundle: a folder of bundles/.

@@ -45,12 +45,12 @@ def configs(bundle: str, settings: Mapping[str, Any] | None = None) -> dict[str,
 
     Args:
         bundle: a folder of bundles/.
-        settings: those of the training that made the weights; its network and data set become the default.
+        settings: those of the training of the weights; its network and data set become the default.
     """
     with contextlib.chdir(ROOT):
         config = merged(str(folder_of(bundle) / "args.yaml"), without=["report"]).get()  # it needs tools/
     config = {**config, **trained_settings(settings or {}, config), "bundle_root": "."}
-    # `run` puts the folder on the path only after `initialize`, and only as it is spelt
+    # `run` adds the folder to the path only after `initialize`, and only as it was written on the command line
     config["imports"] = [*config["imports"], "$import os", "$import sys"]
     config["initialize"] = ["$sys.path.insert(0, os.path.abspath(str(@bundle_root)))", *config["initialize"]]
     files = {name: workflow(config, name) for name in WORKFLOWS}
@@ -61,10 +61,10 @@ def configs(bundle: str, settings: Mapping[str, Any] | None = None) -> dict[str,
 def trained_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """The data set, size and modalities of a training, checked against the names that the config knows.
 
-    MONAI evaluates strings of a config that start with `$`, so no other value of `settings.json` may get into it.
+    MONAI evaluates strings of a config that start with `$`, so no other value of `settings.json` may be copied into it.
     """
     if not isinstance(settings, Mapping):
-        raise InputError(f"{SETTINGS} must hold an object with the settings of the training; it holds {settings!r}.")
+        raise InputError(f"{SETTINGS} must contain an object, the settings of the training; it is {settings!r}.")
     found = {name: settings[name] for name in ("cohort", "size", "modalities") if name in settings}
     cohort = one_of(config["cohorts"], str(found.get("cohort", config["cohort"])), f"cohort in {SETTINGS}")
     one_of(config["sizes"], str(found.get("size", config["size"])), f"size in {SETTINGS}")
@@ -76,7 +76,7 @@ def trained_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> 
 
 
 def workflow(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The config of one workflow, complete alone, with the run id `run` that zoo tools call."""
+    """The config of one workflow, complete on its own, with the run id `run` that zoo tools call."""
     looked_up = [prop[BundlePropertyConfig.ID].split("::")[0] for prop in PROPERTIES[name].values()]
     always = ["settings", "imports", "bundle_root", "dataset_dir", "device", "network_def", "initialize"]
     run_id = WORKFLOWS[name]

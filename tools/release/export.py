@@ -23,7 +23,7 @@ from tools.release.metadata import metadata
 from tools.release.pack import checkpoint_of, content, require_fit
 
 Network = Callable[[torch.Tensor], torch.Tensor]
-PATCH = 64  # voxels, of the comparison
+PATCH = 64  # side length in voxels of the patch for the comparison
 INFERENCE = "configs/inference.json"
 AXES = {0: "batch", 2: "x", 3: "y", 4: "z"}  # may be of any size
 
@@ -42,12 +42,12 @@ def read_onnx(path: Path) -> Network:
 
 
 def to_torchscript(folder: Path, target: Path) -> None:
-    """Script the network; the configs go into the file, where MONAI Deploy looks for them."""
+    """Script the network; the configs are stored in the file, where MONAI Deploy looks for them."""
     ckpt_export("network_def", str(target), bundle_root=str(folder), **files_of(folder))
 
 
 def to_onnx(folder: Path, target: Path) -> None:
-    """Export the graph in the newest opset that PyTorch writes by itself, for any batch and patch size."""
+    """Export the graph in the opset that PyTorch writes by default, for any batch and patch size."""
     names = {"input_names": ["image"], "output_names": ["pred"], "dynamic_axes": {"image": AXES, "pred": AXES}}
     shape = [2, *random_patch(folder).shape[1:]]
     onnx_export("network_def", str(target), input_shape=shape, converter_kwargs=names, **files_of(folder))

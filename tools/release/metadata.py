@@ -20,7 +20,7 @@ CLASS_NAMES = {"necrotic": "necrotic core", "enhancing": "enhancing tumour", "ca
 
 @dataclass(frozen=True)
 class Interface:
-    """What the network of a config takes and what comes out."""
+    """The input and output of the network of a config."""
 
     modalities: list[str]
     channels: list[str]  # of the network's output
@@ -28,7 +28,7 @@ class Interface:
 
 
 def interface(config: Mapping[str, Any]) -> Interface:
-    """What the network of a workflow's config takes and what comes out."""
+    """The input and output of the network of a workflow's config."""
     parser = ConfigParser(copy.deepcopy(dict(config)))
     cohort = parser.get_parsed_content("cohort_def")
     pairs = sorted(zip(cohort.label_values, cohort.classes, strict=True))
@@ -38,7 +38,7 @@ def interface(config: Mapping[str, Any]) -> Interface:
 
 
 def metadata(bundle: str) -> dict[str, Any]:
-    """The metadata that are written down: the variant's own first, then those common to all bundles."""
+    """The metadata files of the repository: the variant's own first, then the part common to all bundles."""
     own, common = (
         json.loads(path.read_text(encoding="utf-8"))
         for path in (folder_of(bundle) / "configs" / "metadata.json", COMMON / "metadata.json")
@@ -47,7 +47,7 @@ def metadata(bundle: str) -> dict[str, Any]:
 
 
 def release_metadata(bundle: str, config: Mapping[str, Any], checkpoint: Path | None = None) -> dict[str, Any]:
-    """The complete metadata of a release: those written down, the network's channels, the scores of the weights."""
+    """The complete metadata of a release: the files, the channels of the network, the scores of the weights."""
     written, network = metadata(bundle), interface(config)
     labels = {str(value): name for value, name in network.labels.items()}
     modalities = {str(number): name for number, name in enumerate(network.modalities)}

@@ -1,4 +1,4 @@
-"""Pack a bundle in the model zoo format: flat JSON configs, a model card, weights and the Python that they need."""
+"""Pack a bundle in the model zoo format: flat JSON configs, a model card, weights and Python code."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tools.release.card import card
 from tools.release.configs import COMMON, ROOT, bundles, configs
 from tools.release.metadata import metadata, release_metadata
 
-PACKAGES = ("custom_components", "tumour")  # the Python that travels
-RECORDS = (PATIENTS, SETTINGS, RECORD, "after_treatment.json")  # what is recorded beside the weights
+PACKAGES = ("custom_components", "tumour")  # the Python code in a release
+RECORDS = (PATIENTS, SETTINGS, RECORD, "after_treatment.json")  # what is recorded next to the weights
 LARGE = 25 * 2**20  # bytes; the zoo wants larger files behind a URL
 
 
 def checkpoint_of(bundle: str) -> Path:
-    """The weights of a bundle: those of the user's own training, else those that this repository brings."""
-    own, brought = (ROOT / "bundles" / bundle / folder / "model.pt" for folder in ("models", "weights"))
-    return brought if brought.is_file() and not own.is_file() else own
+    """The weights of a bundle: those of the user's own training, else those that come with this repository."""
+    own, included = (ROOT / "bundles" / bundle / folder / "model.pt" for folder in ("models", "weights"))
+    return included if included.is_file() and not own.is_file() else own
 
 
 def require_fit(bundle: str, checkpoint: Path) -> None:
@@ -40,8 +40,8 @@ def require_fit(bundle: str, checkpoint: Path) -> None:
     try:
         load_weights(ConfigParser(config).get_parsed_content("network_def"), weights, checkpoint)
     except InputError as error:
-        rest = f"any other setting of the network must stand in bundles/{bundle}/configs/train.yaml"
-        raise InputError(f"{error} A release takes size and modalities from {SETTINGS} beside it; {rest}.") from error
+        rest = f"set anything else about the network in bundles/{bundle}/configs/train.yaml"
+        raise InputError(f"{error} A release takes size and modalities from {SETTINGS} next to it; {rest}.") from error
 
 
 def content(bundle: str, checkpoint: Path | None = None, url: str = "") -> dict[str, bytes]:
@@ -55,7 +55,7 @@ def content(bundle: str, checkpoint: Path | None = None, url: str = "") -> dict[
 
 
 def copied_files() -> dict[str, bytes]:
-    """The files that every release has as they are, among them all Python that runs in it."""
+    """The files that every release contains unchanged, among them all of its Python code."""
     paths = {"LICENSE": ROOT / "LICENSE", "configs/logging.conf": COMMON / "logging.conf"}
     paths["docs/data_license.txt"] = COMMON / "data_license.txt"
     for package in PACKAGES:
@@ -64,7 +64,7 @@ def copied_files() -> dict[str, bytes]:
 
 
 def weight_files(checkpoint: Path, url: str = "") -> dict[str, bytes]:
-    """`model.pt`, or its URL and hash; and what is recorded beside it."""
+    """`model.pt`, or its URL and hash, and what is recorded next to it."""
     weights = checkpoint.read_bytes()
     files = {"models/model.pt": weights}
     if url:
@@ -76,14 +76,14 @@ def weight_files(checkpoint: Path, url: str = "") -> dict[str, bytes]:
 
 
 def pack(bundle: str, output: str | Path = "dist", checkpoint: Path | None = None, url: str = "") -> Path:
-    """Write the zip of one bundle: the same files give the same bytes, on any day."""
+    """Write the zip of one bundle: the same files give the same bytes, whatever the date."""
     files = content(bundle, checkpoint, url)
     size = len(files.get("models/model.pt", b""))
     if size > LARGE:
         megabytes = f"{size / 2**20:.0f} MB, over the zoo's limit of {LARGE / 2**20:.0f} MB"
-        raise InputError(f"'{checkpoint}' has {megabytes}; upload it and give its address by URL=.")
+        raise InputError(f"'{checkpoint}' has {megabytes}; upload it and give its address with URL=.")
     target = Path(output) / f"{bundle}_v{metadata(bundle)['version']}.zip"
-    with atomic_write(target) as part, zipfile.ZipFile(part, "w") as archive:
+    with atomic_write(target) as draft, zipfile.ZipFile(draft, "w") as archive:
         for name in sorted(files):
             entry = zipfile.ZipInfo(f"{bundle}/{name}")  # dated 1980
             entry.create_system, entry.external_attr, entry.compress_type = 3, 0o644 << 16, zipfile.ZIP_DEFLATED
@@ -98,17 +98,17 @@ def release(bundle: str = "all", output: str = "dist", weights: str = "", url: s
         bundle: a folder of bundles/, or all.
         output: folder for the zips.
         weights: the checkpoint to pack; default: `models/model.pt` of the bundle, else `weights/model.pt`, if any.
-        url: where the weights will be uploaded, if they are not to be in the zip.
+        url: where the weights will be uploaded, if they should not be in the zip.
     """
     if bundle == "all" and (weights or url):
-        raise InputError("WEIGHTS and URL belong to one bundle; name it by BUNDLE=.")
+        raise InputError("WEIGHTS and URL belong to one bundle; name it with BUNDLE=.")
     for name in bundles() if bundle == "all" else [bundle]:
         checkpoint = Path(weights) if weights else checkpoint_of(name)
-        there = checkpoint.is_file()
-        if (weights or url) and not there:
-            raise InputError(f"'{checkpoint}' does not exist; train first, or name the checkpoint by WEIGHTS=.")
-        if there:
+        has_weights = checkpoint.is_file()
+        if (weights or url) and not has_weights:
+            raise InputError(f"'{checkpoint}' does not exist; train first, or name the checkpoint with WEIGHTS=.")
+        if has_weights:
             require_fit(name, checkpoint)
-        path = pack(name, output, checkpoint if there else None, url)
+        path = pack(name, output, checkpoint if has_weights else None, url)
         size, sha256 = path.stat().st_size / 1e6, hashlib.sha256(path.read_bytes()).hexdigest()
-        print(f"{path}  {size:.1f} MB  sha256 {sha256}  weights {checkpoint if there else 'none'}")
+        print(f"{path}  {size:.1f} MB  sha256 {sha256}  weights {checkpoint if has_weights else 'none'}")

@@ -1,6 +1,6 @@
 """Check a release as the model zoo's CI does: `python -m tools.release.verify [BUNDLE]`, after `make release`.
 
-The zip is unpacked in an empty folder; its code runs in processes that see nothing of this repository.
+The zip is unpacked in an empty folder; its code runs in processes that cannot import from this repository.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ assert load(name, bundle_dir="..", workflow_type=kind, source="github", repo="a/
 
 
 class Release:
-    """An unpacked release, with synthetic patients beside it. Each method is a check; it raises where it fails.
+    """An unpacked release, and synthetic patients next to it. Each method is a check that raises an error if it fails.
 
     Args:
         archive: the zip.
         scratch: an empty folder.
-        schema: a copy of the metadata schema; without one MONAI fetches it from where the metadata says.
+        schema: a copy of the metadata schema; default: MONAI downloads it from the address in the metadata.
     """
 
     def __init__(self, archive: Path, scratch: Path, schema: Path | None) -> None:
@@ -64,7 +64,7 @@ class Release:
         self.scratch, self.folder = scratch, scratch / "home" / self.name
         zipfile.ZipFile(archive).extractall(self.folder.parent)
         models = self.folder / "models"
-        # a training must not overwrite the weights that ship
+        # the training must not overwrite the weights of the release
         self.trained = scratch / "trained" if (models / "model.pt").is_file() else models
 
     @cached_property
@@ -109,7 +109,7 @@ class Release:
         assert not large, f"{', '.join(large)} is over 25 MB"
         if (self.folder / "large_files.yml").is_file():
             for entry in yaml.safe_load((self.folder / "large_files.yml").read_text())["large_files"]:
-                assert entry["url"] and entry["hash_val"] and entry["hash_type"], f"{entry['path']} lacks url or hash"
+                assert entry["url"] and entry["hash_val"] and entry["hash_type"], f"{entry['path']} has no url or hash"
 
     def version_in_changelog(self) -> None:
         metadata = json.loads((self.folder / "configs/metadata.json").read_text())
@@ -118,7 +118,7 @@ class Release:
     def metadata_schema(self) -> None:
         if self.schema:
             (self.folder / "eval").mkdir(exist_ok=True)
-            shutil.copy(self.schema, self.folder / "eval" / "schema.json")  # as the zoo does; then MONAI fetches none
+            shutil.copy(self.schema, self.folder / "eval" / "schema.json")  # as the zoo does, to avoid a download
         names = ["--meta_file", "configs/metadata.json", "--filepath", "eval/schema.json"]
         self.run("-m", "monai.bundle", "verify_metadata", *names)
 
@@ -135,7 +135,7 @@ class Release:
                 assert not any(line != line.rstrip() for line in lines), f"{path.name} has trailing whitespace"
 
     def python_style(self) -> None:
-        """Ruff's rules for flake8 and isort, and its formatter for black, set as the zoo sets those."""
+        """Ruff instead of flake8, isort and black, with the settings of the zoo."""
         style = ["--isolated", "--line-length", "120"]
         for setting in ('known-first-party=["models"]', f"known-third-party={json.dumps(PACKAGES)}"):  # none of its own
             style += ["--config", f"lint.isort.{setting}"]
@@ -145,7 +145,7 @@ class Release:
     def train_properties_and_run(self) -> None:
         self.workflow("train", "train")
 
-    def evaluate_over_train_properties_and_run(self) -> None:
+    def train_with_evaluate_on_top_properties_and_run(self) -> None:
         self.workflow("train", "train", "evaluate")
 
     def evaluate_alone_runs(self) -> None:
@@ -197,13 +197,13 @@ def verify(bundle: str = "all", output: str = "dist", schema: str = "") -> None:
     Args:
         bundle: a folder of bundles/, or all.
         output: folder of the zips.
-        schema: a copy of the metadata schema; without one it is fetched from where metadata.json says.
+        schema: a copy of the metadata schema; default: it is downloaded from the address in metadata.json.
     """
     failed = 0
     for name in bundles() if bundle == "all" else [bundle]:
         archive = Path(output) / f"{name}_v{metadata(name)['version']}.zip"
         if not archive.is_file():
-            raise InputError(f"'{archive}' does not exist; make it with make release BUNDLE={name}.")
+            raise InputError(f"'{archive}' does not exist; create it with make release BUNDLE={name}.")
         print(archive)
         failed += sum(map(bool, check(archive, Path(schema).resolve() if schema else None).values()))
     if failed:

@@ -137,7 +137,7 @@ def keep_in_mlflow(database: Path, folder: Path) -> None:
     """Add the report as report.zip to the last run in the MLflow database of these results, if there is one."""
     if not database.is_file():
         return
-    from mlflow import MlflowClient  # takes a second to import
+    from mlflow import MlflowClient  # the import takes a second
 
     client = MlflowClient(path_to_sqlite_uri(str(database)))
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]

@@ -25,7 +25,7 @@ from tumour.pictures.volumes import Volumes
 from tools.report.surfaces import surfaces
 
 QUALITY = 25  # of WebP: smooths noise, keeps tumour borders; 20 patients of BraTS take less than 30 MB
-ENLARGED = 2  # pixels of an outline along a voxel
+ENLARGED = 2  # pixels of an outline per voxel
 
 
 def uri(content: bytes, kind: str = "application/octet-stream") -> str:
@@ -55,7 +55,7 @@ def columns(slices: int) -> int:
 
 
 def layers(volumes: Volumes) -> dict[str, Image.Image]:
-    """Mosaics to draw over the scans: the outlines of each label map and, if there are two, the errors by region."""
+    """Mosaics to draw on the scans: the outlines of each label map and, if there are two, the errors by region."""
     slices = range(volumes.shape[2])
     fine = grid_of(volumes, "axial", float(min(volumes.spacing)) / ENLARGED)
     coarse = grid_of(volumes, "axial", float(min(volumes.spacing)))
@@ -70,7 +70,7 @@ def layers(volumes: Volumes) -> dict[str, Image.Image]:
 
 
 def painted(volumes: Volumes, kind: str) -> NDArray[np.uint8]:
-    """A label map for the viewer: the largest region is 1, the next is 2 and drawn over it, and so on."""
+    """A label map for the viewer: the largest region is 1, the next is 2 and drawn on top of it, and so on."""
     label = np.zeros(volumes.shape, np.uint8)
     for value, mask in enumerate(volumes.masks[kind].values(), 1):
         label[mask] = value

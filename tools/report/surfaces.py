@@ -13,7 +13,7 @@ from tumour.pictures.volumes import Mask, Volumes
 
 Corners = NDArray[np.float32]
 Triangles = NDArray[np.int32]
-FINE, COARSE = 2.0, 6.0  # mm: size of the cubes for a region and for the head
+FINE, COARSE = 2.0, 6.0  # side length in mm of the cubes for a region and for the head
 
 
 def surface(mask: Mask, spacing: NDArray, affine: NDArray, edge: float) -> tuple[Corners, Triangles]:
