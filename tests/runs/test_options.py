@@ -3,9 +3,9 @@
 import copy
 import re
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
+import monai.bundle
 import pytest
 import yaml
 from monai.bundle import ConfigParser
@@ -19,7 +19,7 @@ from tests.conftest import BUNDLES, ROOT, arguments, here, run
 from tools.score import score
 from tools.show import merged
 
-MONAI = find_spec("monai.bundle").submodule_search_locations[0] + "/__main__.py"
+MONAI = str(Path(monai.bundle.__file__).with_name("__main__.py"))
 
 
 @pytest.fixture(autouse=True)

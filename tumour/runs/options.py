@@ -135,7 +135,7 @@ def arguments(component: Mapping[str, Any]) -> list[str]:
     """
     if "_target_" not in component:
         return []
-    target = locate(str(ConfigComponent(dict(component)).resolve_module_name()))
+    target: Any = locate(str(ConfigComponent(dict(component)).resolve_module_name()))
     known = [str(name) for name in ConfigComponent.non_arg_keys]
     for each in inspect.getmro(target) if inspect.isclass(target) else [target]:
         if inspect.isclass(each) and "__init__" not in vars(each):
