@@ -28,9 +28,9 @@ ITS_COHORT = $(if $(RECIPE),$(filter file,$(origin COHORT)))
 LAYERS = --args_file bundles/$(BUNDLE)/args.yaml $(if $(ON_TOP),--+config_file "[$(ON_TOP)]") \
 	$(if $(ITS_COHORT),,--cohort $(COHORT)) --dataset_dir $(call quote,DATA) $(ARGS)
 LAUNCH = $(if $(SEVERAL),$(PY) -m torch.distributed.run --standalone --nproc_per_node=$(DEVICES) -m monai.bundle run,$(RUN))
-DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --dataset_dir $(call quote,DEMO)/$(1) \
-	--patch_size "[64, 64, 64]" --ckpt_dir $(call quote,DEMO)/models --output_dir $(call quote,DEMO)/results
-BENCHMARKS = training_step waiting inference start quality scaling
+DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --dataset_dir $(DEMO)/$(1) \
+	--patch_size "[64, 64, 64]" --ckpt_dir $(DEMO)/models --output_dir $(DEMO)/results
+BENCHMARKS = training_step waiting inference start quality
 CODE = custom_components tumour tools tests benchmarks
 # the BUNDLE that the user gave, else all
 GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))

@@ -69,6 +69,16 @@ def twelve(tmp_path_factory):
     return folder
 
 
+def parser_of(cohort: str, data: Path, *layers: str, **settings: Any) -> Any:
+    """The parsed configs of some layers of common/, for a folder of patients."""
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser()
+    parser.read_config([str(ROOT / f"bundles/common/{name}.yaml") for name in ("cohorts", "network", *layers)])
+    parser.update({"cohort": cohort, "dataset_dir": str(data), "output_dir": f"{data}-results", **settings})
+    return parser
+
+
 def arguments(
     run_id: str, bundle: str, folder: Path, cohort: str, data: Path, recipe: str = "", **settings: Any
 ) -> list[str]:
@@ -126,9 +136,9 @@ def restored() -> Iterator[None]:
 
 
 def here(command: list[str]) -> subprocess.CompletedProcess:
-    """Run a command line of MONAI in this process: starting a process takes longer than a tiny run.
+    """Run a command line of MONAI in this process, because starting another one takes longer than a tiny run.
 
-    Tests of processes, such as of their signals and exit status, start one.
+    What only a process has (signals, the exit status of an interpreter) is tested by `run_in_a_process`.
     """
     assert command[:3] == [sys.executable, "-m", "monai.bundle"]
     out, err, status = io.StringIO(), io.StringIO(), 0

@@ -12,14 +12,13 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from scipy import ndimage
 from tumour.cases.find import find_cases
 from tumour.maps.regions import ToRegionsd
 
 from tests.cohorts import COHORTS, FOUR
-from tests.conftest import BUNDLES, CONVENTIONS, REAL, ROOT, arguments, run, run_in_a_process, succeed
+from tests.conftest import BUNDLES, CONVENTIONS, REAL, ROOT, arguments, parser_of, run, run_in_a_process, succeed
 from tools.patients.synthetic import make_patients
 
 CLASSES = ["necrotic", "oedema", "enhancing"]
@@ -90,15 +89,8 @@ def test_an_after_treatment_is_fitted_to_validation_cases_and_used_by_evaluating
     assert scores.loc["WT", "predicted_ml"] == pytest.approx(40**3 / 1000)
 
 
-def parser_of(cohort, data, *layers, **settings):
-    parser = ConfigParser()
-    parser.read_config([str(ROOT / f"bundles/common/{name}.yaml") for name in ("cohorts", "network", *layers)])
-    parser.update({"cohort": cohort, "dataset_dir": str(data), "output_dir": f"{data}-results", **settings})
-    return parser
-
-
-def test_a_scan_on_another_grid_is_resampled_to_the_training_grid_and_back(patients, tmp_path):
-    """FLAIR is used instead of the logits, so it shows where each voxel came from and went to."""
+def test_a_scan_on_another_grid_is_brought_to_the_training_grid_and_back(patients, tmp_path):
+    """FLAIR itself stands in for the logits, so it shows where each voxel came from and went to."""
     case = find_cases(str(patients("brats2021")), COHORTS["brats2021"], FOUR).complete[0]
     for path in case.images:
         scan = nib.load(path)
@@ -248,8 +240,8 @@ def test_a_bad_case_is_reported_and_skipped_and_the_exit_status_is_not_0(patient
     done = run_in_a_process("inferring", BUNDLES[0], tmp_path, "brats2021", data, ckpt_dir=ckpt_dir)
     assert done.returncode == 1
     assert f"{first.name}: '{cut}' is cut short or damaged" in done.stdout
-    assert f"{second.name}: {second.name}_t2.nii.gz is not there" in done.stdout
-    assert "the network was trained on complete cases, modality_dropout 0" in done.stdout
+    assert f"left out, {second.name}: {second.name}_t2.nii.gz is not there" in done.stdout
+    assert "trained on complete cases, modality_dropout 0" in done.stdout
     assert "1 of 3 cases segmented" in done.stdout
     assert [p.name for p in (tmp_path / "results" / "segmentations").iterdir()] == [f"{third.name}.nii.gz"]
 

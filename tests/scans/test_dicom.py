@@ -14,9 +14,8 @@ from tumour.errors import InputError
 from tumour.scans.readers import read_scan
 from tumour.scans.series import read_series
 
-from tests.bundles.test_run import parser_of
 from tests.cohorts import COHORTS, FOUR
-from tests.conftest import BUNDLES, run, succeed
+from tests.conftest import BUNDLES, parser_of, run, succeed
 
 NAMES = {"T1": ["t1"], "T1ce": ["t1ce"], "T2": ["t2"], "FLAIR": ["flair"]}
 

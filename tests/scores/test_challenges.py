@@ -17,7 +17,7 @@ GOLDENS = Path(__file__).parents[2] / ".." / "shared" / "goldens"
 
 
 def lesions(reference, prediction, challenge, spacing=MM, region="WT"):
-    return lesion_scores(reference, prediction, spacing, CHALLENGES[challenge].of(region, reference.shape))
+    return lesion_scores(reference, prediction, spacing, CHALLENGES[challenge].for_region(region, reference.shape))
 
 
 def counts(scores):
@@ -48,7 +48,7 @@ def test_every_figure_of_the_2023_program_is_reproduced(case):
 
 
 def test_the_penalty_is_that_of_the_challenge():
-    penalties = {name: rules.of("WT", (3, 4, 12)).penalty for name, rules in CHALLENGES.items()}
+    penalties = {name: rules.for_region("WT", (3, 4, 12)).penalty for name, rules in CHALLENGES.items()}
     assert penalties["legacy"] == pytest.approx(373.13, abs=0.005) and penalties["glioma2023"] == 374
     assert penalties["glioma2024"] == 337 and penalties["metastases2024"] == 13  # the grid's own diagonal
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigComponent, ConfigParser
 from monai.bundle.reference_resolver import ReferenceResolver
+from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from tumour.errors import InputError, input_error_in, nearest, tell_input_errors_plainly
 from tumour.runs.layers import OPTIONS, command_of_run, given, layers, merge, of_the_bundle, typed
 
@@ -57,6 +58,8 @@ def known_options(command: Sequence[str]) -> ConfigParser:
     files, settings = layers(options)
     own = of_the_bundle(files)
     parser = merge(own, {})
+    if "tracking" in options:
+        parser.update({name: value for name, value in tracking(options["tracking"]).items() if name not in parser})
     for file in files[len(own) :]:
         content = ConfigParser.load_config_file(file)
         if Path(file).parent == Path(own[-1]).parent:  # recipes of a release, which fit all its workflows
@@ -66,6 +69,13 @@ def known_options(command: Sequence[str]) -> ConfigParser:
     lay(parser, settings, "")
     check_run_id(parser, words[1:], options)
     return parser
+
+
+def tracking(given: Any) -> dict[str, Any]:
+    """The settings that experiment tracking adds to a config: those of MONAI, or of a file or mapping."""
+    if isinstance(given, str):
+        given = DEFAULT_EXP_MGMT_SETTINGS.get(given) or ConfigParser.load_config_files(given)
+    return {name: value for name, value in given["configs"].items() if name not in given["handlers_id"]}
 
 
 def check_run_id(parser: ConfigParser, words: Sequence[str], options: Mapping[str, Any]) -> None:

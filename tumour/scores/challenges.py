@@ -1,8 +1,8 @@
-"""Score a case as a challenge does: every region as a whole, and lesion by lesion.
+"""Score a case as a challenge does: each region as one mask, and each lesion of a region.
 
 Rules and constants are those of the organisers' programs of 2023 and 2024 (github.com/rachitsaluja/BraTS-2023-Metrics
-and BraTS-2024-Metrics). The figures of the first are met to 1e-6. The second drops small predictions before it scores a
-region as a whole; here a whole region is always all that was predicted.
+and BraTS-2024-Metrics). The scores agree with the 2023 program to 1e-6. The 2024 program drops small predicted pieces
+before it scores a region as one mask; here that score always includes everything that was predicted.
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-# scipy: numbers components. Not connected-components-3d: the same components, one dependency more. Not panoptica: it
-# matches lesions one to one or by overlap, the challenges match many to many after dilation.
+# scipy numbers the components. connected-components-3d gives the same components, but would be another dependency.
+# panoptica matches lesions one to one or by overlap; the challenges match many to many after a dilation.
 from scipy import ndimage
 from tumour.cohort import Cohort
 from tumour.errors import one_of
 from tumour.scans.grid import Mask, bounding_box
 from tumour.scores.metrics import PERFECT, Row, region_scores
 
-Joiner = tuple[NDArray[np.int32], NDArray[np.int32]]  # the pieces of a class in the reference and in the prediction
-NEIGHBOURS = ndimage.generate_binary_structure(3, 2)  # over faces and edges, not corners
+Pieces = NDArray[np.int32]  # (x, y, z): the number of the piece that a voxel belongs to, from 1; 0 is background
+Joiner = tuple[Pieces, Pieces]  # the pieces of one class in the reference and in the prediction
+NEIGHBOURS = ndimage.generate_binary_structure(3, 2)  # a voxel and its 18 neighbours across faces and edges
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,14 @@ class Rules:
     """How a challenge scores.
 
     Args:
-        penalty: HD95 in mm of what is missed or invented; 0: the diagonal of the case's own grid, in voxels.
-        smallest: reference lesions of at most so many mm³ do not count; None: lesions are not scored.
-        dilations: lesions whose blobs touch after so many are one; what is predicted within its blob belongs to it.
+        penalty: HD95 in mm of a missed or invented lesion or region; 0 means the diagonal of the case's grid in voxels.
+        smallest: reference lesions of at most this volume (mm³) are not counted; None: lesions are not scored.
+        dilations: number of dilations of the reference. Lesions whose dilated blobs touch are one lesion, and every
+            predicted piece within the blob of a lesion belongs to that lesion.
         prune: merge predicted pieces in the same way, then drop those of at most `smallest` voxels.
-        joined_by: classes a piece of which makes one lesion of all lesions that touch it, one class after the other.
-        exceptions: other values of these, by region or class.
+        joined_by: classes, applied one after the other: all lesions that touch the same piece of the class are joined
+            into one lesion.
+        exceptions: different values of these arguments for some regions or classes.
     """
 
     penalty: float
@@ -48,8 +51,8 @@ class Rules:
     joined_by: tuple[str, ...] = ()
     exceptions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
 
-    def of(self, region: str, shape: Sequence[int]) -> Rules:
-        """The rules for one region or class of a case on a grid of this shape."""
+    def for_region(self, region: str, shape: Sequence[int]) -> Rules:
+        """The rules for one region or class of a case whose grid has this shape."""
         rules = replace(self, exceptions={}, **self.exceptions.get(region, {}))
         return replace(rules, penalty=rules.penalty or math.hypot(*shape))
 
@@ -64,7 +67,7 @@ _GLIOMA: dict[str, dict[str, Any]] = {
     "cavity": _CAVITY,
 }
 _METASTASES: dict[str, dict[str, Any]] = dict.fromkeys(("ET", "enhancing"), {"joined_by": ("necrotic",)})
-CHALLENGES = {  # penalty, smallest, dilations
+CHALLENGES = {  # penalty (mm), smallest (mm³), dilations
     "legacy": Rules(math.hypot(240, 240, 155)),  # 373.13, the diagonal of the BraTS grid
     "glioma2023": Rules(374, 50, 3),
     "africa2023": Rules(374, 50, 3),
@@ -84,9 +87,17 @@ def case_scores(
     regions: Mapping[str, Sequence[str]],
     rules: Rules,
 ) -> tuple[list[Row], list[Row]]:
-    """A row for every region and every class of a case (`kind` says which), and a row for every lesion of each.
+    """Score every region and every class of a case, and every lesion in them.
 
-    The values of both label maps are positions in `classes`, background first; `spacing` is in mm.
+    Args:
+        reference, prediction: label maps (x, y, z) of positions in `classes`.
+        spacing: edge lengths of a voxel, mm.
+        classes: class names, background first.
+        regions: class names of each region, by the region's name.
+        rules: those of the challenge.
+
+    Returns:
+        One row per region and class (`kind` says which), and one row per lesion of each.
     """
     labels = [np.ascontiguousarray(label) for label in (reference, prediction)]
 
@@ -95,74 +106,113 @@ def case_scores(
 
     @cache
     def joiner(name: str) -> Joiner:
-        own = rules.of(name, reference.shape)
+        class_rules = rules.for_region(name, reference.shape)
         truth, guess = masks([classes.index(name)])
-        return merged_pieces(truth, own.dilations), merged_pieces(guess, own.dilations, own.smallest or 0)
+        smallest = class_rules.smallest or 0
+        return merged_pieces(truth, class_rules.dilations), merged_pieces(guess, class_rules.dilations, smallest)
 
-    @cache  # ET and enhancing are scored once
-    def scores(values: frozenset[int], own: Rules) -> tuple[Row, list[Row]]:
+    @cache  # the region ET and the class enhancing are the same mask
+    def scores(values: frozenset[int], region_rules: Rules) -> tuple[Row, list[Row]]:
         truth, guess = masks(values)
-        joiners = [joiner(name) for name in own.joined_by if name in classes]
-        counts, lesions = ({}, []) if own.smallest is None else lesion_scores(truth, guess, spacing, own, joiners)
-        return region_scores(truth, guess, spacing, own.penalty) | counts, lesions
+        row = region_scores(truth, guess, spacing, region_rules.penalty)
+        if region_rules.smallest is None:
+            return row, []
+        joiners = [joiner(name) for name in region_rules.joined_by if name in classes]
+        means, lesions = lesion_scores(truth, guess, spacing, region_rules, joiners)
+        return row | means, lesions
 
     rows, lesion_rows = [], []
-    parts = [("region", name, names) for name, names in regions.items()]
-    for kind, name, names in parts + [("class", name, [name]) for name in classes[1:]]:
-        row, lesions = scores(frozenset(map(classes.index, names)), rules.of(name, reference.shape))
+    masks_to_score = [("region", name, names) for name, names in regions.items()]
+    masks_to_score += [("class", name, [name]) for name in classes[1:]]
+    for kind, name, names in masks_to_score:
+        row, lesions = scores(frozenset(map(classes.index, names)), rules.for_region(name, reference.shape))
         rows.append({"kind": kind, "region": name, **row})
         lesion_rows += [{"kind": kind, "region": name, **lesion} for lesion in lesions]
     return rows, lesion_rows
 
 
+class _Match(NamedTuple):
+    """A reference lesion with the predicted pieces that belong to it, or a predicted piece that belongs to none."""
+
+    lesions: list[int]  # one number, or none for an invented lesion
+    pieces: list[int]
+
+
 def lesion_scores(
     reference: Mask, prediction: Mask, spacing: Sequence[float], rules: Rules, joiners: Sequence[Joiner] = ()
 ) -> tuple[Row, list[Row]]:
-    """Scores of one region lesion by lesion, by the rules for this region.
+    """Score one region lesion by lesion.
 
     Args:
-        reference, prediction: the region on the whole grid.
-        spacing: in mm.
-        rules: those of `Rules.of` for this region.
-        joiners: for each of `rules.joined_by` its numbered pieces in the reference and in the prediction.
+        reference, prediction: the region (x, y, z) on the grid of the case.
+        spacing: edge lengths of a voxel, mm.
+        rules: those that `Rules.for_region` gives for this region.
+        joiners: the numbered pieces of each class in `rules.joined_by`, on the same grid.
 
     Returns:
-        The means over found, missed and invented lesions with their numbers, and a row a lesion: `outcome` (found,
-        missed, invented, or small: not counted), centre in voxels, volumes in ml and scores.
+        Means over found, missed and invented lesions, with the number of each; and one row per lesion: `outcome`
+        (found, missed, invented, or small, which is not counted), centre in voxels, volumes in ml, scores.
     """
     box = bounding_box(reference | prediction, margin=max(rules.dilations, 1))
     reference, prediction = reference[box], prediction[box]
     blobs, smallest = _numbered(reference, rules.dilations), rules.smallest or 0
-    # of predictions by voxels, where reference lesions are dropped by mm³: so the program does
+    # as in the program, `smallest` is a number of voxels for predicted pieces but mm³ for reference lesions
     pieces = merged_pieces(prediction, rules.dilations, smallest) if rules.prune else _numbered(prediction, 0)
-    for truth, guess in joiners:
-        blobs = _joined(blobs * reference, truth[box])[blobs]
-        pieces = _joined(pieces, guess[box])[pieces]
-    lesions, base = blobs * reference, pieces.max(initial=0) + 1
-    touching = (blobs > 0) & (pieces > 0)
-    owners, owned = np.divmod(np.unique(blobs[touching].astype(np.int64) * base + pieces[touching]), base)
-    boxes, piece_boxes = ndimage.find_objects(lesions), ndimage.find_objects(pieces)
-    matches = [(number, owned[owners == number].tolist()) for number, found in enumerate(boxes, 1) if found]
-    matches += [(0, [piece]) for piece, found in enumerate(piece_boxes, 1) if found and piece not in owned]
+    for true_joiner, predicted_joiner in joiners:
+        blobs = _joined(blobs * reference, true_joiner[box])[blobs]
+        pieces = _joined(pieces, predicted_joiner[box])[pieces]
+    lesions = blobs * reference
+    lesion_boxes, piece_boxes = ndimage.find_objects(lesions), ndimage.find_objects(pieces)
     rows: list[Row] = []
-    for number, parts in matches:
-        around = zip(*boxes[number - 1 : number], *(piece_boxes[part - 1] for part in parts), strict=True)
-        hull = tuple(slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in around)
-        lesion = (lesions[hull] == number) & reference[hull]
-        scores = region_scores(lesion, np.isin(pieces[hull], parts), spacing, rules.penalty)
-        large = round(scores["reference_ml"] * 1000, 3) > smallest  # mm³, less the rounding of float32 spacings
-        outcome = "invented" if not number else "small" if not large else "found" if parts else "missed"
-        centre = [(inner.start + inner.stop - 1) / 2 + outer.start for inner, outer in zip(hull, box, strict=True)]
-        kept = {name: scores[name] for name in ("reference_ml", "predicted_ml", *PERFECT)}
-        rows.append({"outcome": outcome, **dict(zip("xyz", centre, strict=True)), **kept})
+    for match in _matches(blobs, pieces):
+        hull = _hull([lesion_boxes[n - 1] for n in match.lesions] + [piece_boxes[n - 1] for n in match.pieces])
+        lesion, predicted = np.isin(lesions[hull], match.lesions), np.isin(pieces[hull], match.pieces)
+        scores = region_scores(lesion, predicted, spacing, rules.penalty)
+        axes = zip("xyz", hull, box, strict=True)
+        centre = {axis: (inner.start + inner.stop - 1) / 2 + outer.start for axis, inner, outer in axes}
+        shown = {name: scores[name] for name in ("reference_ml", "predicted_ml", *PERFECT)}
+        rows.append({"outcome": _outcome(match, scores["reference_ml"], smallest), **centre, **shown})
+    return _lesion_means(rows), rows
+
+
+def _matches(blobs: Pieces, pieces: Pieces) -> list[_Match]:
+    """One match per lesion, with every piece that overlaps its blob, then one per piece that overlaps no blob."""
+    matches = []
+    for number, box in enumerate(ndimage.find_objects(blobs), 1):
+        if box:  # None for a number that was joined to another
+            inside = np.bincount(pieces[box][blobs[box] == number])
+            matches.append(_Match([number], [piece for piece in np.flatnonzero(inside).tolist() if piece]))
+    matched = {piece for match in matches for piece in match.pieces}
+    predicted = [piece for piece, box in enumerate(ndimage.find_objects(pieces), 1) if box]
+    return matches + [_Match([], [piece]) for piece in predicted if piece not in matched]
+
+
+def _hull(boxes: Sequence[tuple[slice, ...]]) -> tuple[slice, ...]:
+    """The smallest box that contains all boxes."""
+    return tuple(slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in zip(*boxes, strict=True))
+
+
+def _outcome(match: _Match, reference_ml: float, smallest: float) -> str:
+    if not match.lesions:
+        return "invented"
+    if round(reference_ml * 1000, 3) <= smallest:  # mm³, without the rounding errors of float32 spacings
+        return "small"
+    return "found" if match.pieces else "missed"
+
+
+def _lesion_means(rows: Sequence[Row]) -> Row:
+    """The mean scores of the lesions that count, and the number of each outcome; no lesion at all is perfect."""
     counted = [row for row in rows if row["outcome"] != "small"] or [PERFECT]
     means = {f"lesion_{name}": float(np.mean([row[name] for row in counted])) for name in PERFECT}
     outcomes = [row["outcome"] for row in rows]
-    return means | {f"lesions_{name}": outcomes.count(name) for name in ("found", "missed", "invented")}, rows
+    return means | {f"lesions_{name}": outcomes.count(name) for name in ("found", "missed", "invented")}
 
 
-def merged_pieces(mask: Mask, dilations: int, smallest: float = 0) -> NDArray[np.int32]:
-    """The pieces of a mask from 1: those whose blobs touch are one, those of at most `smallest` voxels are gone."""
+def merged_pieces(mask: Mask, dilations: int, smallest: float = 0) -> Pieces:
+    """Number the pieces of a mask (x, y, z): pieces whose dilated blobs touch are one piece.
+
+    Pieces of at most `smallest` voxels become background; the others keep their numbers.
+    """
     pieces = np.zeros(mask.shape, np.int32)
     box = bounding_box(mask, margin=dilations)
     pieces[box] = _numbered(mask[box], dilations) * mask[box]
@@ -172,28 +222,33 @@ def merged_pieces(mask: Mask, dilations: int, smallest: float = 0) -> NDArray[np
     return pieces
 
 
-def _numbered(mask: Mask, dilations: int) -> NDArray[np.int32]:
-    """The 26-connected components of a mask after dilations with the 18-connected element, from 1."""
+def _numbered(mask: Mask, dilations: int) -> Pieces:
+    """Number the 26-connected components of a mask after dilations with the 18-connected element."""
     if dilations:
         mask = ndimage.binary_dilation(mask, NEIGHBOURS, dilations)
     return ndimage.label(mask, np.ones((3, 3, 3)))[0]
 
 
-def _joined(pieces: NDArray[np.int32], others: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The number that each piece gets when all that touch the same piece of the others become one.
+def _joined(pieces: Pieces, others: Pieces) -> NDArray[np.int32]:
+    """Join all pieces that touch the same piece of `others`; they get the lowest of their numbers.
 
-    A piece that touches several joins over the first of them in the order of their numbers: so the program does.
+    A piece that touches several others is joined by the one with the lowest number alone, as in the program. So this
+    is not the connected components of touching pieces.
+
+    Returns:
+        The new number of each number in `pieces`, with 0 first.
     """
-    table = np.arange(pieces.max(initial=0) + 1, dtype=np.int32)
-    near = np.argwhere((pieces > 0) & ndimage.binary_dilation(others > 0, NEIGHBOURS))
-    around = (near[:, None] + np.argwhere(NEIGHBOURS)).reshape(-1, 3)  # in `others` padded by one voxel
-    touched = np.pad(others, 1)[tuple(around.T)]
-    own = np.repeat(pieces[tuple(near.T)], len(around) // max(len(near), 1))
-    pairs = np.unique(np.column_stack([own, touched])[touched > 0], axis=0)
-    touching, first = np.unique(pairs[:, 0], return_index=True)
-    _, lead, group = np.unique(pairs[first, 1], return_index=True, return_inverse=True)
-    table[touching] = touching[lead][group]
-    return table
+    near = np.argwhere((pieces > 0) & ndimage.binary_dilation(others > 0, NEIGHBOURS))  # (voxels, 3)
+    around = near[:, None] + np.argwhere(NEIGHBOURS)  # (voxels, 19, 3), in the padded `others`
+    touched = np.pad(others, 1)[tuple(np.moveaxis(around, -1, 0))]  # (voxels, 19)
+    nothing = np.iinfo(touched.dtype).max
+    lowest = np.full(pieces.max(initial=0) + 1, nothing)  # by piece: the lowest number of the others that it touches
+    np.minimum.at(lowest, pieces[tuple(near.T)], np.where(touched, touched, nothing).min(axis=1))
+    numbers = np.arange(len(lowest), dtype=np.int32)
+    for other in np.unique(lowest[lowest < nothing]):
+        group = np.flatnonzero(lowest == other)
+        numbers[group] = group[0]
+    return numbers
 
 
 def score_case(
@@ -204,9 +259,17 @@ def score_case(
     challenge: str,
     cohort: Cohort,
 ) -> tuple[list[Row], list[Row]]:
-    """The rows of one case for scores.csv and lesions.csv, by the rules of a challenge.
+    """The rows of one case for scores.csv and lesions.csv, according to the rules of a challenge.
 
-    The values of both label maps are positions in the cohort's classes; `spacing` is in mm.
+    Args:
+        case: its id.
+        reference, prediction: label maps (x, y, z) of positions in the cohort's classes.
+        spacing: edge lengths of a voxel, mm.
+        challenge: one of `CHALLENGES`.
+        cohort: has the classes and the regions.
+
+    Raises:
+        InputError: there is no such challenge.
     """
     rules = one_of(CHALLENGES, challenge, setting="challenge")
     rows, lesion_rows = case_scores(reference, prediction, spacing, cohort.classes, cohort.regions, rules)
