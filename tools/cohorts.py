@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 from tumour.cohort import Cohort, read_cohorts
@@ -13,15 +14,19 @@ COMMON = Path(__file__).parents[1] / "bundles" / "common"
 
 
 @cache
+def _config() -> dict[str, Any]:
+    return yaml.safe_load((COMMON / "cohorts.yaml").read_text(encoding="utf-8"))
+
+
+@cache
 def known_cohorts() -> dict[str, Cohort]:
     """All cohorts by name."""
-    config = yaml.safe_load((COMMON / "cohorts.yaml").read_text(encoding="utf-8"))
-    return read_cohorts(config["cohorts"], config["usual"])
+    return read_cohorts(_config()["cohorts"], _config()["usual"])
 
 
 def cohort_named(name: str) -> Cohort:
     """The cohort of this name."""
-    return one_of(known_cohorts(), name, "cohort")
+    return one_of(known_cohorts(), name, "cohort", _config()["named_as"])
 
 
 @cache

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
+from tumour.cases.case import LeftOut
 from tumour.cases.folder import nifti_files
 from tumour.cohort import LABEL, Cohort
 from tumour.errors import InputError, command_line, one_of
@@ -31,7 +32,8 @@ def label_files(folder: str, cohort: Cohort, bare: bool) -> dict[str, Path]:
         raise InputError(f"'{folder}' is not a folder; name the folder with the label maps.")
     suffixes = cohort.suffixes.get(LABEL, ())
     found: dict[str, Path] = {}
-    for path, stem in sorted(nifti_files(Path(folder))):
+    hidden: list[LeftOut] = []
+    for path, stem in sorted(nifti_files(Path(folder), hidden)):
         suffix = next((suffix for suffix in suffixes if stem.endswith(suffix)), "")
         if not (suffix or bare or path.parent.name == cohort.label_folder):
             continue
@@ -39,6 +41,8 @@ def label_files(folder: str, cohort: Cohort, bare: bool) -> dict[str, Path]:
         if case in found:
             raise InputError(f"{case}: '{found[case]}' and '{path}' are both label maps of this case; remove one.")
         found[case] = path
+    if hidden:
+        raise InputError(str(hidden[0]))
     return found
 
 

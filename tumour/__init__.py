@@ -1,4 +1,5 @@
-"""The run-time library that the configs name: what runs, and what a release carries.
+"""The library that the configs use at run time; every release contains it.
 
-The path of the data in its order: cases, scans, checks, patches, maps, scores, pictures; runs drives it.
+The packages follow the data in this order: cases, scans, checks, patches, maps, scores, pictures. `runs` has the
+handlers, checkpoints and inferers of MONAI's engines.
 """

@@ -1,4 +1,4 @@
-"""Errors that the user can mend, told in one sentence instead of a traceback."""
+"""Errors that the user can fix, printed as one sentence instead of a traceback."""
 
 from __future__ import annotations
 
@@ -18,13 +18,30 @@ from fire.decorators import SetParseFns
 
 
 class InputError(ValueError):
-    """A case, file or setting is wrong; the message names it and the mend."""
+    """A case, file or setting is wrong; the message names it and says how to fix it."""
 
 
-def one_of(options: Mapping[str, Any], name: str, setting: str) -> Any:
-    """The option called `name`, or an InputError that lists the options of the setting."""
+class CaseError(InputError):
+    """One case cannot be used; others may well be."""
+
+
+def one_of(options: Mapping[str, Any], name: str, setting: str, hints: Mapping[str, str] | None = None) -> Any:
+    """Look up the option called `name`.
+
+    Args:
+        options: the values by name.
+        name: the name to look up.
+        setting: the name of the setting, for the message.
+        hints: advice for names that are not among the options.
+
+    Raises:
+        InputError: there is no such option; the message names the setting and lists its options.
+    """
     if name not in options:
-        raise InputError(f"{setting} must be one of {', '.join(options)}; it is '{name}'.")
+        nearest = get_close_matches(str(name), map(str, options), n=1, cutoff=0.7)
+        hint = (hints or {}).get(str(name).lower()) or "".join(f"the nearest is {each}" for each in nearest)
+        hint = hint and f"; {hint}"
+        raise InputError(f"{setting} must be one of {', '.join(options)}; it is '{name}'{hint}.")
     return options[name]
 
 
@@ -41,9 +58,10 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def command_line(component: Any, name: str) -> None:
-    """Run a function, or several by name, as a command; an InputError becomes one line and the exit status 2.
+    """Run a function, or a dict of functions by name, as a command.
 
-    A function returns what is printed, or the exit status.
+    An InputError is printed as one line, and the process exits with status 2. A function returns what is
+    printed, or the exit status.
     """
     try:
         call = call_of(component, name)
@@ -101,14 +119,14 @@ def call_of(component: Any, name: str) -> Callable[[], Any] | None:
 
 
 def input_error_in(error: BaseException | None) -> InputError | None:
-    """The InputError that an exception is or was caused by, however MONAI wrapped it."""
+    """The InputError behind an exception: itself or one of its causes, as MONAI wraps errors; None if there is none."""
     while error is not None and not isinstance(error, InputError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def tell_input_errors_plainly() -> None:
-    """From now on a run that dies of an InputError prints its sentence alone; other errors keep their traceback."""
+    """Print only the message of an InputError that ends the process; other errors keep their traceback."""
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -116,6 +134,7 @@ def tell_input_errors_plainly() -> None:
         if cause is None:
             previous(kind, error, trace)
         else:
-            print(f"\nerror: {cause}", file=sys.stderr)
+            sentence = str(cause).rpartition("InputError: ")[2]  # a loader's worker puts its traceback before it
+            print(f"\nerror: {sentence.strip()}", file=sys.stderr)
 
     sys.excepthook = hook

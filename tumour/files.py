@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever stops the program."""
+"""Write files atomically: an interrupted program leaves no incomplete file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` when the block ends well and leaves nothing when not."""
+    """Yield a temporary path that is renamed to `path` at the end of the block, or deleted if the block fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}.{path.name}")  # a name that starts with a dot is no case; the ending stays
+    part = path.with_name(f".{os.getpid()}.{path.name}")  # files with a leading dot are no cases; the suffix stays
     try:
         yield part
         os.replace(part, path)
@@ -23,6 +23,6 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def save_json(content: Any, path: Path) -> None:
-    """Write something as JSON, whole or not at all."""
+    """Write a value as JSON, atomically."""
     with atomic_write(path) as part:
         part.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")

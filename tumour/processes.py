@@ -1,4 +1,4 @@
-"""Several processes, one device each, as torchrun starts them. In a single process all of this does nothing."""
+"""Run in several processes with one device each, as torchrun starts them. All functions also work in one process."""
 
 from __future__ import annotations
 
@@ -15,37 +15,40 @@ from tumour.errors import InputError
 
 
 def cores() -> int:
-    """How many processor cores this process may use: its share where torchrun started several on this machine."""
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(own // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
+    """The number of processor cores for this process; torchrun's processes on one machine share the cores equally."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(allowed // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
 
 
 def memory() -> float:
-    """Bytes of memory that this process may use: its share of the machine's or of the container's; inf if unknown."""
+    """The memory for this process in bytes, of the machine or container; inf if unknown.
+
+    torchrun's processes on one machine share it equally.
+    """
     limits = [float("inf")]
     if hasattr(os, "sysconf"):
         limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     container = Path("/sys/fs/cgroup/memory.max")
-    if container.is_file() and (told := container.read_text().strip()).isdigit():
-        limits.append(int(told))
+    if container.is_file() and (limit := container.read_text().strip()).isdigit():
+        limits.append(int(limit))
     return min(limits) / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def rank() -> int:
-    """The number of this process, from 0; only 0 writes and logs."""
+    """The number of this process, from 0; only process 0 writes files and logs."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def processes() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def own_device() -> torch.device:
-    """The GPU of this process, or the CPU where there is none.
+    """The GPU of this process, or the CPU if there is no GPU.
 
     Raises:
-        InputError: torchrun did not start this process, or started more processes than there are GPUs.
+        InputError: this process was not started by torchrun, or torchrun started more processes than there are GPUs.
     """
     _require_torchrun()
     if not torch.cuda.is_available():
@@ -58,14 +61,14 @@ def own_device() -> torch.device:
 
 def _require_torchrun() -> None:
     if "LOCAL_RANK" not in os.environ:
-        raise InputError("The multi_gpu configs are for torchrun --nproc_per_node=N -m monai.bundle run ...")
+        raise InputError("The multi_gpu configs need torchrun --nproc_per_node=N -m monai.bundle run ...")
 
 
 def join(device: torch.device | str) -> None:
-    """Meet the other processes: NCCL on GPUs, Gloo on CPUs.
+    """Connect to the other processes, with NCCL on GPUs and Gloo on CPUs.
 
     Raises:
-        InputError: torchrun did not start this process.
+        InputError: this process was not started by torchrun.
     """
     _require_torchrun()
     device = torch.device(device)
@@ -73,7 +76,7 @@ def join(device: torch.device | str) -> None:
     if on_gpu:
         torch.cuda.set_device(device)
     if not distributed.is_initialized():
-        patience = timedelta(hours=6)  # one process may read or score its share for long while the others wait
+        patience = timedelta(hours=6)  # one process may take much longer than the others to read or score its cases
         backend = "nccl" if on_gpu else "gloo"
         distributed.init_process_group(backend, timeout=patience, device_id=device if on_gpu else None)
     if rank():
@@ -81,24 +84,25 @@ def join(device: torch.device | str) -> None:
 
 
 def leave() -> None:
-    """Leave the other processes once all have come here: one that exits before tears down threads that still work."""
+    """Wait for all processes, then disconnect: one that exits early would stop the others while they still work."""
     distributed.barrier()
     distributed.destroy_process_group()
 
 
 def share(cases: Sequence[Any]) -> list[Any]:
-    """This process's share of the cases: every case is in exactly one.
+    """The cases for this process; each case goes to exactly one process.
 
     Raises:
         InputError: there are more processes than cases.
     """
     if len(cases) < processes():
-        raise InputError(f"{processes()} processes share {len(cases)} case(s) of one part of the data; start fewer.")
+        few = f"one part of the data has only {len(cases)} case(s) for {processes()} processes"
+        raise InputError(f"{few}; start at most {len(cases)}.")
     return list(cases[rank() :: processes()])
 
 
 def gather(items: Sequence[Any]) -> list[Any]:
-    """The items of all processes, in the order of their numbers. All must call it, and all wait here for the last."""
+    """The items of all processes, in the order of their ranks. All processes must call this; it waits for them."""
     shares: list[Any] = [list(items)] * processes()
     if processes() > 1:
         distributed.all_gather_object(shares, list(items))

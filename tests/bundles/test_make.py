@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 from monai.bundle import ConfigParser
-from tumour.runs.layers import given, layers
+from tumour.runs.layers import layers, parse_options
 
 from tests.conftest import BUNDLES, ROOT
 
@@ -51,7 +51,7 @@ def test_several_devices_add_one_config_file_with_and_without_a_recipe(target, o
     line = words(target, BUNDLE="unet3d", DEVICES="2", RECIPE=recipe)
     assert "torch.distributed.run" in line and "--nproc_per_node=2" in line
     monkeypatch.chdir(ROOT)
-    files, _ = layers(given(line[line.index("run") + 1 :])[1])
+    files, _ = layers(parse_options(line[line.index("run") + 1 :]))
     own = ConfigParser.load_config_file("bundles/unet3d/args.yaml")["config_file"]
     on_top = [f"bundles/common/recipes/{recipe}.yaml"] if recipe else []
     assert files == [*own, *on_top, f"bundles/common/{overlay}.yaml"]

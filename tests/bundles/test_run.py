@@ -16,6 +16,7 @@ from monai.data import MetaTensor
 from scipy import ndimage
 from tumour.cases.find import find_cases
 from tumour.maps.regions import ToRegionsd
+from tumour.runs.inferers import MixedPrecision
 
 from tests.cohorts import COHORTS, FOUR
 from tests.conftest import BUNDLES, CONVENTIONS, REAL, ROOT, arguments, parser_of, run, run_in_a_process, succeed
@@ -160,7 +161,7 @@ def test_a_network_trained_with_modality_dropout_segments_a_case_that_lacks_one(
     data = patients("brats2021")
     succeed("training", BUNDLES[0], tmp_path, "brats2021", data, epochs=1, modality_dropout=0.5)
     printed = succeed("inferring", BUNDLES[0], tmp_path, "brats2021", tmp_path / "data")
-    assert "BraTS2021_00001: has no T2; the network can segment it, but less well" in printed
+    assert "BraTS2021_00001: has no T2; the network can segment it, but less accurately" in printed
     assert "2 of 2 cases segmented" in printed
 
 
@@ -239,8 +240,8 @@ def test_a_bad_case_is_reported_and_skipped_and_the_exit_status_is_not_0(patient
     ckpt_dir = trained(BUNDLES[0]) / "models"
     done = run_in_a_process("inferring", BUNDLES[0], tmp_path, "brats2021", data, ckpt_dir=ckpt_dir)
     assert done.returncode == 1
-    assert f"{first.name}: '{cut}' is cut short or damaged" in done.stdout
-    assert f"left out, {second.name}: {second.name}_t2.nii.gz is not there" in done.stdout
+    assert f"{first.name}: '{cut}' is incomplete or damaged" in done.stdout
+    assert f"left out, {second.name}: {second.name}_t2.nii.gz is missing" in done.stdout
     assert "trained on complete cases, modality_dropout 0" in done.stdout
     assert "1 of 3 cases segmented" in done.stdout
     assert [p.name for p in (tmp_path / "results" / "segmentations").iterdir()] == [f"{third.name}.nii.gz"]
@@ -254,7 +255,7 @@ def test_a_training_reports_a_damaged_case_in_one_clear_sentence(patients, tmp_p
             (data / case.name / path.rsplit("/", 1)[1]).write_bytes(b"<html>Please log in</html>")
     done = run_in_a_process("training", BUNDLES[0], tmp_path, "brats2021", data)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "is a web page, not a scan; download it again" in done.stderr
+    assert "is a web page, not a scan; log in and download it again" in done.stderr
 
 
 WRONG = [
@@ -283,7 +284,7 @@ def test_ctrl_c_saves_a_checkpoint_and_the_same_command_resumes(patients, tmp_pa
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     printed = process.communicate(timeout=60)[0]
-    assert process.returncode == 130 and "stopped at step" in printed
+    assert process.returncode == 130 and "run the same command again to resume" in printed
     stopped = torch.load(tmp_path / "models" / "last.ckpt", weights_only=True)["iteration"]
     assert 0 < stopped < 120
     epochs = stopped // 3 + 1
@@ -297,7 +298,7 @@ def test_ctrl_c_saves_a_checkpoint_and_the_same_command_resumes(patients, tmp_pa
 def test_a_checkpoint_of_the_other_size_is_refused_with_one_clear_sentence(patients, trained):
     done = run("inferring", BUNDLES[0], trained(BUNDLES[0]), "brats2021", patients("brats2021"), size="full")
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "another network" in done.stderr and "size" in done.stderr
+    assert "belongs to another network" in done.stderr and "size" in done.stderr
 
 
 def test_size_full_fewer_modalities_and_the_disk_cache_train(patients, tmp_path):
@@ -308,6 +309,69 @@ def test_size_full_fewer_modalities_and_the_disk_cache_train(patients, tmp_path)
     settings |= {"modalities": ["FLAIR", "T1"], "resume": False}
     succeed("training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), **settings)
     assert len(sorted((tmp_path / "results" / "cache").iterdir())) == 10  # old results are not used with other settings
+
+
+def test_a_z_scored_patient_gives_the_same_label_map(patients, trained, tmp_path):
+    """The background is then not 0: what the network gets is the same but for rounding."""
+    case = find_cases(str(patients("brats2021")), COHORTS["brats2021"], FOUR).complete[0]
+    data = tmp_path / "data"
+    for name in ("plain", "scored"):
+        (data / name).mkdir(parents=True)
+        for path in case.images:
+            image = nib.load(path)
+            values = image.get_fdata()
+            values = (values - values.mean()) / values.std() if name == "scored" else values
+            target = data / name / path.rsplit("/", 1)[1].replace(case.name, name)
+            nib.save(nib.Nifti1Image(values.astype(np.float32), image.affine), target)
+    succeed("inferring", BUNDLES[0], tmp_path, "brats2021", data, ckpt_dir=trained(BUNDLES[0]) / "models")
+    maps = [nib.load(tmp_path / f"results/segmentations/{name}.nii.gz").get_fdata() for name in ("plain", "scored")]
+    assert (maps[0] != maps[1]).mean() < 1e-4
+    notes = json.loads((tmp_path / "results" / "runs" / "inferring.json").read_text())["notes"]
+    assert any(note["case"] == "scored" and "taken for the background" in note["why"] for note in notes)
+
+
+def test_a_training_whose_gradients_are_never_finite_stops_without_a_network(patients, tmp_path):
+    settings = {"learning_rate": 1e30, "warmup": 0, "epochs": 1, "iterations_per_epoch": 30}
+    done = run("training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), **settings)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "not finite in the last 20 steps" in done.stderr and "Lower learning_rate" in done.stderr
+    assert not (tmp_path / "models" / "model.pt").exists()
+
+
+def test_a_network_whose_weights_are_not_finite_is_not_kept(patients, tmp_path):
+    settings = {"learning_rate": 1e30, "warmup": 0, "epochs": 3}  # too short for 20 skipped steps
+    done = run("training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), **settings)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "not finite" in done.stderr
+    assert not (tmp_path / "models" / "model.pt").exists()
+
+
+def test_one_epoch_leaves_a_network(patients, tmp_path):
+    settings = {"epochs": 1, "val_interval": 2}  # as on a CPU
+    succeed("training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), **settings)
+    assert (tmp_path / "models" / "model.pt").is_file()
+
+
+@pytest.mark.parametrize(("run_id", "done"), [("inferring", "segmented"), ("evaluating", "scored")])
+def test_a_case_too_large_for_the_gpu_is_left_out_and_the_others_are_done(run_id, done, patients, trained, tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/model.pt").write_bytes((trained(BUNDLES[0]) / "models/model.pt").read_bytes())
+    plain, calls = MixedPrecision.__call__, []
+
+    def too_large(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return plain(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MixedPrecision, "__call__", too_large)
+        end = run(run_id, BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), test_share=1.0)
+    assert end.returncode == 1 and "Traceback" not in end.stderr and len(calls) == 6
+    record = json.loads((tmp_path / f"results/runs/{run_id}.json").read_text())
+    (left_out,) = record["left_out"]
+    assert "memory of the GPU" in left_out["why"] and left_out["case"] not in [case["name"] for case in record["cases"]]
+    assert len(record["cases"]) == 5 == len(list((tmp_path / "results/segmentations").iterdir()))
+    assert record["state"] == "finished" and f"5 of 6 cases {done}" in end.stdout
 
 
 def test_mlflow_tracks_a_training(patients, tmp_path):

@@ -1,6 +1,7 @@
 """Cases are found by the names of their files, have unique names, and are split by patient."""
 
 import json
+import os
 import re
 from dataclasses import replace
 
@@ -9,13 +10,20 @@ import pytest
 import yaml
 from tumour.cases.case import unique_names
 from tumour.cases.find import cases_to_use, find_cases, find_scans
-from tumour.cases.parts import not_seen, patients, split, used_for_selection
+from tumour.cases.parts import Parts, not_seen, patients, split, used_for_selection
+from tumour.cases.series import series_cases
+from tumour.checks.case import CaseCheck
+from tumour.checks.usable import UsableParts
 from tumour.cohort import Cohort
 from tumour.errors import InputError
+from tumour.scores.challenges import CHALLENGES
 
 from tests.cohorts import COHORTS, FOUR, people
 from tests.conftest import ROOT
+from tools.cohorts import cohort_named
+from tools.score import label_files
 
+SERIES = yaml.safe_load((ROOT / "bundles/common/cohorts.yaml").read_text())["series"]
 OWN = COHORTS["brats2021"]
 
 
@@ -65,7 +73,7 @@ def test_a_case_without_a_modality_is_left_out_and_the_file_to_add_is_named(tmp_
     found = find_cases(str(tmp_path), COHORTS["brats2021"], FOUR)
     assert [case.name for case in found.complete] == ["B_1"]
     (left_out,) = found.left_out
-    assert left_out.case == "B_2" and re.match(r"B_2_t1ce\.nii\.gz is not there; add it", left_out.why)
+    assert left_out.case == "B_2" and re.match(r"B_2_t1ce\.nii\.gz is missing; add it", left_out.why)
     assert len(find_cases(str(tmp_path), COHORTS["brats2021"], ["T1", "T2"]).complete) == 2
 
 
@@ -74,7 +82,7 @@ def test_a_copy_of_a_file_in_another_folder_is_reported_and_not_used(tmp_path, c
     brats2021(tmp_path / "b", "B_1", parts=("_t1",))
     found = cases_to_use(str(tmp_path), COHORTS["brats2021"], FOUR, COHORTS)
     assert [case.name for case in found.complete] == ["B_1"] and not found.left_out
-    assert "/a/" in found.complete[0].images[0] and "is a second T1 next to" in caplog.text
+    assert "/a/" in found.complete[0].images[0] and "is also a T1 of this case" in caplog.text
 
 
 def test_cases_with_the_same_name_in_two_folders_are_two_cases_named_after_their_folders(tmp_path):
@@ -94,7 +102,7 @@ def test_files_of_two_folders_are_never_combined_to_one_case(tmp_path):
     brats2021(tmp_path / "B", "c1", parts=("_t2",))
     found = find_cases(str(tmp_path), COHORTS["brats2021"], FOUR)
     assert not found.complete and [each.case for each in found.left_out] == ["A_c1", "B_c1"]
-    with pytest.raises(InputError, match="No case of brats2021 .* is complete; A_c1: c1_t2.nii.gz is not there"):
+    with pytest.raises(InputError, match="No case of brats2021 .* is complete; A_c1: c1_t2.nii.gz is missing"):
         cases_to_use(str(tmp_path), COHORTS["brats2021"], FOUR, COHORTS)
 
 
@@ -123,7 +131,7 @@ def test_the_cases_of_a_datalist_get_unique_names(tmp_path):
         path.write_text(json.dumps({"training": entries, **more}))
         return find_cases(str(path), COHORTS["brats2021"], FOUR)
 
-    with pytest.raises(InputError, match="cannot be told apart"):
+    with pytest.raises(InputError, match="the modality of its files is unknown"):
         found()
     cases = found(modality={"0": "FLAIR", "1": "T1ce", "2": "T1", "3": "T2"}).complete
     assert [case.name for case in cases] == ["sub-0_flair", "sub-1_flair"]
@@ -131,7 +139,7 @@ def test_the_cases_of_a_datalist_get_unique_names(tmp_path):
         f"{k}.nii.gz" for k in ("t1", "t1ce", "t2", "flair")
     ]
     entries[1]["case"] = entries[0]["case"] = "same"
-    with pytest.raises(InputError, match="names two cases same"):
+    with pytest.raises(InputError, match="has two cases called same"):
         found(modality={"0": "FLAIR", "1": "T1ce", "2": "T1", "3": "T2"})
     entries[1]["case"] = "../../x"
     with pytest.raises(InputError, match="'../../x' cannot be a case id"):
@@ -157,8 +165,7 @@ def test_scans_of_both_kinds_are_found_and_incomplete_ones_need_modality_dropout
         for kind in kinds:
             (tmp_path / case / kind).mkdir(parents=True)
             (tmp_path / case / kind / "1.dcm").write_bytes(bytes(128) + b"DICM")
-    series = yaml.safe_load((ROOT / "bundles/common/cohorts.yaml").read_text())["series"]
-    place = str(tmp_path), COHORTS["brats2021"], FOUR, COHORTS, series
+    place = str(tmp_path), COHORTS["brats2021"], FOUR, COHORTS, SERIES
     found = find_scans(*place, 0)
     assert [case.name for case in found.complete] == ["B_1", "D_1"]
     assert [each.case for each in found.left_out] == ["D_2", "B_2"]
@@ -167,6 +174,184 @@ def test_scans_of_both_kinds_are_found_and_incomplete_ones_need_modality_dropout
     assert [case.name for case in found.complete] == ["B_1", "B_2", "D_1", "D_2"] and not found.left_out
     assert all(case.label is None for case in found.complete)
     assert found.complete[1].modalities == ("T1", "T2", "FLAIR")
+
+
+def test_linked_folders_are_followed_and_a_loop_ends(tmp_path):
+    brats2021(tmp_path / "store", "c1", "c2")
+    brats2021(tmp_path / "data", "c3")
+    for case in ("c1", "c2"):
+        (tmp_path / "data" / case).symlink_to(tmp_path / "store" / case)
+    (tmp_path / "data" / "c3" / "loop").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "again").symlink_to(tmp_path / "data" / "c3")
+    (tmp_path / "data" / "gone").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "data" / "itself").symlink_to(tmp_path / "data" / "itself")
+    found = find_cases(str(tmp_path / "data"), COHORTS["brats2021"], FOUR)
+    assert [case.name for case in found.complete] == ["c1", "c2", "c3"]
+    assert [each.case for each in found.left_out] == ["gone", "itself"]
+    assert "is a link to" in found.left_out[0].why and "which does not exist; restore" in found.left_out[0].why
+
+
+def test_linked_folders_are_followed_in_segmenting_and_scoring(tmp_path):
+    brats2021(tmp_path / "store", "c1", parts=("_seg",))
+    (tmp_path / "store" / "D1" / "T1").mkdir(parents=True)
+    (tmp_path / "store" / "D1" / "T1" / "1.dcm").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "data").symlink_to(tmp_path / "store")
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "link").symlink_to(tmp_path / "data")
+    assert list(label_files(str(tmp_path / "deeper"), COHORTS["brats2021"], bare=False)) == ["c1"]
+    (case,) = series_cases(tmp_path / "deeper", SERIES, ["T1"]).complete
+    assert case.name == "D1"
+
+
+def test_a_folder_that_cannot_be_read_is_reported(tmp_path, monkeypatch):
+    brats2021(tmp_path, "c1", "c2")
+    scandir = os.scandir
+
+    def guarded(folder):  # the tests may run as root, who may read everything
+        if str(folder).endswith("c2"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    found = find_cases(str(tmp_path), COHORTS["brats2021"], FOUR)
+    assert [case.name for case in found.complete] == ["c1"]
+    assert str(found.left_out[0]).startswith("c2: ") and "cannot be read (Permission denied)" in found.left_out[0].why
+    with pytest.raises(InputError, match="c2: .* cannot be read"):
+        label_files(str(tmp_path), COHORTS["brats2021"], bare=False)
+
+
+@pytest.mark.parametrize("cohort", ["brats2021", "msd"])
+@pytest.mark.parametrize("labels", [("c1.nii.gz", "c2.nii.gz"), ()])
+def test_the_raw_folder_of_nnunet_is_recognised(tmp_path, cohort, labels):
+    files = [f"{case}_{channel:04}.nii.gz" for case in ("c1", "c2") for channel in range(4)]
+    touch(tmp_path / "imagesTr", *files)
+    touch(tmp_path / "labelsTr", *labels)
+    with pytest.raises(InputError, match="'imagesTr/c1_0000.nii.gz' is named as in the raw folder of nnU-Net"):
+        find_cases(str(tmp_path), COHORTS[cohort], FOUR, COHORTS)
+
+
+def test_msd_cases_with_four_digits_are_no_channels(tmp_path):
+    names = [f"case_{number:04}.nii.gz" for number in range(4)]
+    touch(tmp_path / "imagesTr", *names)
+    touch(tmp_path / "labelsTr", *names)
+    assert len(find_cases(str(tmp_path), COHORTS["msd"], FOUR).complete) == 4
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            [f"c1/c1_{kind}.nii.gz" for kind in ("T1", "T1CE", "T2", "FLAIR")],
+            "'c1/c1_FLAIR.nii.gz'.*rename them, as upper",
+        ),
+        (
+            [f"c1/c1_{kind}.NII.GZ" for kind in ("t1", "t1ce", "t2", "flair")],
+            "'c1/c1_flair.NII.GZ'.*rename them, as upper",
+        ),
+        (
+            [f"c1/{kind}.nii.gz" for kind in ("t1", "t1ce", "t2", "flair")],
+            "contains 'c1/flair.nii.gz', .* and 1 more;",
+        ),
+        (["BraTS2021.tar", "README.txt"], "it contains 'BraTS2021.tar'; unpack it"),
+        (
+            [f"c1_{kind}.nii/0001_brain_{kind}.nii" for kind in ("t1", "t2")],
+            "c1_t1.nii' is a folder .* move the file",
+        ),
+        (["notes.txt"], "it contains 'notes.txt'; check dataset_dir"),
+        (
+            [f"c1/c1-{kind}.nii.gz" for kind in ("t1n", "t1c", "t2w", "t2f")],
+            "named as in brats2023_gli or .*: give",
+        ),
+    ],
+)
+def test_a_folder_without_a_case_says_what_is_there(tmp_path, files, message):
+    for file in files:
+        touch((tmp_path / file).parent, file.rsplit("/", 1)[-1])
+    with pytest.raises(InputError, match=rf"No case of brats2021 .*<case>_t1.nii.gz.*{message}"):
+        find_cases(str(tmp_path), COHORTS["brats2021"], FOUR, COHORTS)
+
+
+def test_dicom_that_is_to_be_trained_on_is_named(tmp_path):
+    (tmp_path / "P1" / "AX_T1").mkdir(parents=True)
+    (tmp_path / "P1" / "AX_T1" / "1.dcm").write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(InputError, match="contains DICOM folders .*AX_T1' ...., .*convert them with dcm2niix"):
+        find_cases(str(tmp_path), COHORTS["brats2021"], FOUR, COHORTS)
+
+
+def test_a_case_of_nifti_files_needs_none_of_its_dicom_and_shares_its_name_with_none(tmp_path):
+    brats2021(tmp_path / "data", "c1")
+    dicom = tmp_path / "data" / "c1" / "dicom" / "AX_PD"
+    dicom.mkdir(parents=True)
+    (dicom / "1.dcm").write_bytes(bytes(128) + b"DICM")
+    place = str(tmp_path / "data"), COHORTS["brats2021"], FOUR, COHORTS, SERIES, 0
+    found = find_scans(*place)
+    assert [case.name for case in found.complete] == ["c1"] and not found.left_out
+    for kind in FOUR:
+        (tmp_path / "data" / "raw" / "c1" / kind).mkdir(parents=True)
+        (tmp_path / "data" / "raw" / "c1" / kind / "1.dcm").write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(InputError, match="'c1' is a case of NIfTI files and one of DICOM series"):
+        find_scans(*place)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("brats2019", "named as in brats2018"),
+        ("brats2023_men", "named as in brats2023_gli; .* meningioma2023"),
+        ("brats2023_ssa", "named as in brats2023_gli; .* africa2023"),
+        ("brats2023_ped", "named as in brats2023_gli; .* pediatric2023"),
+        ("brats2012", "the nearest is brats20"),
+        ("brats_2021", "the nearest is brats2021"),
+        ("elephant", "it is 'elephant'.$"),
+    ],
+)
+def test_an_unknown_cohort_gets_the_name_of_one_that_fits(name, hint):
+    with pytest.raises(InputError, match=f"cohort must be one of brats2018, .*{hint}"):
+        cohort_named(name)
+
+
+def test_every_hint_names_a_cohort_and_rules_that_there_are():
+    for hint in yaml.safe_load((ROOT / "bundles/common/cohorts.yaml").read_text())["named_as"].values():
+        assert set(re.findall(r"brats\w+", hint)) <= COHORTS.keys()
+        assert set(re.findall(r"--challenge (\w+)", hint)) <= CHALLENGES.keys()
+
+
+def test_a_part_without_a_patient_is_refused_with_the_fix_that_works(tmp_path):
+    brats2021(tmp_path, "c1", "c2", "c3", "c4")
+    place = COHORTS["brats2021"], FOUR, COHORTS
+
+    def parts(path, fold, share=0.2):
+        return Parts(str(path), *place, fold, share, seed=0)
+
+    usable = UsableParts(parts(tmp_path, 3), CaseCheck(place[0], COHORTS, FOUR), str(tmp_path / "out"), strict=False)
+    with pytest.raises(InputError, match="no patient to validate on in fold 3: 3 of 4 .* choose a fold of 0..2."):
+        assert usable.validate
+    for fold in range(3):
+        assert all(parts(tmp_path, fold).by_name.values())
+    with pytest.raises(InputError, match="The test share holds none of 4 patients; raise test_share"):
+        assert parts(tmp_path, 0, 0).test
+    entries = [
+        {"image": [f"{case}/{case}{part}.nii.gz" for part in ("_t1", "_t1ce", "_t2", "_flair")], "fold": fold}
+        | {"label": f"{case}/{case}_seg.nii.gz"}
+        for fold, case in enumerate(("c1", "c2", "c3"))
+    ]
+    (tmp_path / "list.json").write_text(json.dumps({"training": entries}))
+    with pytest.raises(InputError, match='list.json\' lists no labelled case to test; list some under "testing"'):
+        assert parts(tmp_path / "list.json", 0).test
+    with pytest.raises(InputError, match='case to validate; list some under "validation" .or with "fold": 4.'):
+        parts(tmp_path / "list.json", 4).refuse_empty("validate")
+
+
+def test_labelled_test_cases_of_a_datalist_without_folds_are_never_trained_on():
+    listed = [
+        replace(case, part=part) for case, part in zip(people(3), ("training", "validation", "test"), strict=True)
+    ]
+    parts = split(listed, 0, 0.2, 0)
+    assert {name: [case.name for case in cases] for name, cases in parts.items()} == {
+        "train": ["p000-0"],
+        "validate": ["p001-0"],
+        "test": ["p002-0"],
+    }
 
 
 @pytest.mark.parametrize(
@@ -197,7 +382,7 @@ def test_msd_cases_are_the_files_of_its_image_folders(tmp_path):
 
 @pytest.mark.parametrize("cohort", list(COHORTS))
 def test_a_wrong_folder_gives_one_clear_sentence(tmp_path, cohort):
-    with pytest.raises(InputError, match="is not a folder; name the folder that holds the cases"):
+    with pytest.raises(InputError, match="is not a folder; give the folder that contains the cases"):
         find_cases(str(tmp_path / "nowhere"), COHORTS[cohort], FOUR)
     with pytest.raises(InputError, match="No case of .* check dataset_dir and cohort"):
         find_cases(str(tmp_path), COHORTS[cohort], FOUR)
@@ -266,7 +451,7 @@ def test_patients_used_for_training_or_selection_are_never_scored(tmp_path, capl
     assert "2 of 4 cases were used for training or model selection and are not scored." in caplog.text
     with pytest.raises(InputError, match="1 of 1 cases were used for training or model selection"):
         not_seen(people(1), str(record))
-    with pytest.raises(InputError, match="The test share holds no patient"):
+    with pytest.raises(InputError, match="The test part has no patient"):
         not_seen([], str(record))
 
 
@@ -277,14 +462,14 @@ def test_only_patients_used_for_selection_are_used_for_fitting(tmp_path):
     record.write_text('{"train": ["p000"], "validate": ["p002", "p003"], "test": ["p001"]}')
     cases = people(3, scans=2) + people(4, label=None)[3:]
     assert [case.name for case in used_for_selection(cases, str(record))] == ["p002-0", "p002-1"]
-    with pytest.raises(InputError, match="None of the patients used for model selection"):
+    with pytest.raises(InputError, match="no labelled case of the patients that were used for model selection"):
         used_for_selection(people(2), str(record))
 
 
 def test_a_label_value_within_a_hundredth_counts_as_that_value_and_others_are_reported():
     values = np.array([0, 1.00002, 1.9999, 4], np.float64).reshape(1, 1, 4)
     assert COHORTS["brats2021"].to_classes(values, "x").tolist() == [[[0, 1, 2, 3]]]
-    with pytest.raises(InputError, match=r"x holds \[1.5\], not only \[0, 1, 2, 4\]"):
+    with pytest.raises(InputError, match=r"x contains \[1.5\], but brats2021 has \[0, 1, 2, 4\]"):
         COHORTS["brats2021"].to_classes(np.array([0, 1.5]), "x")
 
 
@@ -301,8 +486,8 @@ def test_to_values_and_to_classes_of_a_cohort_are_inverse(cohort):
     [
         ({"file": {}}, "cohort mine has the unknown key file"),
         ({"label_values": [0, 1]}, "has 2 label_values for 4 classes"),
-        ({"regions": {"WT": ["edema"]}}, "has a region of edema, which is none of its classes"),
-        ({"folders": {"image": "i", "label": "l"}}, "must have either files or folders"),
+        ({"regions": {"WT": ["edema"]}}, "has a region with the unknown class edema; its classes are"),
+        ({"folders": {"image": "i", "label": "l"}}, "must have either files, or folders"),
     ],
 )
 def test_an_inconsistent_cohort_is_refused(entry, message):

@@ -26,47 +26,52 @@ from tools.patients.synthetic import make_patients
 BAD, FILE = "BraTS2021_00003", "'{case}_t1ce.nii.gz'"
 # the message about each fault, with the fix
 UNUSABLE = {
-    "absent": "_t1ce.nii.gz is not there; add it",
+    "absent": "_t1ce.nii.gz is missing; add it",
     "empty": "is empty; download it again",
-    "half": "is cut short or damaged .*; download it again",
+    "half": "is incomplete or damaged .*; download it again",
     "flipped_byte": "does not match its checksum.*; download it again",
-    "web_page": "is a web page, not a scan; download it again, logged in",
+    "web_page": "is a web page, not a scan; log in and download it again",
     "lfs_pointer": "is a Git LFS pointer.*; fetch it with 'git lfs pull'",
     "annex_pointer": "is a git-annex pointer.*; fetch it with 'git annex get'",
-    "zeros": "nothing but zeros.*; download it again",
-    "text": "no NIfTI file.*; download it again",
-    "not_compressed": r"is not compressed, unlike its name; rename it to '.*_t1ce\.nii'",
-    "compressed": r"is compressed, unlike its name; rename it to '.*_t1ce\.nii\.gz'",
-    "few_voxels": "fewer voxels than it says.*; download it again",
+    "zeros": "only zero bytes.*; download it again",
+    "text": "not a NIfTI file.*; download it again",
+    "not_compressed": r"is not compressed, but its name ends in \.gz; rename it to '.*_t1ce\.nii'",
+    "compressed": r"is compressed, but its name does not end in \.gz; rename it to '.*_t1ce\.nii\.gz'",
+    "few_voxels": "fewer voxels than its header states.*; download it again",
     "nan": "not finite; export it again",
     "infinite": "not finite; export it again",
-    "constant": "T1ce is 0 everywhere; export it again",
-    "four_axes": r"has the shape \(\d+, \d+, \d+, 2\), not three axes; export it so",
-    "one_slice": "not that of a volume; export the whole series",
+    "overflow": r"holds values over 3\.4e\+38 \(float32\); check its scl_slope, or export it again",
+    "constant": "every voxel of its T1ce is 0; export it again",
+    "four_axes": r"has the shape \(\d+, \d+, \d+, 2\), not three axes; export it again",
+    "one_slice": "which is not a volume; export the complete series",
     "complex": "colours or complex numbers.*; export it again",
-    "wrong_modality": "is the scan of its T1, not T1ce; restore it",
+    "wrong_modality": "has the same voxels for T1ce and T1; restore it",
     "shape": "has the shape .*; resample them to one grid",
     "orientation": "has the orientation .*; resample them to one grid",
     "spacing": "has the spacing .*; resample them to one grid",
-    "moved": r"lies up to 5\.0 mm off .*; resample them to one grid",
+    "moved": r"is shifted or rotated by up to 5\.0 mm relative to .*; resample them to one grid",
     "singular": "its affine is singular.*; export it again",
     "elsewhere": "the brains in its .* differ .*; register them",
-    "label_value": r"_seg\.nii\.gz' holds 9; brats2021 has \[0, 1, 2, 4\]: restore the label",
-    "label_fraction": r"_seg\.nii\.gz' holds 0\.5; .*restore the label",
+    "label_value": r"_seg\.nii\.gz' contains 9; brats2021 has \[0, 1, 2, 4\]: restore the label",
+    "label_fraction": r"_seg\.nii\.gz' contains 0\.5; .*restore the label",
     "label_shape": r"_seg\.nii\.gz' has the shape .*; resample",
-    "label_moved": r"_seg\.nii\.gz' lies up to 5\.0 mm off .*; resample",
-    "label_elsewhere": "lies outside the brain; find the label of this patient",
+    "label_moved": r"_seg\.nii\.gz' is shifted or rotated by up to 5\.0 mm relative to .*; resample",
+    "label_affine": r"_seg\.nii\.gz' has lost its affine .*copy that affine with nibabel",
+    "label_elsewhere": "is outside the brain; check that the label is from this patient",
     "label_four_axes": "not three axes; export one label map",
-    "label_half": r"_seg\.nii\.gz' is cut short or damaged .*; download it again",
+    "label_half": r"_seg\.nii\.gz' is incomplete or damaged .*; download it again",
 }
 NOTES = {
-    "cut_field": "the brains in its .* differ .*; look at them",
+    "cut_field": "the brains in its .* differ .*; check that they are registered",
     "skull": "the background of its T1ce is not 0; skull-strip it",
-    "no_codes": "left and right are a guess",
-    "label_outside": "lies outside the brain; look at it",
+    "background": "-0.[0-9]+ is taken for the background of its T1ce$",
+    "outlier": r"its T1ce goes from 0 to 3e\+38, though 99% of it is below [0-9.]+; check it",
+    "pixdim": r"has the spacing \[1\.0, 1\.0, 1\.0\], its pixdim \[2\.0, 2\.0, 2\.0\]; the affine is used",
+    "no_codes": "check that left and right are not swapped",
+    "label_outside": "is outside the brain; check the label",
     "label_empty": "contains no tumour; check that this is intended",
-    "twin": "is a second T1ce next to .*; remove one",
-    "duplicate": "its T1, T1ce, T2, FLAIR are also those of BraTS2021_0000X; keep one of them",
+    "twin": "is also a T1ce of this case; remove one",
+    "duplicate": "the voxels of its T1, T1ce, T2, FLAIR are also in BraTS2021_0000X; keep one of these cases",
 }
 
 
@@ -115,7 +120,7 @@ def test_the_other_cases_are_used_and_strict_stops(kind, data):
     used = [case.name for part in (parts.train, parts.validate, parts.test) for case in part]
     assert sorted(used) == [f"BraTS2021_0000{index}" for index in (0, 1, 2, 4, 5)]
     assert [each.case for each in parts.left_out] == [BAD]
-    with pytest.raises(InputError, match=rf"strict is true and 1 cases cannot be used:\n  {BAD}: "):
+    with pytest.raises(InputError, match=rf"strict is true, but 1 case\(s\) cannot be used:\n  {BAD}: "):
         assert usable(strict=True).train
 
 
@@ -196,33 +201,38 @@ def relabelled(folder, change):
             "brats2021",
             "brats2021",
             [0, 1, 2, 0, 3],
-            "hold 3 .*labels as these have brats2023_gli.*: give --cohorts::brats2021::label_values",
+            "contain 3 .*the values match brats2023_gli, .*: give --cohorts::brats2021::label_values",
         ),
         (
             "brats2023_gli",
             "brats2023_gli",
             [0, 1, 2, 4],
-            "hold 4 .*labels as these have brats2024_gli and brats2024_met_rc: give one as --cohort",
+            "contain 4 .*the values match brats2024_gli, brats2024_met_rc: give one of these as --cohort",
         ),
         (
             "brats2024_gli",
             "brats2023_gli",
             [0, 1, 2, 3, 4],
-            "hold 4 .*labels as these have brats2024_gli and brats2024_met_rc: give one as --cohort",
+            "contain 4 .*the values match brats2024_gli, brats2024_met_rc: give one of these as --cohort",
         ),
         (
             "brats2024_met_rc",
             "brats2024_met",
             [0, 1, 2, 3, 4],
-            "hold 4 .*have brats2024_gli and brats2024_met_rc: give one as --cohort",
+            "contain 4 .*match brats2024_gli, brats2024_met_rc: give one of these as --cohort",
         ),
         ("brats2021", "brats2021", [0, 1, 2, 3, 4], None),
-        ("brats2021", "brats2021", [0, 2, 1, 0, 4], r"calls necrotic lies around .*label_values '\[0, 2, 1, 4\]'"),
+        (
+            "brats2021",
+            "brats2021",
+            [0, 2, 1, 0, 4],
+            r"class necrotic .* surrounds .*label_values '\[0, 2, 1, 4\]'",
+        ),
         (
             "brats2023_gli",
             "brats2023_gli",
             [0, 2, 1, 3],
-            "calls necrotic lies around what it calls oedema; .*labels as these have msd: give",
+            "surrounds its class oedema; .*the values match msd: give",
         ),
     ],
 )
@@ -247,11 +257,11 @@ def test_a_dataset_json_with_another_order_stops_the_run_with_its_values(tmp_pat
     labels |= {"1": "necrosis", "2": "edema"}
     (data / "dataset.json").write_text(json.dumps({"labels": labels}))
     with pytest.raises(
-        InputError, match=r"says that 1 is necrotic.*; msd has \[0, 2, 1, 3\], labels as these have brats2023_gli and"
+        InputError, match=r"states that 1 is necrotic.*; msd has \[0, 2, 1, 3\], but the values match brats2023_gli, "
     ):
         checked(data, "msd")
     (data / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "NCR": 1, "ED": 2, "ET": 3}}))  # nnU-Net
-    with pytest.raises(InputError, match="says that 1 is necrotic, 2 is oedema, 3 is enhancing, unlike msd"):
+    with pytest.raises(InputError, match="that 1 is necrotic, 2 is oedema, 3 is enhancing, which contradicts msd"):
         checked(data, "msd")
 
 

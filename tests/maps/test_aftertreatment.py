@@ -38,7 +38,7 @@ def test_each_region_has_its_own_threshold_with_one_half_as_default():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_not_finite_are_refused_and_the_case_is_named(value):
-    with pytest.raises(InputError, match="B_1: the network's values are not finite"):
+    with pytest.raises(InputError, match="B_1: the network's output is not finite"):
         apply(ThresholdRegionsd, torch.tensor([0.3, value, 0.7]).expand(3, 1, 1, 3), {})
 
 
@@ -79,7 +79,7 @@ def test_voxels_dropped_from_a_region_are_dropped_from_regions_inside_it_and_sta
 
 
 @pytest.mark.parametrize(
-    ("values", "message"), [({"AT": 1}, "names AT"), ({"ET": -1}, "-1"), ({"ET": "many"}, "'many'")]
+    ("values", "message"), [({"AT": 1}, "region AT"), ({"ET": -1}, "-1"), ({"ET": "many"}, "'many'")]
 )
 def test_a_wrong_value_is_refused(values, message):
     with pytest.raises(InputError, match=message):
@@ -146,7 +146,7 @@ def test_a_step_that_helps_one_region_but_harms_the_label_map_is_not_used(tmp_pa
 def test_the_search_gives_a_setting_the_same_score_as_the_steps_themselves(threshold, monkeypatch):
     random = np.random.default_rng(0)
     label = random.integers(0, 4, (12, 11, 10), np.uint8)
-    kept = fitting.Kept(
+    kept = fitting.FittingCase(
         torch.as_tensor(random.random((3, 12, 11, 10))).half(),
         np.stack([np.isin(label, values) for values in ((1, 3), (1, 2, 3), (3,))]),
         voxel=2.0,
@@ -164,5 +164,5 @@ def test_the_search_gives_a_setting_the_same_score_as_the_steps_themselves(thres
 
 
 def test_fitting_without_cases_is_refused(tmp_path):
-    with pytest.raises(InputError, match="No case is left to fit on"):
+    with pytest.raises(InputError, match="No case can be used for fitting"):
         fit(tmp_path / "fitted.json", [])

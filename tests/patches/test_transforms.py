@@ -43,7 +43,7 @@ def test_enhancing_tumour_is_painted_over_core_over_whole_tumour():
 
 
 def test_a_region_without_a_class_of_its_own_is_refused():
-    with pytest.raises(ValueError, match="region TC must hold one class of its own"):
+    with pytest.raises(ValueError, match="region TC has .*exactly one class is needed"):
         ToLabelMapd("x", glioma(regions={"TC": ["necrotic", "enhancing"], "WT": CLASSES[1:]}))
 
 
@@ -51,7 +51,7 @@ def test_channels_are_selected_in_the_order_asked_for():
     image = torch.arange(4.0).reshape(4, 1, 1, 1).expand(4, 2, 2, 2)
     out = SelectChannelsd("image", [1, 2, 3, 0])({"image": image})["image"]
     assert out[:, 0, 0, 0].tolist() == [1, 2, 3, 0]
-    with pytest.raises(ValueError, match="channel 4 is asked for, but there are 4"):
+    with pytest.raises(ValueError, match="indices has 4, but .* has only 4 channels"):
         SelectChannelsd("image", [0, 4])({"image": image})
 
 

@@ -24,5 +24,5 @@ def test_weights_are_the_inverse_frequency_of_a_channel_in_the_labels(tmp_path):
 
 def test_given_weights_are_used_and_their_number_is_checked():
     assert channel_weights([1, 2, 3], [], glioma(), REGIONS).tolist() == [1, 2, 3]
-    with pytest.raises(InputError, match="channel_weights are 2, but the network has 3"):
+    with pytest.raises(InputError, match="channel_weights has 2 values, but the network has the channels"):
         channel_weights([1, 2], [], glioma(), REGIONS)

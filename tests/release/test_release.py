@@ -312,7 +312,7 @@ def test_wrong_names_give_one_clear_sentence(tmp_path):
         release.release("unet4d", str(tmp_path))
     with pytest.raises(InputError, match="nowhere.pt' does not exist"):
         release.release(BUNDLES[0], str(tmp_path), weights="nowhere.pt")
-    with pytest.raises(InputError, match="does not exist; make it with make release"):
+    with pytest.raises(InputError, match="does not exist; create it with make release"):
         verify.verify(BUNDLES[0], str(tmp_path))
 
 

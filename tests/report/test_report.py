@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from tumour.errors import InputError
 
-from tests.report.conftest import predict, report, training_log
+from tests.report.conftest import predict, record, report, training_log
 from tools.report.charts import curves, svg
 from tools.report.report import PAGE
 from tools.score import score
@@ -118,8 +118,8 @@ def test_a_case_that_cannot_be_drawn_is_reported_and_the_others_are_drawn(patien
     sorted(data.glob("*/*_t1ce.nii.gz"))[5].unlink()
     text = report(data, tmp_path)
     assert text.count('<details class="case"') == 2
-    assert f"{broken.parent.name}: &#39;{broken}&#39; is cut short or damaged" in text
-    assert "BraTS2021_00005: BraTS2021_00005_t1ce.nii.gz is" in text
+    assert f"{broken.parent.name}: &#39;{broken}&#39; is incomplete or damaged" in text
+    assert "BraTS2021_00005: BraTS2021_00005_t1ce.nii.gz is missing" in text
 
 
 def test_a_training_stopped_after_one_epoch_has_its_curves(patients, tmp_path):
@@ -162,3 +162,11 @@ def test_only_a_config_in_the_folder_of_the_report_is_linked(patients, tmp_path,
     (tmp_path / "runs" / "training.yaml").write_text("epochs: 1\n")
     found = Links(report(patients("brats2021"), tmp_path)).found
     assert (address in found) == (address == "training.yaml")
+
+
+def test_notes_on_cases_that_were_used_are_listed_once(tmp_path):
+    training_log().to_csv(tmp_path / "training.csv", index=False)
+    notes = [{"case": "B_1", "why": "the predicted label map contains no tumour; look at its scans"}]
+    for name in ("evaluating", "inferring"):
+        record(tmp_path, name=name, notes=notes)
+    assert report(None, tmp_path).count("<li>B_1: the predicted label map contains no tumour; look at its scans.") == 1

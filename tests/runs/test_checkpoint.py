@@ -90,7 +90,7 @@ def test_after_a_damaged_checkpoint_training_resumes_from_the_one_before_it(tmp_
         again = Trainer(tmp_path)
         again.saver.load(again)
     assert again.state.iteration == 8 and float(again.network.weight) == 8
-    assert "Going on from the one before it" in caplog.text
+    assert "Resuming from" in caplog.text
 
 
 def test_a_finished_training_is_not_trained_again(tmp_path):
@@ -120,7 +120,7 @@ def test_a_signal_at_the_end_of_an_epoch_keeps_its_validation(tmp_path):
 
 def test_a_training_with_other_settings_is_refused_with_both_values(tmp_path):
     Trainer(tmp_path, cohort="brats2018", fold=0).go()
-    with pytest.raises(InputError, match="of a training with cohort = brats2018, not brats2021.*--ckpt_dir"):
+    with pytest.raises(InputError, match="with cohort = brats2018, but cohort is now brats2021.*--ckpt_dir"):
         Trainer(tmp_path, cohort="brats2021", fold=0).go()
 
 
@@ -149,14 +149,16 @@ def test_a_failed_write_does_not_change_the_old_file(tmp_path):
 
 def test_a_missing_truncated_or_foreign_checkpoint_gives_one_clear_sentence(tmp_path):
     path = tmp_path / "model.pt"
-    with pytest.raises(InputError, match="is not there; train first"):
+    with pytest.raises(InputError, match="does not exist; train first"):
         read_checkpoint(path)
     save_checkpoint(nn.Linear(100, 100).state_dict(), path)
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(InputError, match="is not a whole checkpoint"):
+    with pytest.raises(InputError, match="is not a complete checkpoint"):
         read_checkpoint(path)
     (tmp_path / "settings.json").write_text('{"size": "full", "fold": 0, "modalities": ["T1", "FLAIR"]}')
     with pytest.raises(InputError, match="trained with: size full, modalities .'T1', 'FLAIR'..$"):
         load_weights(nn.Linear(3, 2), nn.Linear(4, 2).state_dict(), path)
-    with pytest.raises(InputError, match="is of another network: 1 of 2 weights differ.*as 'weight'.*size, modalities"):
+    with pytest.raises(
+        InputError, match="belongs to another network: 1 of 2 weights differ.*'weight'.*size, modalities"
+    ):
         load_weights(nn.Linear(3, 2), nn.Linear(4, 2).state_dict(), path)

@@ -48,7 +48,7 @@ def test_a_tensor_of_two_names_is_stored_once_in_float16():
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({}, "The multi_gpu configs are for torchrun"),
+        ({}, "The multi_gpu configs need torchrun"),
         (
             {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"},
             r"started 2 processes, but .* 1 GPU\(s\); start 1",

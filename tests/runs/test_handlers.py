@@ -3,13 +3,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from custom_components.losses import DiceBCELoss
+from ignite.engine import Engine
 from monai.engines import SupervisedEvaluator
 from monai.handlers import from_engine
 from monai.losses import DiceCELoss
 from monai.transforms import AsDiscreted, Compose
 from torch import nn
+from tumour.errors import InputError
 from tumour.maps.regions import ChannelsToRegionsd
-from tumour.runs.handlers import ClipGradients, LogitsLoss, StopWhenStale
+from tumour.runs.handlers import ClipGradients, LogitsLoss, StopWhenStale, ValidateEvery
 
 
 def stepped(gradient, max_norm=1.0):
@@ -18,7 +20,8 @@ def stepped(gradient, max_norm=1.0):
     before = network.weight.detach().clone()
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
     network.weight.grad = torch.tensor([gradient])
-    ClipGradients(network, max_norm).clip(SimpleNamespace(scaler=None, optimizer=optimizer))
+    engine = SimpleNamespace(scaler=None, optimizer=optimizer, state=SimpleNamespace(skipped=0))
+    ClipGradients(network, max_norm, most_skipped=2).clip(engine)
     optimizer.step()
     return (before - network.weight.detach()).flatten()
 
@@ -35,11 +38,14 @@ def test_a_step_whose_gradient_overflowed_is_skipped(value):
 
 @pytest.mark.parametrize(("epoch", "patience", "stops"), [(9, 5, False), (10, 5, True), (99, 0, False)])
 def test_training_stops_when_the_best_validation_is_patience_epochs_old(epoch, patience, stops):
-    validator = SimpleNamespace(state=SimpleNamespace(best_metric_epoch=5))
+    validator = SimpleNamespace(state=SimpleNamespace(best_metric_epoch=5, epoch=epoch))
     stopped = []
     engine = SimpleNamespace(state=SimpleNamespace(epoch=epoch), terminate=lambda: stopped.append(True))
     StopWhenStale(validator, patience).stop_if_stale(engine)
     assert bool(stopped) is stops
+    validator.state.epoch -= 1  # this epoch was not validated, and a training ends with one that was
+    StopWhenStale(validator, patience).stop_if_stale(engine)
+    assert len(stopped) == stops
 
 
 SINGLE = {"background": [0], "necrotic": [1], "oedema": [2]}
@@ -70,3 +76,31 @@ def test_the_loss_of_a_validation_is_that_of_the_logits_and_the_mean_over_patien
         one_by_one = [loss(case["image"][None], case["label"][None]) for case in patients]
         assert evaluator.state.metrics["loss"] == pytest.approx(float(sum(one_by_one)) / 3, rel=1e-5)
     assert set(evaluator.state.output[0]["pred"].unique().tolist()) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize(("epochs", "interval", "validated"), [(1, 2, [1]), (4, 2, [2, 4]), (5, 3, [3, 5])])
+def test_the_last_epoch_is_always_validated(epochs, interval, validated):
+    validator = SupervisedEvaluator(torch.device("cpu"), [], nn.Identity(), epoch_length=0)
+    seen = []
+    validator.run = seen.append
+    trainer = Engine(lambda engine, batch: None)
+    ValidateEvery(interval, validator).attach(trainer)
+    trainer.run([0], max_epochs=epochs)
+    assert seen == validated
+
+
+def test_only_skipped_steps_in_a_row_end_a_training():
+    network = nn.Linear(2, 1)
+    clip = ClipGradients(network, 1.0, most_skipped=3)
+    state = SimpleNamespace(skipped=0, iteration=9, output={"loss": torch.tensor(torch.nan)})
+    engine = SimpleNamespace(scaler=None, state=state)
+
+    def step(value):
+        network.weight.grad = torch.full((1, 2), value)
+        clip.clip(engine)
+
+    for value in (torch.nan, torch.inf, 1.0, torch.nan, torch.inf):
+        step(value)
+    assert state.skipped == 4
+    with pytest.raises(InputError, match=r"step 9: .*last 3 steps \(loss nan\)\. Lower learning_rate"):
+        step(torch.nan)

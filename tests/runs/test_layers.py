@@ -1,9 +1,9 @@
-"""The record of the config of a run: every difference from the files of the bundle, wherever it comes from."""
+"""The recorded settings of a run are all that differ from the bundle's config files, wherever they come from."""
 
 import json
 
 import pytest
-from tumour.runs.layers import config_of, departures
+from tumour.runs.layers import changed_settings, config_of
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 
@@ -11,29 +11,29 @@ BUNDLE = "bundles/neuroseg3d/args.yaml"
 RECIPE = "bundles/common/recipes/neuroseg3d_brats2021.yaml"
 
 
-def told(*options):
+def changes(*options):
     return config_of(["run", "training", *options])[1]
 
 
-def test_folders_and_options_that_change_nothing_are_not_listed():
+def test_options_that_change_nothing_and_folders_are_not_recorded():
     places = ["--dataset_dir", "d", "--output_dir=o", "--ckpt_dir", "c", "--bundle_root", "b"]
     config, run = config_of(["run", "training", "--args_file", BUNDLE, "--cohort", "brats2021", *places])
     assert run == {"files": [], "settings": []}
     assert config["dataset_dir"] == "" and config["output_dir"].startswith("$@bundle_root")
 
 
-def test_settings_of_a_recipe_and_of_the_command_line_on_top_of_it_are_listed():
+def test_settings_of_a_recipe_and_of_the_command_line_are_recorded():
     options = ["--args_file", BUNDLE, "--+config_file", f"['{RECIPE}']", "--network_def::network::attention", "channel"]
-    run = told(*options, "--patch_size", "[32, 32, 32]")
+    run = changes(*options, "--patch_size", "[32, 32, 32]")
     assert run["files"] == [RECIPE]
     assert set(run["settings"]) == {
         *["loss = @losses::dice", "val_interval = 1"],
         *["network_def::network::attention = channel", "patch_size = [32, 32, 32]"],
     }
-    assert "loss = @losses::focal" in told(*options, "--loss", "@losses::focal")["settings"]
+    assert "loss = @losses::focal" in changes(*options, "--loss", "@losses::focal")["settings"]
 
 
-def test_settings_of_an_added_config_file_are_listed(tmp_path):
+def test_settings_of_an_added_config_file_are_recorded(tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text("learning_rate: 0.1\nepochs: 7\n+imports: [$import math]\n")
     config, run = config_of(["run", "training", "--args_file", BUNDLE, "--+config_file", str([str(mine)])])
@@ -47,14 +47,14 @@ def test_the_configs_of_a_release_are_its_own_and_its_recipes_are_not(tmp_path):
     paths["train"].parent.mkdir()
     for name, path in paths.items():
         path.write_text(json.dumps(texts[name]))
-    assert told("--config_file", str(paths["train"])) == {"files": [], "settings": []}
-    assert told("--config_file", str([str(path) for path in paths.values()])) == {
+    assert changes("--config_file", str(paths["train"])) == {"files": [], "settings": []}
+    assert changes("--config_file", str([str(path) for path in paths.values()])) == {
         "files": [str(paths["recipe"])],
         "settings": ["a = 5"],
     }
 
 
-def test_a_value_that_a_run_removes_or_adds_is_listed():
-    assert list(departures({"a": {"b": 1, "c": [2]}}, {"a": {"c": [3], "d": {"e": 4}}})) == [
+def test_a_setting_that_a_run_removes_or_adds_is_a_change():
+    assert list(changed_settings({"a": {"b": 1, "c": [2]}}, {"a": {"c": [3], "d": {"e": 4}}})) == [
         *["a::b removed", "a::c = [3]", 'a::d = {"e": 4}'],
     ]

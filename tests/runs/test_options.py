@@ -5,7 +5,6 @@ import re
 import sys
 from pathlib import Path
 
-import monai.bundle
 import pytest
 import yaml
 from monai.bundle import ConfigParser
@@ -18,8 +17,6 @@ from tumour.scores.challenges import CHALLENGES
 from tests.conftest import BUNDLES, ROOT, arguments, here, run
 from tools.score import score
 from tools.show import merged
-
-MONAI = str(Path(monai.bundle.__file__).with_name("__main__.py"))
 
 
 @pytest.fixture(autouse=True)
@@ -38,12 +35,11 @@ def at_the_root(monkeypatch):
 
 
 @pytest.fixture
-def check(monkeypatch):
+def check():
     def check(*given, run_id="training", bundle="neuroseg3d"):
         words = [run_id] if run_id else []
-        command = [MONAI, "run", *words, "--args_file", f"bundles/{bundle}/args.yaml", *map(str, given)]
-        monkeypatch.setattr(sys, "argv", command)
-        options.check_options()
+        command = ["run", *words, "--args_file", f"bundles/{bundle}/args.yaml", *map(str, given)]
+        options.check_command(command)
 
     return check
 

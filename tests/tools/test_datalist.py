@@ -71,7 +71,7 @@ def test_missing_files_and_mixed_parts_of_a_datalist_are_reported(patients, tmp_
     twin = listed["training"][1] | {"case": f"{listed['training'][1]['case'][:-3]}007", "fold": 9}
     path.write_text(json.dumps(listed | {"training": [*listed["training"], twin]}))
     found = find_cases(str(path), COHORTS["brats2023_gli"], FOUR)
-    assert len(found.complete) == 6 and "nowhere.nii.gz' " in found.left_out[0].why
+    assert len(found.complete) == 6 and "nowhere.nii.gz' does not exist; correct" in found.left_out[0].why
     with pytest.raises(InputError, match="is in the .* part of the datalist"):
         split(found.complete, listed["training"][1]["fold"], 0.2, 0)
     path.write_text("[1]")

@@ -98,6 +98,30 @@ def no_codes(files: Files) -> None:
         nib.save(nib.Nifti1Image(np.array(nib.load(path).dataobj), None), path)  # type: ignore[attr-defined]
 
 
+def overflowing(files: Files) -> None:
+    """Give a file a scl_slope with which its values are finite in float64 and infinite in float32."""
+    raw = bytearray(gzip.decompress(files["T1ce"].read_bytes()))
+    raw[112:120] = np.array([1e38, 0], "<f4").tobytes()
+    files["T1ce"].write_bytes(gzip.compress(bytes(raw)))
+
+
+def other_pixdim(files: Files) -> None:
+    """Give the first scan a pixdim of 2 mm and leave its affine as it is."""
+    raw = bytearray(gzip.decompress(files["T1"].read_bytes()))
+    raw[80:92] = np.full(3, 2, "<f4").tobytes()
+    files["T1"].write_bytes(gzip.compress(bytes(raw)))
+
+
+def with_a_skull(data: NDArray) -> NDArray:
+    """Fill the background with noise."""
+    return np.where(data == 0, np.random.default_rng(0).integers(1, 50, data.shape), data).astype(data.dtype)
+
+
+def z_scored(data: NDArray) -> NDArray:
+    """Normalise all voxels, the background with them."""
+    return ((data - data.mean()) / data.std()).astype(np.float32)
+
+
 def without_ending(files: Files) -> None:
     """Rename a compressed file to .nii."""
     files["T1ce"].rename(files["T1ce"].with_suffix(""))
@@ -146,12 +170,17 @@ KINDS: dict[str, Fault] = {
     "singular": in_bytes(without_third_axis),
     "elsewhere": in_voxels(to_corner),
     "cut_field": in_voxels(cut_top),
-    "skull": in_voxels(lambda data: data + np.int16(7)),
+    "skull": in_voxels(with_a_skull),
+    "background": in_voxels(z_scored),
+    "overflow": overflowing,
+    "outlier": in_voxels(set_one(3e38)),
+    "pixdim": other_pixdim,
     "no_codes": no_codes,
     "label_value": in_voxels(set_one(9, np.uint8), "label"),
     "label_fraction": in_voxels(set_one(0.5), "label"),
     "label_shape": in_voxels(lambda data: data[:-2], "label"),
     "label_moved": in_voxels(np.array, "label", affine=moved(5)),
+    "label_affine": in_voxels(np.array, "label", affine=lambda affine: np.eye(4)),
     "label_elsewhere": in_voxels(to_corner, "label"),
     "label_outside": in_voxels(outside_brain, "label"),
     "label_empty": in_voxels(np.zeros_like, "label"),

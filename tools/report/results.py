@@ -56,6 +56,10 @@ class Results:
         """The cases that a run left out."""
         return [LeftOut(**each) for run in self.runs for each in run["left_out"]]
 
+    def notes(self) -> list[LeftOut]:
+        """What the runs noted about cases that they used, each once."""
+        return list(dict.fromkeys(LeftOut(**each) for run in self.runs for each in run.get("notes", [])))
+
     def score_table(self) -> tuple[list[str], list[dict[str, Any]]]:
         """Headings and rows of the table of scores: mean and 95% interval for each region and class."""
         summary = self.summary.get("scores", {})

@@ -1,1 +1,1 @@
-"""From a folder to cases."""
+"""Find the cases in a folder."""

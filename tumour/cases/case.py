@@ -1,4 +1,4 @@
-"""A case, the cases of a folder, and those that a run leaves out."""
+"""Types for a case, for the cases in a folder, and for a case that a run leaves out."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tumour.errors import InputError
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A case that a run does without.
+    """A case that a run does not use.
 
     Args:
-        case: its id.
-        why: what is wrong and how to fix it, without a full stop.
+        case: the case id.
+        why: the reason and how to fix it, without a full stop.
     """
 
     case: str
@@ -30,15 +30,18 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Case:
-    """The scans of one patient at one time, with their label where there is one.
+    """The scans of one patient at one time point, and their label if there is one.
 
     Args:
-        name: its id, unique within a data set; its label map is called so.
-        patient: the patient's id.
-        images: a NIfTI file or a folder with a DICOM series for each of `modalities`, or one 4-D file.
-        modalities: what `images` are, in order; empty for a 4-D file, which has the channels of its cohort.
-        label: the label file.
-        part: the part of the data, or the fold in which the case validates, where a datalist says so.
+        name: case id, unique within a data set; also the file name of a predicted label map.
+        patient: patient id.
+        images: one NIfTI file or one folder with a DICOM series per modality, or one 4-D file.
+        modalities: modalities of `images`, in order; empty for a 4-D file, which has the channels of its cohort.
+        label: label file.
+        part: from a datalist: the part of the data, or the fold whose validation cases include this case.
+
+    Raises:
+        InputError: `name` is empty, starts with a dot or contains a slash.
     """
 
     name: str
@@ -50,22 +53,23 @@ class Case:
 
     def __post_init__(self) -> None:
         if not self.name or self.name.startswith(".") or {"/", "\\", "\0"} & set(self.name):
-            raise InputError(f"'{self.name}' cannot be a case id, which names files; use letters, digits, - and _.")
+            reason = "because case ids are used as file names; use letters, digits, - and _"
+            raise InputError(f"'{self.name}' cannot be a case id, {reason}.")
 
     @property
     def files(self) -> dict[str, str]:
-        """The files by modality (`image` for a 4-D one), and the label."""
+        """The files by modality (`image` for a 4-D file) and `label`."""
         images = dict(zip(self.modalities or ("image",), self.images, strict=True))
         return images | ({"label": self.label} if self.label else {})
 
     def item(self, label_as: str = "label") -> dict[str, Any]:
-        """The case as a dict for MONAI's transforms; `label_as` is the key of its label."""
+        """The case as a dict for MONAI's transforms; its label gets the key `label_as`."""
         item: dict[str, Any] = {"case": self.name, "image": list(self.images)}
         item |= {"modalities": list(self.modalities)} if self.modalities else {}
         return item | ({label_as: self.label} if self.label else {})
 
     def record(self) -> dict[str, Any]:
-        """The case as JSON holds it."""
+        """The case as a dict that can be written as JSON."""
         return asdict(self)
 
     @classmethod
@@ -74,12 +78,12 @@ class Case:
 
 
 def item_of(case: Case | Mapping[str, Any]) -> dict[str, Any]:
-    """A case, or what a client hands in for one (`image` and `label`, no id), as a dict for MONAI's transforms."""
+    """A case as a dict for MONAI's transforms. A client's item already is such a dict, without a case id."""
     return case.item() if isinstance(case, Case) else dict(case)
 
 
 def patient_of(case: Case | Mapping[str, Any], cohort: Cohort) -> str:
-    """The patient of a case; of a client's item, as the name of its first file says."""
+    """The patient of a case, or of a client's item according to the name of its first file."""
     if isinstance(case, Case):
         return case.patient
     image = case["image"]
@@ -88,13 +92,13 @@ def patient_of(case: Case | Mapping[str, Any], cohort: Cohort) -> str:
 
 @dataclass(frozen=True)
 class Cases:
-    """What lies in a folder or a datalist.
+    """The cases in a folder or datalist.
 
     Args:
-        complete: cases whose modalities are all there, with or without a label, sorted by name.
-        incomplete: cases that lack a modality.
-        left_out: those and others that cannot be used, with the reason.
-        unused: for a case, sentences on files that are not used.
+        complete: cases with all modalities, with or without a label, sorted by name.
+        incomplete: cases without at least one modality.
+        left_out: the incomplete cases and others that cannot be used, with the reason.
+        unused: messages about files that are not used, by case id.
         strays: NIfTI files that belong to no case.
     """
 
@@ -114,15 +118,18 @@ class Cases:
         )
 
     def sentences(self) -> list[str]:
-        """What a user should know, one sentence each."""
+        """Messages for the user about unused files and cases that are left out."""
         unused = [f"{case}: {text}." for case, texts in self.unused.items() for text in texts]
         return unused + [f"left out, {left_out}" for left_out in self.left_out]
 
 
 def unique_names(places: Iterable[Sequence[str]]) -> list[str]:
-    """A name for each case from the parts of its path: the last, or as many of the last as make the names differ.
+    """A name for each case from the last parts of its path: as few parts as are needed to make the names unique.
 
-    `P1/2024` and `P2/2024` become `P1_2024` and `P2_2024`; a folder that is called as what it holds counts once.
+    `P1/2024` and `P2/2024` become `P1_2024` and `P2_2024`. A folder with the same name as its content counts once.
+
+    Args:
+        places: the parts of the path of each case.
     """
     paths = [[part for part, before in zip(p, ["", *p[:-1]], strict=True) if part != before] for p in map(list, places)]
     names = [path[-1] for path in paths]

@@ -15,10 +15,15 @@ PARTS = ("training", "validation", "testing", "test")  # the last two mean the s
 
 
 def read_datalist(path: Path, cohort: Cohort, modalities: Sequence[str]) -> Cases:
-    """The cases that a datalist names; paths in it start at its folder.
+    """The cases in a datalist. Its paths are relative to its folder.
+
+    Args:
+        path: the datalist.
+        cohort: how the files are named.
+        modalities: the modalities to use, in order.
 
     Raises:
-        InputError: it is no datalist, or two cases have one id.
+        InputError: the file is not a datalist, or two cases have the same id.
     """
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))
@@ -31,25 +36,25 @@ def read_datalist(path: Path, cohort: Cohort, modalities: Sequence[str]) -> Case
         images = [_paths(entry.get("image") or []) for _, entry in entries]
     except (OSError, ValueError, TypeError, AttributeError) as error:
         kind = type(error).__name__
-        raise InputError(f"'{path}' is not a datalist ({kind}); write one with tools.datalist.") from error
+        raise InputError(f"'{path}' is not a datalist ({kind}); create one with tools.datalist.") from error
     firsts = [Path(files[0] if files else "?") for files in images]
     places = [(*first.parent.parts, cohort.case_of(first.name)) for first in firsts]
     names = [str(entry.get("case", name)) for (_, entry), name in zip(entries, unique_names(places), strict=True)]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
-        raise InputError(f"'{path}' names two cases {twice}; give each a \"case\" of its own.")
+        raise InputError(f"'{path}' has two cases called {twice}; give each entry a unique \"case\".")
     complete, left_out = [], []
     for (part, entry), name, files in zip(entries, names, images, strict=True):
         fault = _fault(path, entry, files, cohort)
         ordered = None if fault else _in_order(files, cohort, modalities, stored)
         if ordered is None:
-            unknown = 'its files cannot be told apart: name them as the cohort does, or list "modality"'
+            unknown = f'the modality of its files is unknown: name them as in {cohort.name}, or add "modality"'
             left_out.append(LeftOut(name, f"{fault or unknown}; correct '{path}'"))
             continue
         label = str(path.parent / entry["label"]) if entry.get("label") else None
-        given = tuple(str(path.parent / file) for file in ordered)
+        paths = tuple(str(path.parent / file) for file in ordered)
         present = () if cohort.channels else tuple(modalities)
-        complete.append(Case(name, cohort.patient_of(name), given, present, label, entry.get("fold", part)))
+        complete.append(Case(name, cohort.patient_of(name), paths, present, label, entry.get("fold", part)))
     return Cases(tuple(sorted(complete, key=lambda case: case.name)), left_out=tuple(left_out))
 
 
@@ -58,25 +63,29 @@ def _paths(image: str | Sequence[str]) -> list[str]:
 
 
 def _fault(path: Path, entry: Mapping[str, Any], files: Sequence[str], cohort: Cohort) -> str | None:
-    """What keeps an entry from being a case of the cohort."""
-    wanted = [*files, entry["label"]] if entry.get("label") else files
-    absent = [str(path.parent / file) for file in wanted if not (path.parent / file).exists()]
-    if absent:
-        return f"'{absent[0]}' is not there"
+    """Why an entry cannot be a case of the cohort, or None."""
+    listed = [*files, entry["label"]] if entry.get("label") else files
+    missing = [str(path.parent / file) for file in listed if not (path.parent / file).exists()]
+    if missing:
+        return f"'{missing[0]}' does not exist"
     if not files or (len(files) == 1) != bool(cohort.channels) and len(cohort.modalities) > 1:
-        return f"its image is {entry.get('image')}, unlike the files of {cohort.name}"
+        wanted = "one 4-D file" if cohort.channels else "a list with one file per modality"
+        return f"its image is {entry.get('image')}, but {cohort.name} needs {wanted}"
     return None
 
 
 def _in_order(
     files: Sequence[str], cohort: Cohort, modalities: Sequence[str], stored: Sequence[str]
 ) -> list[str] | None:
-    """The files of the modalities asked for: by the files' names, else by the list's `modality`; else None."""
+    """The files of the modalities, in their order.
+
+    The modality of a file is taken from its name, or else from the datalist's `modality`; None if both fail.
+    """
     if cohort.channels:
         return list(files)
     by_name: dict[str, str] = {}
     for file in files:
         stem = Path(file).name.removesuffix(".gz").removesuffix(".nii")
-        by_name |= {kind: file for kind, given in cohort.suffixes.items() for s in given if stem.endswith(s)}
+        by_name |= {kind: file for kind, suffixes in cohort.suffixes.items() if stem.endswith(suffixes)}
     known = by_name if len(by_name) == len(files) else dict(zip(stored, files, strict=False))
     return [known[name] for name in modalities] if set(modalities) <= known.keys() else None

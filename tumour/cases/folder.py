@@ -1,11 +1,12 @@
-"""Look through a folder for the NIfTI files of cases."""
+"""Find the NIfTI files of cases in a folder."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tumour.cases.case import Case, Cases, LeftOut, unique_names
@@ -13,25 +14,68 @@ from tumour.cohort import ENDINGS, LABEL, Cohort
 
 
 def look_through(root: Path, cohort: Cohort, modalities: Sequence[str]) -> Cases:
-    """The cases below a folder as a cohort names their files."""
-    return _of_folders(root, cohort) if cohort.channels else _of_suffixes(root, cohort, modalities)
+    """Find the cases in a folder and its subfolders, with files named as in the cohort."""
+    hidden: list[LeftOut] = []
+    files = nifti_files(root, hidden)
+    found = _of_folders(root, cohort, files) if cohort.channels else _of_suffixes(root, cohort, modalities, files)
+    return replace(found, left_out=(*found.left_out, *hidden))
 
 
-def nifti_files(root: Path) -> list[tuple[Path, str]]:
-    """Every NIfTI file below a folder with its name without the ending; macOS's `._*` files are skipped."""
+def folders_below(root: Path, hidden: list[LeftOut] | None = None) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder from `root` down with the names of its files; links are followed, and no folder comes twice.
+
+    Folders whose name begins with a dot are skipped. What cannot be looked into is added to `hidden`.
+    """
+    hidden = [] if hidden is None else hidden
+    seen: set[str] = set()
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            hidden.append(LeftOut(folder.name, f"'{folder}' cannot be read ({error.strerror}); change its permissions"))
+            continue
+        inner = [entry for entry in entries if _is_folder(entry)]
+        names = {entry.name for entry in inner}
+        yield folder, [entry.name for entry in entries if entry.name not in names]
+        for entry in entries:
+            if entry.is_symlink() and not os.path.exists(entry) and not entry.name.endswith(ENDINGS):
+                why = f"'{entry.path}' is a link to '{os.readlink(entry)}', which does not exist; restore or remove it"
+                hidden.append(LeftOut(entry.name, why))
+        inner.sort(key=lambda entry: (entry.is_symlink(), entry.name))  # a folder goes by its own name
+        waiting += [Path(entry) for entry in reversed(inner) if not _is_skipped(entry.name)]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or into a folder without permission
+        return False
+
+
+def _is_skipped(name: str) -> bool:
+    return name.startswith(".") or name == "lost+found"
+
+
+def nifti_files(root: Path, hidden: list[LeftOut] | None = None) -> list[tuple[Path, str]]:
+    """Path and name without suffix of every NIfTI file in a folder and its subfolders, without hidden files."""
     files = []
-    for folder, folders, names in os.walk(root):
-        folders.sort()
-        for name in sorted(names):
+    for folder, names in folders_below(root, hidden):
+        for name in names:
             ending = next((e for e in ENDINGS if name.endswith(e)), None)
             if ending and not name.startswith("."):
-                files.append((Path(folder, name), name[: -len(ending)]))
+                files.append((folder / name, name[: -len(ending)]))
     return files
 
 
 @dataclass
 class _Group:
-    """The files of one folder whose names begin alike: a case, or a part of one."""
+    """The files in one folder whose names start the same way: a case, or some files of one."""
 
     folder: Path
     stem: str
@@ -40,21 +84,21 @@ class _Group:
 
     def add(self, kind: str, path: Path) -> None:
         if kind in self.files:
-            self.unused.append(_second(str(path), kind, self.files[kind]))
+            self.unused.append(_duplicate(str(path), kind, self.files[kind]))
         else:
             self.files[kind] = str(path)
 
 
-def _second(path: str, kind: str, used: str) -> str:
-    return f"'{path}' is a second {kind} next to '{used}', which is used; remove one"
+def _duplicate(path: str, kind: str, used: str) -> str:
+    return f"'{path}' is not used, because '{used}' is also a {kind} of this case; remove one of them"
 
 
-def _of_suffixes(root: Path, cohort: Cohort, modalities: Sequence[str]) -> Cases:
-    """One file per modality: the files of one folder that begin alike are a case."""
-    kinds = {suffix: kind for kind, given in cohort.suffixes.items() for suffix in given}
+def _of_suffixes(root: Path, cohort: Cohort, modalities: Sequence[str], files: Sequence[tuple[Path, str]]) -> Cases:
+    """Cases with one file per modality: files in one folder whose names start the same way are a case."""
+    kinds = {suffix: kind for kind, suffixes in cohort.suffixes.items() for suffix in suffixes}
     groups: dict[tuple[Path, str], _Group] = {}
     strays = []
-    for path, stem in nifti_files(root):
+    for path, stem in files:
         suffix = next((suffix for suffix in kinds if stem.endswith(suffix)), None)
         if suffix is None:
             strays.append(str(path))
@@ -71,8 +115,12 @@ def _of_suffixes(root: Path, cohort: Cohort, modalities: Sequence[str]) -> Cases
         present = tuple(kind for kind in modalities if kind in group.files)
         missing = [f"{group.stem}{cohort.suffixes[kind][0]}.nii.gz" for kind in modalities if kind not in present]
         images = tuple(group.files[kind] for kind in present)
+        if missing and group.folder.name.endswith(ENDINGS):
+            moved = "move the file in it up and give it that name"
+            left_out.append(LeftOut(name, f"'{group.folder}' is a folder that is named like a file; {moved}"))
+            continue
         if missing:
-            left_out.append(LeftOut(name, f"{', '.join(missing)} is not there; add it or name fewer modalities"))
+            left_out.append(LeftOut(name, f"{', '.join(missing)} is missing; add it or use fewer modalities"))
         if present:
             case = Case(name, cohort.patient_of(name), images, present, group.files.get(LABEL))
             (incomplete if missing else complete).append(case)
@@ -82,33 +130,36 @@ def _of_suffixes(root: Path, cohort: Cohort, modalities: Sequence[str]) -> Cases
 
 
 def _merge_copies(groups: list[_Group], modalities: Sequence[str]) -> list[_Group]:
-    """The groups without those that repeat some files of a complete case of the same name in another folder."""
-    full = {group.stem: group for group in reversed(groups) if set(modalities) <= group.files.keys()}
+    """Drop incomplete groups if another folder has a complete case with the same name; note their files there."""
+    complete = {group.stem: group for group in reversed(groups) if set(modalities) <= group.files.keys()}
     kept = []
     for group in groups:
-        of = full.get(group.stem)
-        if of is None or of is group or set(modalities) <= group.files.keys():
+        case = complete.get(group.stem)
+        if case is None or case is group or set(modalities) <= group.files.keys():
             kept.append(group)
         else:
             for kind, path in group.files.items():
-                used = of.files.get(kind)
-                of.unused.append(_second(path, kind, used) if used else f"'{path}' lies in another folder; move it")
+                used = case.files.get(kind)
+                misplaced = f"'{path}' is not in the folder of the other files of this case; move it there"
+                case.unused.append(_duplicate(path, kind, used) if used else misplaced)
     return kept
 
 
-def _of_folders(root: Path, cohort: Cohort) -> Cases:
-    """One 4-D file per case in folders of images and of labels."""
+def _of_folders(root: Path, cohort: Cohort, files: Sequence[tuple[Path, str]]) -> Cases:
+    """Cases with one 4-D file each, in folders for images and labels."""
     images: dict[str, list[Path]] = defaultdict(list)
     labels: dict[str, str] = {}
     strays = []
-    for path, stem in nifti_files(root):
+    for path, stem in files:
         if path.parent.name == cohort.label_folder:
             labels[stem] = str(path)
         elif path.parent.name in cohort.image_folders:
             images[stem].append(path)
         else:
             strays.append(str(path))
-    for paths in images.values():  # the label is that of the training image
+    if _one_file_per_channel(images, labels, len(cohort.channels)):
+        return Cases(strays=tuple(str(path) for path, _ in files))
+    for paths in images.values():  # first the training image, which the label belongs to
         paths.sort(key=lambda path: cohort.image_folders.index(path.parent.name))
     found = [(path, stem, n) for stem, paths in images.items() for n, path in enumerate(paths)]
     names = unique_names((*path.parent.relative_to(root.parent).parts, stem) for path, stem, _ in found)
@@ -117,8 +168,21 @@ def _of_folders(root: Path, cohort: Cohort) -> Cases:
         for name, (path, stem, n) in zip(names, found, strict=True)
     ]
     left_out = [
-        LeftOut(stem, f"'{path}' has no image; add it to {cohort.image_folders[0]}")
+        LeftOut(stem, f"'{path}' has no image; add the image to {cohort.image_folders[0]}")
         for stem, path in labels.items()
         if stem not in images
     ]
     return Cases(tuple(sorted(cases, key=lambda case: case.name)), left_out=tuple(left_out), strays=tuple(strays))
+
+
+def _one_file_per_channel(images: Collection[str], labels: Collection[str], channels: int) -> bool:
+    """Whether the files of image folders are named as nnU-Net has them, CASE_0000 for the label CASE."""
+    numbers: dict[str, set[int]] = defaultdict(set)
+    for stem in images:
+        match = re.fullmatch(r"(.+)_(\d{4})", stem)
+        if not match or stem in labels:
+            return False
+        numbers[match[1]].add(int(match[2]))
+    if labels:
+        return any(case in labels for case in numbers)
+    return bool(numbers) and all(found == set(range(channels)) for found in numbers.values())

@@ -1,1 +1,1 @@
-"""What is wrong with a case, a label or a data set."""
+"""Check cases, labels and data sets for errors."""

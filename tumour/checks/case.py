@@ -1,4 +1,4 @@
-"""What is wrong or doubtful with one case, from its files alone."""
+"""Check the files of one case for errors and possible problems."""
 
 from __future__ import annotations
 
@@ -19,23 +19,25 @@ from tumour.errors import InputError
 from tumour.processes import cores
 from tumour.scans import grid, nifti, readers
 from tumour.scans.grid import Mask, Scan, difference, digest
-from tumour.scans.readers import read_scan
+from tumour.scans.readers import background_of, read_scan
 
-OVERLAP = (0.5, 0.9)  # Dice of the brains in two modalities: below the first they are unregistered, the second doubtful
+ABSURD = 1e6  # times the 99th percentile: a maximum above it is damage, and turns the rest of the scan into 0
+# Dice of the brains in two modalities: below the first they are not registered, below the second it is doubtful
+OVERLAP = (0.5, 0.9)
 
 
 @dataclass
 class Finding:
-    """What the check of a case found.
+    """The result of checking a case.
 
     Args:
         case, patient: ids.
-        faults: why it cannot be used, each naming the file and how to fix it.
-        notes: what is doubtful but can be used.
-        across: what is doubtful when compared with other cases or files.
+        faults: reasons why the case cannot be used, each with the file and how to fix it.
+        notes: possible problems of a usable case.
+        across: possible problems that were found by comparing it with other cases.
         labelled: whether it has a label file.
         facts: its grid, volumes and hashes.
-        stamp: changes with the files, the cohort and the check.
+        stamp: a hash of the state of its files, the cohort and the code of the check.
     """
 
     case: str
@@ -57,7 +59,7 @@ class Finding:
 
     @property
     def left_out(self) -> LeftOut:
-        """The case as one that a run does without, or a note on it."""
+        """The case with its faults, or else its notes."""
         return LeftOut(self.case, self.why)
 
     def record(self) -> dict[str, Any]:
@@ -65,35 +67,34 @@ class Finding:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Finding:
-        """A finding again, without what other cases had to do with it."""
+        """A finding from its record, without `across`, because the other cases may have changed."""
         return cls(**{key: value for key, value in record.items() if key not in ("status", "across")})
 
 
 class CaseCheck:
-    """Check cases of a cohort; what `record` knows of files that did not change is taken from there.
+    """Check cases of a cohort. Cases whose files have not changed since an earlier check are not read again.
 
     Args:
-        cohort: what the files mean.
-        cohorts: all cohorts by name; others are suggested where a label fits them better.
+        cohort: naming and meaning of the files.
+        cohorts: all cohorts by name; if a label does not match `cohort`, the message suggests those that it matches.
         modalities: the modalities of the network.
-        record: check.json of an earlier check, which may be missing.
+        record: path of check.json from an earlier check; it need not exist.
     """
 
     def __init__(
         self, cohort: Cohort, cohorts: Mapping[str, Cohort], modalities: Sequence[str], record: str | None = None
     ) -> None:
         self.cohort, self.cohorts, self.modalities = cohort, cohorts, list(modalities)
-        sources = [Path(str(module.__file__)).read_bytes() for module in (grid, nifti, readers, label_check)]
-        about = json.dumps([asdict(cohort), self.modalities]).encode()
-        own = Path(__file__).read_bytes()
-        self.rules = hashlib.blake2b(b"".join([own, *sources, about])).hexdigest()
+        files = [__file__, *(str(module.__file__) for module in (grid, nifti, readers, label_check))]
+        settings = json.dumps([asdict(cohort), self.modalities]).encode()
+        self.rules = hashlib.blake2b(b"".join([*(Path(file).read_bytes() for file in files), settings])).hexdigest()
         self.known: dict[str, Finding] = {}
         if record and Path(record).is_file():
             try:
                 earlier = json.loads(Path(record).read_text(encoding="utf-8"))["cases"]
                 self.known = {item["stamp"]: Finding.from_record(item) for item in earlier}
             except (ValueError, TypeError, KeyError):
-                pass  # of another version: the cases are checked again
+                pass  # written by another version: all cases are checked again
 
     def __call__(self, case: Case) -> Finding:
         stamp = self.stamp(case.files.values())
@@ -102,23 +103,23 @@ class CaseCheck:
         finding = Finding(case.name, case.patient, labelled=case.label is not None, stamp=stamp)
         try:
             self.look_at_files(finding, case.files)
-        except Exception as error:  # no case may end a run
+        except Exception as error:  # an unexpected error in one case must not end the run
             finding.faults.append(f"it could not be checked ({type(error).__name__}: {error}); check its files")
         return finding
 
     def look_at_files(self, finding: Finding, files: Mapping[str, str]) -> None:
-        """Add to a finding what its files show."""
+        """Add the faults, notes and facts of the files to a finding."""
         brains: dict[str, Mask] = {}
         first: Scan | None = None
         with ThreadPoolExecutor(cores()) as pool:
-            read = [(name, pool.submit(read_scan, path)) for name, path in files.items()]
-            for name, result in read:
+            scans = [(name, pool.submit(read_scan, path)) for name, path in files.items()]
+            for name, future in scans:
                 try:
-                    scan = result.result()
+                    scan = future.result()
                 except InputError as error:
                     finding.faults.append(str(error))
                     continue
-                finding.notes += [] if first else scan.notes  # the others lie as the first does
+                finding.notes += [] if first else scan.notes  # the others must have the same orientation
                 first = first or scan.without_data()
                 if fault := difference(first, scan) or _other_patient(first, scan):
                     finding.faults.append(fault)
@@ -133,63 +134,72 @@ class CaseCheck:
             _compare_brains(finding, brains)
 
     def stamp(self, paths: Iterable[str]) -> str:
-        state = [(path, *_size_and_time(path)) for path in paths]
+        """A hash of the sizes and times of files, the cohort and the code of the check."""
+        state = [(path, *size_and_time(path)) for path in paths]
         return hashlib.blake2b(f"{self.rules}{state}".encode(), digest_size=12).hexdigest()
 
     def look_at_image(self, finding: Finding, scan: Scan, name: str, brains: dict[str, Mask]) -> None:
-        """Note the faults of an image, the hash of each volume, and in `brains` where it is not 0."""
+        """Add the faults of an image and the hash of each volume to a finding, and the non-zero voxels to `brains`."""
         channels = self.cohort.channels
         if scan.data.shape[3:] != ((len(channels),) if channels else ()):
             wanted = f"four axes, the last for {', '.join(channels)}" if channels else "three axes"
-            finding.faults.append(f"'{scan.path}' has the shape {scan.data.shape}, not {wanted}; export it so")
+            finding.faults.append(f"'{scan.path}' has the shape {scan.data.shape}, not {wanted}; export it again")
             return
         digests = finding.facts.setdefault("digests", {})
         for modality in self.modalities if channels else [name]:
             data = scan.data[..., channels.index(modality)] if channels else scan.data
             low, high = data.min(), data.max()
             if low == high:
-                finding.faults.append(f"'{scan.path}': its {modality} is {low} everywhere; export it again")
+                finding.faults.append(f"'{scan.path}': every voxel of its {modality} is {low}; export it again")
                 continue
-            brain = data != 0
+            usual = np.percentile(np.abs(data[::3, ::3, ::3].astype(float)), 99)
+            if max(float(high), -float(low)) > ABSURD * usual > 0:
+                limits = f"its {modality} goes from {low:g} to {high:g}, though 99% of it is below {usual:g}"
+                finding.notes.append(f"'{scan.path}': {limits}; look at it")
+            background = background_of(data)
+            if background:
+                finding.notes.append(f"'{scan.path}': {background:g} is taken for the background of its {modality}")
+            brain = data != background
             if brain.mean() > 0.95:
                 finding.notes.append(f"'{scan.path}': the background of its {modality} is not 0; skull-strip it")
             else:
                 brains[modality] = brain
-            own = digest(data)
+            hashed = digest(data)
             for other, known in digests.items():
-                if own == known:
-                    finding.faults.append(f"'{scan.path}' is the scan of its {other}, not {modality}; restore it")
-            digests[modality] = own
+                if hashed == known:
+                    finding.faults.append(f"'{scan.path}' has the same voxels for {modality} and {other}; restore it")
+            digests[modality] = hashed
 
 
-def _other_patient(one: Scan, other: Scan) -> str | None:
-    """That two DICOM series name different patients, or None."""
-    if one.patient == other.patient or not (one.patient and other.patient):
+def _other_patient(first: Scan, second: Scan) -> str | None:
+    """A message if two DICOM series have different patient ids, or None."""
+    if first.patient == second.patient or not (first.patient and second.patient):
         return None
-    both = f"'{one.path}' is of patient {one.patient}, '{other.path}' of {other.patient}"
-    return f"{both}; put the series of one patient together"
+    both = f"'{first.path}' is from patient {first.patient}, but '{second.path}' is from patient {second.patient}"
+    return f"{both}; a case must contain the series of one patient"
 
 
 def _compare_brains(finding: Finding, brains: Mapping[str, Mask]) -> None:
-    """Note where the brains of two modalities lie apart."""
+    """Add a fault or note to a finding if the brains in two modalities overlap too little."""
     sizes = {name: np.count_nonzero(brain) for name, brain in brains.items()}
     dice = {
         (a, b): 2 * np.count_nonzero(brains[a] & brains[b]) / (sizes[a] + sizes[b]) for a, b in combinations(brains, 2)
     }
     if not dice:
         return
-    (one, other), least = min(dice.items(), key=lambda item: item[1])
+    (first, second), least = min(dice.items(), key=lambda item: item[1])
     finding.facts["least_overlap"] = round(least, 3)
-    sentence = f"the brains in its {one} and {other} differ (Dice {least:.2f})"
+    sentence = f"the brains in its {first} and {second} differ (Dice {least:.2f})"
     if least < OVERLAP[0]:
-        finding.faults.append(f"{sentence}; register them, or find the scans of one patient")
+        finding.faults.append(f"{sentence}; register them, or check that both scans are from this patient")
     elif least < OVERLAP[1]:
-        finding.notes.append(f"{sentence}, as when a field of view is cut or a scan is not registered; look at them")
+        finding.notes.append(f"{sentence}; check that they are registered and that none is cut off")
 
 
-def _size_and_time(path: str) -> tuple[int, int]:
+def size_and_time(path: str) -> tuple[int, int]:
+    """What changes with a file, or with the files of a folder; zeros where it is missing."""
     try:
-        states = [each.stat() for each in (Path(path), *sorted(Path(path).glob("*")))]  # a folder's files with it
+        states = [file.stat() for file in (Path(path), *sorted(Path(path).glob("*")))]  # with the files of a folder
     except OSError:
         return (0, 0)
     return sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)

@@ -1,4 +1,4 @@
-"""The result of checking a data set: a table to read, check.json and check.csv to keep."""
+"""The result of checking a data set as a printed table and as the files check.json and check.csv."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tumour.checks.case import Finding
 from tumour.files import atomic_write
 
 HEADINGS = {"good": "good", "note": "usable with a note", "unusable": "unusable"}
-SHOWN = 20  # cases of a kind that are printed; the others stand in the files
+SHOWN = 20  # number of notes and of unusable cases that are printed; the files contain all
 
 
 @dataclass
 class Report:
-    """A checked data set.
+    """The result of checking a data set.
 
     Args:
-        findings: one per case.
-        left_out: the cases that lack files.
+        findings: the result for each case.
+        left_out: cases that were not checked because files are missing.
         regions: class names of each region, by the region's name.
         strays: NIfTI files that belong to no case.
     """
@@ -36,49 +36,54 @@ class Report:
 
     @property
     def counts(self) -> dict[str, int]:
+        """The number of cases by status."""
         counts = {status: sum(finding.status == status for finding in self.findings) for status in HEADINGS}
         counts["unusable"] += len(self.left_out)
         return counts
 
     def time_points(self) -> dict[str, list[str]]:
-        """The cases of each patient who has several."""
+        """The cases of each patient with more than one case."""
         cases = defaultdict(list)
         for finding in self.findings:
             cases[finding.patient].append(finding.case)
         return {patient: names for patient, names in cases.items() if len(names) > 1}
 
     def volumes(self) -> dict[str, dict[str, Any]]:
-        """For each region how many labels hold it or not, and its volumes in ml."""
+        """For each region, the number of labels with and without it, and its median and largest volume in ml."""
         classes = pd.DataFrame([finding.facts["ml"] for finding in self.findings if "ml" in finding.facts])
-        told = {}
+        volumes = {}
         for region, names in self.regions.items():
             ml = classes[list(names)].sum(axis=1) if len(classes) else pd.Series(dtype=float)
-            there = ml[ml > 0]
-            median, largest = (round(float(value), 2) for value in (there.median(), there.max()))
-            told[region] = {
-                "cases": len(there),
-                "without": len(ml) - len(there),
+            present = ml[ml > 0]
+            median, largest = (round(float(value), 2) for value in (present.median(), present.max()))
+            volumes[region] = {
+                "cases": len(present),
+                "without": len(ml) - len(present),
                 "median ml": median,
                 "largest ml": largest,
             }
-        return told if len(classes) else {}
+        return volumes if len(classes) else {}
 
     def write(self, folder: str) -> None:
-        """Write check.json and check.csv, each completely or not at all."""
-        told = {
+        """Write check.json and check.csv atomically."""
+        content = {
             "counts": self.counts,
-            "left_out": [asdict(each) for each in self.left_out],
+            "left_out": [asdict(left_out) for left_out in self.left_out],
             "strays": list(self.strays),
             "several_time_points": self.time_points(),
             "regions": self.volumes(),
             "cases": [finding.record() for finding in self.findings],
         }
-        texts = {"check.json": json.dumps(told, indent=1), "check.csv": pd.DataFrame(self.rows()).to_csv(index=False)}
+        texts = {
+            "check.json": json.dumps(content, indent=1),
+            "check.csv": pd.DataFrame(self.rows()).to_csv(index=False),
+        }
         for name, text in texts.items():
             with atomic_write(Path(folder, name)) as part:
                 part.write_text(text, encoding="utf-8")
 
     def rows(self) -> list[dict[str, Any]]:
+        """The rows of check.csv, one per case."""
         rows: list[dict[str, Any]] = []
         for finding in self.findings:
             facts = finding.facts
@@ -91,21 +96,23 @@ class Report:
         return rows
 
     def table(self) -> str:
-        """What a user reads: the counts, the reason for each case that is not good, and the sizes of the regions."""
+        """The text for the user: counts, the reason for each case that is not good, and the volumes of the regions."""
         blocks = ["\n".join(f"{heading:<20}{self.counts[status]:>7,}" for status, heading in HEADINGS.items())]
         for status in ("note", "unusable"):
             lines = [str(finding.left_out) for finding in self.findings if finding.status == status]
-            lines += [str(each) for each in self.left_out] if status == "unusable" else []
+            lines += [str(left_out) for left_out in self.left_out] if status == "unusable" else []
             more = [f"... and {len(lines) - SHOWN:,} more, see check.csv"] if len(lines) > SHOWN else []
             if lines:
                 blocks.append("\n  ".join([f"{HEADINGS[status]}:", *lines[:SHOWN], *more]))
         unlabelled = sum(not finding.labelled for finding in self.findings)
         if 0 < unlabelled < len(self.findings):
-            blocks.append(f"Cases without a label: {unlabelled:,}; they can be segmented, not trained on.")
+            blocks.append(f"Cases without a label: {unlabelled:,}; they can be segmented but not used for training.")
         if self.strays:
-            blocks.append(f"NIfTI files that belong to no case: {len(self.strays):,}, as '{self.strays[0]}'.")
+            blocks.append(f"NIfTI files that belong to no case: {len(self.strays):,}, e.g. '{self.strays[0]}'.")
         if several := self.time_points():
-            blocks.append(f"Patients with several time points: {len(several):,}; a split keeps them together.")
+            blocks.append(
+                f"Patients with several time points: {len(several):,}; a split keeps each patient in one part."
+            )
         if volumes := self.volumes():
             blocks.append(pd.DataFrame.from_dict(volumes, orient="index").to_string())
         return "\n\n".join(blocks)

@@ -1,1 +1,1 @@
-"""From probabilities to a label map."""
+"""Make label maps from probabilities."""

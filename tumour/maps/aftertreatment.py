@@ -1,4 +1,4 @@
-"""From probability maps to regions: a threshold, a least piece and a least whole for each region."""
+"""Make regions from probabilities, with a threshold, a minimum piece and a minimum total volume for each region."""
 
 from __future__ import annotations
 
@@ -12,30 +12,33 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from scipy import ndimage
-from tumour.errors import InputError
+from tumour.errors import CaseError, InputError
 
 
 def voxel_volume(image: torch.Tensor) -> float:
-    """mm³ of a voxel; 1 where the tensor carries no affine."""
+    """Volume of a voxel in mm³; 1 if the tensor has no affine."""
     return abs(float(torch.linalg.det(image.affine[:3, :3].double()))) if isinstance(image, MetaTensor) else 1.0
 
 
 def require_finite(values: torch.Tensor, case: str) -> None:
-    """Refuse what a network says of a case if any of it is NaN or infinite."""
-    if not torch.isfinite(values.sum()):  # of probabilities; one that is not finite makes the sum so
-        raise InputError(f"{case}: the network's values are not finite; take another model.pt or train anew.")
+    """Raise a CaseError if any of the probabilities that a network predicts for a case is NaN or infinite."""
+    if not torch.isfinite(values.sum()):  # the sum is finite only if all probabilities are
+        raise CaseError(
+            f"{case}: the network's output is not finite; check the intensities of its scans, and if other cases "
+            "fail too, use another model.pt or train again."
+        )
 
 
 class PerRegion(MapTransform):
-    """A transform of (R, *S) whose channels are regions, with a number for each of them.
+    """Base of transforms of regions (R, *S) that have one setting per region.
 
     Args:
-        keys: what to transform.
+        keys: keys of the regions.
         regions: class names of each region, by the region's name, in the order of the channels.
-        values: a number by region; a region without one takes `default`.
+        values: the setting of each region, by the region's name; other regions get `default`.
 
     Raises:
-        InputError: a value is no number from 0 up, or names no region.
+        InputError: a region is unknown, or a value is negative or not a number.
     """
 
     default = 0.0
@@ -50,10 +53,12 @@ class PerRegion(MapTransform):
         super().__init__(keys, allow_missing_keys)
         unknown = set(values) - set(regions)
         if unknown:
-            raise InputError(f"after_treatment names {', '.join(unknown)}; the regions are {', '.join(regions)}.")
+            raise InputError(
+                f"after_treatment has the unknown region {', '.join(unknown)}; the regions are {', '.join(regions)}."
+            )
         wrong = [v for v in values.values() if isinstance(v, bool) or not isinstance(v, int | float) or not v >= 0]
         if wrong:
-            raise InputError(f"after_treatment holds {wrong[0]!r}; its values must be numbers from 0 up.")
+            raise InputError(f"after_treatment has the value {wrong[0]!r}; its values must be numbers of 0 or more.")
         self.values = [float(values.get(name, self.default)) for name in regions]
         self.members = [set(names) for names in regions.values()]
 
@@ -64,12 +69,18 @@ class PerRegion(MapTransform):
         return out
 
     def treat(self, regions: torch.Tensor, case: str) -> torch.Tensor:
+        """Return the treated regions (R, *S); `case` is the case id for messages."""
         raise NotImplementedError
 
-    def without(self, regions: torch.Tensor, index: int, dropped: torch.Tensor) -> None:
-        """Take voxels from a region and from all regions inside it, in place.
+    def drop(self, regions: torch.Tensor, index: int, dropped: torch.Tensor) -> None:
+        """Remove voxels from a region and from all regions inside it, in place.
 
-        So a dropped whole tumour leaves no core behind, and dropped enhancing tumour becomes necrotic core.
+        So dropping whole tumour also drops the core inside it, and dropped enhancing tumour becomes necrotic core.
+
+        Args:
+            regions: (R, *S), zeros and ones.
+            index: the channel of the region.
+            dropped: voxels to remove, bool (*S).
         """
         for other, members in enumerate(self.members):
             if members <= self.members[index]:
@@ -77,44 +88,46 @@ class PerRegion(MapTransform):
 
 
 class ThresholdRegionsd(PerRegion):
-    """Probabilities (R, *S) to zeros and ones: one from the region's threshold up."""
+    """Turn probabilities (R, *S) into ones where they reach the threshold of the region, else zeros."""
 
     default = 0.5
 
     def treat(self, regions: torch.Tensor, case: str) -> torch.Tensor:
         require_finite(regions, case)
-        levels = torch.tensor(self.values, device=regions.device).reshape(-1, *[1] * (regions.ndim - 1))
-        return (regions >= levels).to(torch.uint8)
+        thresholds = torch.tensor(self.values, device=regions.device).reshape(-1, *[1] * (regions.ndim - 1))
+        return (regions >= thresholds).to(torch.uint8)
 
 
 class DropSmallPiecesd(PerRegion):
-    """Drop the 26-connected pieces of each region (R, *S) of zeros and ones that are smaller than so many mm³."""
+    """Drop the 26-connected pieces of regions (R, *S) that are smaller than the region's minimum in mm³."""
 
     def treat(self, regions: torch.Tensor, case: str) -> torch.Tensor:
         regions, voxel = regions.clone(), voxel_volume(regions)
-        for index, least in enumerate(self.values):
-            if least:
+        for index, minimum in enumerate(self.values):
+            if minimum:
                 pieces = ndimage.label(regions[index].cpu().numpy(), np.ones((3,) * (regions.ndim - 1)))[0]
-                small = np.bincount(pieces.ravel()) < math.ceil(round(least / voxel, 6))
-                small[0] = False
-                self.without(regions, index, torch.from_numpy(small[pieces]).to(regions.device))
+                small = np.bincount(pieces.ravel()) < math.ceil(round(minimum / voxel, 6))
+                small[0] = False  # the background
+                self.drop(regions, index, torch.from_numpy(small[pieces]).to(regions.device))
         return regions
 
 
 class EmptySmallRegionsd(PerRegion):
-    """Empty each region (R, *S) of zeros and ones that is smaller than so many mm³ in all."""
+    """Drop regions (R, *S) whose total volume is smaller than the region's minimum in mm³."""
 
     def treat(self, regions: torch.Tensor, case: str) -> torch.Tensor:
         regions, voxel = regions.clone(), voxel_volume(regions)
-        for index, least in enumerate(self.values):
-            if least:
+        for index, minimum in enumerate(self.values):
+            if minimum:
                 present = regions[index] > 0
-                if int(present.sum()) * voxel < least - 1e-6:
-                    self.without(regions, index, present)
+                if int(present.sum()) * voxel < minimum - 1e-6:
+                    self.drop(regions, index, present)
         return regions
 
 
-def steps(keys: KeysCollection, regions: Mapping[str, Sequence[str]], treatment: Mapping[str, Any]) -> list[PerRegion]:
-    """The three steps of a treatment in their order, as `after_treatment` in inference.yaml names them."""
+def treatment_steps(
+    keys: KeysCollection, regions: Mapping[str, Sequence[str]], treatment: Mapping[str, Any]
+) -> list[PerRegion]:
+    """The three transforms of an after-treatment in order, for the settings `after_treatment` of inference.yaml."""
     kinds = {"threshold": ThresholdRegionsd, "smallest_piece": DropSmallPiecesd, "smallest_region": EmptySmallRegionsd}
     return [kind(keys, regions, treatment[name]) for name, kind in kinds.items()]

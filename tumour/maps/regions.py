@@ -1,4 +1,4 @@
-"""Between classes, the channels of a network and regions; from regions to label maps."""
+"""Convert between classes, the channels of a network, regions and label maps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ToRegionsd(MapTransform):
     """Turn a label map of classes (1, *S) into overlapping regions (R, *S) of zeros and ones, float32.
 
     Args:
-        keys: label maps whose values are positions in `classes`.
+        keys: keys of label maps whose values are positions in `classes`.
         regions: class names of each region, by the region's name; a region without classes is empty.
         classes: class names, background first.
     """
@@ -45,13 +45,13 @@ class ToRegionsd(MapTransform):
 class ChannelsToRegionsd(MapTransform):
     """Turn the channels of a network (C, *S) into regions (R, *S).
 
-    A region that has a channel of its own is that channel; another is the sum of the channels of its classes, as the
-    probability of one of several classes that exclude each other is the sum of theirs.
+    A region with exactly the classes of one channel is that channel. Any other region is the sum of the channels whose
+    classes are part of it, because the probabilities of mutually exclusive classes add up.
 
     Args:
-        keys: probabilities, or a target of zeros and ones.
-        channels: class names of each channel, by its name; a channel without classes belongs to no region.
-        regions: class names of each region, by its name.
+        keys: keys of probabilities, or of a target of zeros and ones.
+        channels: class names of each channel, by the channel's name; a channel without classes belongs to no region.
+        regions: class names of each region, by the region's name.
     """
 
     def __init__(
@@ -80,12 +80,15 @@ class ChannelsToRegionsd(MapTransform):
 class RegionsToClassesd(MapTransform):
     """Turn regions (R, *S) of zeros and ones into one label map (1, *S) of positions in the classes, uint8.
 
-    Regions are painted from the largest to the smallest, each with the one class that no region inside it holds: whole
-    tumour as oedema, over it tumour core as necrotic, over it enhancing tumour as enhancing (as nnU-Net does).
+    Regions are painted from the largest to the smallest, each with its only class that no smaller region inside it
+    has: whole tumour as oedema, then tumour core as necrotic, then enhancing tumour as enhancing, as in nnU-Net.
 
     Args:
-        keys: regions to turn into a label map.
+        keys: keys of the regions.
         cohort: the regions, in the order of the channels, and the classes.
+
+    Raises:
+        ValueError: a region does not have exactly one such class.
     """
 
     def __init__(self, keys: KeysCollection, cohort: Cohort, allow_missing_keys: bool = False) -> None:
@@ -94,11 +97,11 @@ class RegionsToClassesd(MapTransform):
         self.cohort = cohort
         self.paint: list[tuple[int, int]] = []
         for index in sorted(range(len(sets)), key=lambda i: -len(sets[i])):
-            own = sets[index].difference(*[other for other in sets if other < sets[index]])
-            if len(own) != 1:
-                region = list(cohort.regions)[index]
-                raise ValueError(f"region {region} must hold one class of its own, it holds {sorted(own)}.")
-            self.paint.append((index, cohort.classes.index(own.pop())))
+            outermost = sets[index].difference(*[other for other in sets if other < sets[index]])
+            if len(outermost) != 1:
+                problem = f"has {sorted(outermost)} that no region inside it has; exactly one class is needed"
+                raise ValueError(f"region {list(cohort.regions)[index]} {problem}.")
+            self.paint.append((index, cohort.classes.index(outermost.pop())))
 
     def __call__(self, data: Mapping) -> dict:
         out = dict(data)
@@ -111,11 +114,12 @@ class RegionsToClassesd(MapTransform):
         return out
 
     def stored(self, classes: torch.Tensor) -> torch.Tensor:
+        """The label map (1, *S) with the values to return."""
         return classes
 
 
 class ToLabelMapd(RegionsToClassesd):
-    """The same, with the values that the cohort's label files hold."""
+    """Turn regions (R, *S) of zeros and ones into one label map (1, *S) with the values of the cohort's label files."""
 
     def stored(self, classes: torch.Tensor) -> torch.Tensor:
         label = classes.clone()

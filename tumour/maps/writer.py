@@ -1,4 +1,4 @@
-"""Write label maps with the grid and header of the scan, never over an input, completely or not at all."""
+"""Write label maps with the grid and header of the scan; writing is atomic and never replaces an input."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from tumour.scans.nifti import read_header
 class SaveLabelMapd(MapTransform):
     """Write (1, *S) label maps as `<folder>/<case>.nii.gz`, uint8, with the affine and header of the case's first scan.
 
-    Data without the key `case` is a scan that a client handed in; it takes the map from memory, and nothing is written.
+    Nothing is written for data without the key `case`: a client passed the scan and uses the label map from memory.
 
     Args:
-        keys: label maps on the grid of the scan that `image` was read from.
-        folder: where to write.
+        keys: keys of label maps on the grid of the scan that `image` was read from.
+        folder: folder for the label maps.
+
+    Raises:
+        InputError: a label map would replace the scan.
     """
 
     def __init__(self, keys: KeysCollection, folder: str, allow_missing_keys: bool = False) -> None:
@@ -37,13 +40,17 @@ class SaveLabelMapd(MapTransform):
 
     @staticmethod
     def write(label: np.ndarray, source: Path, affine: np.ndarray, target: Path) -> None:
-        """Write one label map (*S) with the header of `source`, or by its affine alone if that is a DICOM series."""
+        """Write one label map (*S) with the header of `source`, or with only the affine if that is a DICOM series."""
         if target.exists() and target.samefile(source):
-            raise InputError(f"'{target}' is an input; name another output_dir.")
+            raise InputError(f"'{target}' is an input and would be replaced; give another output_dir.")
         header = None if source.is_dir() else read_header(str(source))
         affine = affine if header is None else header.get_best_affine()
         image = nib.Nifti1Image(label.astype(np.uint8), affine, header, dtype=np.uint8)  # type: ignore[attr-defined]
-        image.header["cal_max"] = image.header["cal_min"] = 0  # the display range was the scan's
+        if header is None:
+            image.header.set_xyzt_units("mm")
+            image.set_qform(affine, "scanner")
+            image.set_sform(affine, "scanner")
+        image.header["cal_max"] = image.header["cal_min"] = 0  # the display range of the scan does not suit a label map
         image.header.set_slope_inter(1, 0)
         with atomic_write(target) as part:
             nib.save(image, part)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Weights of the channels for losses that want them."""
+"""Weights of the channels for losses that need them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,19 @@ def channel_weights(
     cohort: Cohort,
     channels: Mapping[str, Sequence[str]],
 ) -> torch.Tensor:
-    """The weight of each channel, of mean 1: those given, or the inverse of their frequency in the labels of the cases.
+    """The weights of the channels: the given ones, or the inverse frequencies of the channels in the labels, mean 1.
+
+    Args:
+        given: a weight per channel; empty to compute them.
+        cases: cases or a client's items, with labels.
+        cohort: naming and meaning of the files.
+        channels: class names of each channel, by the channel's name.
 
     Raises:
-        InputError: their number is not that of the channels.
+        InputError: the number of given weights is not the number of channels.
     """
     if given and len(given) != len(channels):
-        raise InputError(f"channel_weights are {len(given)}, but the network has {len(channels)}: {list(channels)}.")
+        raise InputError(f"channel_weights has {len(given)} values, but the network has the channels {list(channels)}.")
     if given:
         return torch.tensor(given, dtype=torch.float32)
 

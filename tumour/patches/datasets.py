@@ -1,4 +1,4 @@
-"""PyTorch data sets over cases: cached for training, forgiving for segmenting."""
+"""PyTorch data sets of cases: cached for training; for inference, cases with errors are skipped."""
 
 from __future__ import annotations
 
@@ -12,26 +12,39 @@ import torch
 from monai.data import CacheDataset, Dataset, PersistentDataset, pickle_hashing
 from monai.data.utils import worker_init_fn
 from monai.transforms import Compose, Transform
+from monai.utils import convert_to_tensor, ensure_tuple
 from torch.utils.data import IterableDataset, RandomSampler
 from tumour.cases.case import Case, LeftOut, item_of
-from tumour.checks.case import CaseCheck
+from tumour.checks.case import CaseCheck, size_and_time
 from tumour.checks.usable import examine, refuse
-from tumour.errors import InputError, input_error_in
+from tumour.errors import CaseError, InputError, input_error_in
+from tumour.files import atomic_write
+from tumour.maps.aftertreatment import require_finite
 from tumour.processes import cores, gather, memory, share
 
 logger = logging.getLogger("bundle")
 
 
-def reason(error: BaseException) -> str:
-    """Why a case that passed its check failed after all, without a full stop."""
-    known = input_error_in(error)
-    while known is None and error.__cause__ is not None:
+def _first_cause(error: BaseException) -> BaseException:
+    """The error that others were raised from."""
+    while error.__cause__ is not None:
         error = error.__cause__
-    return str(known).rstrip(".") if known else f"could not be used ({type(error).__name__}: {error}); check its files"
+    return error
+
+
+def reason(error: BaseException) -> str:
+    """The reason for an error in a case that passed its check, without a full stop."""
+    known = input_error_in(error)
+    if known:
+        return str(known).rstrip(".")
+    error = _first_cause(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return "does not fit into the memory of the GPU; end other programs there, or give --device cpu"
+    return f"could not be used ({type(error).__name__}: {error}); check its files"
 
 
 class NameFailures(Transform):
-    """Run the transforms that read a case; a failure becomes one sentence that names the case."""
+    """Run the transforms that read a case; any error becomes an InputError with the case id."""
 
     def __init__(self, transforms: Sequence[Any]) -> None:
         self.transforms = Compose(list(transforms))
@@ -39,63 +52,93 @@ class NameFailures(Transform):
     def __call__(self, item: Mapping[str, Any]) -> Any:
         try:
             return self.transforms(item)
-        except Exception as error:  # an item of a client has no id
+        except Exception as error:  # a client's item has no case id
             raise InputError(str(LeftOut(str(item.get("case", item["image"])), reason(error)))) from error
+
+
+class DiskCache(PersistentDataset):
+    """MONAI's cache on a disk. A case is read again if one of its files has changed or its cache file is damaged."""
+
+    def _cachecheck(self, item: Mapping[str, Any]) -> Any:
+        assert self.cache_dir is not None
+        files = [*ensure_tuple(item["image"]), *ensure_tuple(item.get("label", ()))]
+        key = self.hash_func({**item, "stamp": [size_and_time(str(file)) for file in files]}).decode()
+        path = self.cache_dir / f"{key}{self.transform_hash}.pt"
+        if path.is_file():
+            try:
+                return torch.load(path, weights_only=True)
+            except Exception as error:  # torch raises many kinds
+                logger.warning(f"'{path}' is damaged ({type(error).__name__}); its case is read again.")
+        result = convert_to_tensor(self._pre_transform(dict(item)), convert_numeric=False, track_meta=False)
+        try:
+            with atomic_write(path) as part:
+                torch.save(result, part)
+        except (OSError, RuntimeError) as error:  # torch raises the second for a full disk
+            full = f"'{self.cache_dir}' cannot be written to ({str(error).splitlines()[0]})"
+            raise InputError(f"{full}; free its disk, or name another folder by --cache_dir.") from error
+        return result
 
 
 def cached(
     data: Sequence[Case | Mapping[str, Any]], read: Sequence[Any], augment: Sequence[Any], cache: str, cache_dir: str
 ) -> Dataset:
-    """A data set that reads each case once and augments it anew at every visit.
+    """A data set that reads each case once and augments it again each time that it is used.
 
     Args:
-        data: cases, of which this process takes its share; MONAI Label puts its own items here.
-        read: deterministic transforms, whose result is kept.
-        augment: the transforms after them; they must leave their input as it is.
-        cache: `memory`; `disk`, in a folder whose files are named by a hash of the case and of `read`, so that a
-            changed setting never finds old results; `auto`, the disk if the memory is too small; or `none`.
-        cache_dir: the folder for `disk`.
+        data: the cases, of which this process uses its share. MONAI Label passes its own items here.
+        read: deterministic transforms; their result is cached.
+        augment: the transforms after them, which must not change their input in place.
+        cache: `memory`; `disk`, in files whose names are hashes of the case, of the size and time of its files and of
+            `read`, so that results of other files or settings are never used; `auto`, which is `disk` if there is too
+            little memory; or `none`.
+        cache_dir: folder for `disk`.
 
     Raises:
-        InputError: `cache` is none of these, or there is no case.
+        InputError: `cache` is none of these, or there are no cases.
     """
     if not data:
-        raise InputError("No patient is left to train or validate on; have at least 3 patients, or lower test_share.")
+        raise InputError(
+            "No patient is left for training or validation; use at least 3 patients or a lower test_share."
+        )
     items, transforms = [item_of(case) for case in share(data)], [NameFailures(read), *augment]
     if cache == "auto":
         cache = "memory" if _fit(items, transforms[0], cache_dir) else "disk"
     if cache == "memory":
         return CacheDataset(items, transforms, num_workers=min(cores(), 8), copy_cache=False)
     if cache == "disk":
-        return PersistentDataset(items, transforms, cache_dir, hash_transform=pickle_hashing)
+        try:
+            # of `read` itself: Compose, which holds it, has a random state that differs from run to run
+            return DiskCache(items, transforms, cache_dir, hash_transform=lambda _: pickle_hashing(list(read)))
+        except (OSError, ValueError) as error:
+            raise InputError(f"cache_dir '{cache_dir}' cannot be a folder ({error}); name another.") from error
     if cache == "none":
         return Dataset(items, transforms)
-    raise InputError(f"cache must be auto, memory, disk or none, got '{cache}'.")
+    raise InputError(f"cache must be auto, memory, disk or none; it is '{cache}'.")
 
 
 def _fit(cases: Sequence[Mapping[str, Any]], read: NameFailures, cache_dir: str) -> bool:
-    """Whether the cases, judged by the first, take at most a third of the memory; a training keeps two such sets."""
-    most = memory() / 3
-    if len(cases) * 200e6 < most:  # no BraTS case is so large
+    """Whether the cases fit into a third of the memory, estimated from the first; training caches two data sets."""
+    limit = memory() / 3
+    if len(cases) * 200e6 < limit:  # BraTS cases are smaller than 200 MB
         return True
-    each = sum(value.nbytes for value in read(cases[0]).values() if isinstance(value, torch.Tensor))
-    if len(cases) * each > most:
+    size = len(cases) * sum(value.nbytes for value in read(cases[0]).values() if isinstance(value, torch.Tensor))
+    if size > limit:
         logger.info(
-            f"{len(cases)} cases would take {len(cases) * each / 1e9:.0f} GB of this machine's {memory() / 1e9:.0f} GB "
-            f"of memory, so they are kept on the disk, in '{cache_dir}' (--cache memory: in memory all the same)."
+            f"{len(cases)} cases would need {size / 1e9:.0f} GB of this machine's {memory() / 1e9:.0f} GB of memory; "
+            f"they are cached on disk in '{cache_dir}'. To keep them in memory, give --cache memory."
         )
-    return len(cases) * each <= most
+    return size <= limit
 
 
 def epoch_sampler(dataset: Dataset, iterations: int, batch_size: int) -> RandomSampler:
-    """Draw cases in random order, round and round, for epochs of `iterations` batches, whatever their number."""
+    """Draw cases in random order for epochs of `iterations` batches; each case is drawn again after all others."""
     return RandomSampler(dataset, num_samples=iterations * batch_size)  # type: ignore[arg-type]
 
 
-def start_worker(number: int) -> None:
-    """Seed a loader's worker, give it one thread and the lower priority, and leave Ctrl-C to the main process.
+def init_worker(number: int) -> None:
+    """Initialise a data loader's worker: seed, one thread, lower priority, and Ctrl-C only for the main process.
 
-    A process that takes a core from a training on the CPU makes all its threads wait at every layer.
+    The lower priority matters on a CPU: if a worker takes a core from training, all training threads wait for it.
     """
     worker_init_fn(number)
     if hasattr(os, "nice"):
@@ -105,30 +148,34 @@ def start_worker(number: int) -> None:
 
 
 def workers_for(device: torch.device | str) -> int:
-    """Processes that augment: most of the cores beside a GPU, at most 12; half those of a CPU that trains too.
+    """The number of data loader workers, at most 12: all cores but two with a GPU, half of the cores without.
 
-    On a CPU of one or two cores none: a process that shares them with the network costs more than it prepares.
+    With one or two cores and no GPU it is 0, because workers would slow down the network more than they help.
     """
-    own = cores()
+    available = cores()
     if torch.device(device).type == "cuda":
-        return min(own - 2 if own > 2 else 1, 12)
-    return min(own // 2, 12) if own > 2 else 0
+        return min(available - 2 if available > 2 else 1, 12)
+    return min(available // 2, 12) if available > 2 else 0
 
 
 class ReadableCases(IterableDataset):
-    """Cases one by one; one that cannot be used is named, left out and listed by `finish`.
+    """Read cases one after the other; cases that cannot be used are logged, left out and listed by `finish`.
 
     Args:
-        cases: what to read.
+        cases: the cases.
         transform: the transforms that read a case.
-        check: finds what is wrong with a case, just before it is read.
+        check: checks a case just before it is read.
         left_out: cases that were left out before.
-        strict: check all cases at once and stop if any cannot be used.
+        strict: check all cases first and raise an error if any cannot be used.
         label_as: the key of a case's label in the items.
 
     Attributes:
         done: the cases that were read.
-        left_out: the cases that were not.
+        left_out: the cases that were left out.
+        notes: what is doubtful about a case that was read.
+
+    Raises:
+        InputError: `strict` is set and a case cannot be used.
     """
 
     def __init__(
@@ -143,6 +190,7 @@ class ReadableCases(IterableDataset):
         self.cases, self.transform, self.check, self.label_as = list(cases), transform, check, label_as
         self.done: list[Case] = []
         self.left_out = list(left_out)
+        self.notes: list[LeftOut] = []
         if strict:
             refuse([*left_out, *(finding.left_out for finding in examine(cases, check) if finding.faults)])
 
@@ -155,23 +203,65 @@ class ReadableCases(IterableDataset):
             except Exception as error:
                 item, left_out = None, LeftOut(case.name, reason(error))
             if item is None:
-                self.left_out.append(left_out)
-                logger.error(f"left out, {left_out}")
+                self.leave_out(left_out)
             else:
                 if finding.notes:
-                    logger.warning(str(finding.left_out))
+                    self.note(left_out)
                 self.done.append(case)
                 yield item
 
+    def leave_out(self, left_out: LeftOut) -> None:
+        """List and log a case as left out, though it may have been read."""
+        for case in [case for case in self.done if case.name == left_out.case]:
+            self.done.remove(case)  # in place: the loader's thread appends
+        self.left_out.append(left_out)
+        logger.error(f"left out, {left_out}")
+
+    def note(self, note: LeftOut) -> None:
+        """List and log what is doubtful with a case."""
+        self.notes.append(note)
+        logger.warning(str(note))
+
     def finish(self, what: str, where: str) -> None:
-        """Log how many cases were done and list the others; exit with status 1 if there are any.
+        """Log the number of processed cases and the reasons for the others; if there are any, exit with status 1.
 
         Args:
-            what: what was done with a case, as `segmented`.
-            where: the folder of the results.
+            what: past participle for the message, such as `segmented`.
+            where: folder of the results.
         """
         done, left_out = gather(self.done), list(dict.fromkeys(gather(self.left_out)))
         logger.info(f"{len(done):,} of {len(done) + len(left_out):,} cases {what}; see '{where}'.")
         if left_out:
             logger.error("left out:\n  " + "\n  ".join(map(str, left_out)))
             raise SystemExit(1)
+
+
+class OneCase:
+    """What an evaluator does with each case (its `iteration_update`): one that fails is left out and named.
+
+    A case fails by itself if the GPU's memory is too small for it, or the network's output is not finite. A full disk
+    or a wrong setting ends the run. A label map without any tumour is noted.
+
+    Args:
+        cases: where the evaluator's cases come from, one a batch.
+    """
+
+    def __init__(self, cases: ReadableCases) -> None:
+        self.cases = cases
+
+    def __call__(self, engine: Any, batch: Mapping[str, Any]) -> Any:
+        case = str(batch["case"][0])
+        try:
+            output = engine._iteration(engine, batch)  # MONAI's own
+            require_finite(output[0]["pred"], case)
+        except Exception as error:
+            cause = _first_cause(error)
+            lasting = isinstance(cause, torch.AcceleratorError)  # the GPU answers nothing after it
+            if lasting or not isinstance(cause, CaseError | RuntimeError | MemoryError):
+                raise
+            self.cases.leave_out(LeftOut(case, reason(error).removeprefix(f"{case}: ")))
+            engine.state.batch = []
+            return []
+        if not output[0]["pred"].any():
+            self.cases.note(LeftOut(case, "the predicted label map contains no tumour; look at its scans"))
+        return output

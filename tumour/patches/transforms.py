@@ -1,23 +1,28 @@
-"""Transforms between the files' conventions and what the network sees; everything else is MONAI's."""
+"""Transforms from files to the input of the network that MONAI does not have."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform, Spacingd
 from monai.utils import convert_to_dst_type
 from tumour.cohort import Cohort
 from tumour.errors import InputError
+from tumour.scans.readers import background_of
 
 
 class SelectChannelsd(MapTransform):
-    """Keep the given channels of (C, *S), in the order given.
+    """Keep the given channels of (C, *S), in the given order.
 
     Args:
-        keys: what to select from.
+        keys: keys of the images.
         indices: channels to keep.
+
+    Raises:
+        ValueError: an image has too few channels.
     """
 
     def __init__(self, keys: KeysCollection, indices: Sequence[int], allow_missing_keys: bool = False) -> None:
@@ -29,17 +34,33 @@ class SelectChannelsd(MapTransform):
         for key in self.key_iterator(out):
             image = out[key]
             if max(self.indices) >= image.shape[0]:
-                raise ValueError(f"channel {max(self.indices)} is asked for, but there are {image.shape[0]}.")
+                raise ValueError(f"indices has {max(self.indices)}, but {key} has only {image.shape[0]} channels.")
             if self.indices != list(range(image.shape[0])):
                 out[key] = image[self.indices]
         return out
 
 
-class PlaceChannelsd(MapTransform):
-    """Give a case that lacks modalities all its channels: the missing ones are zeros.
+class ZeroBackgroundd(MapTransform):
+    """Shift each channel of (C, *S) so that its background is 0, where it has one of another value (z-scored scans).
 
     Args:
-        keys: (C, *S) with the channels that the item's `modalities` name; without that key all are there.
+        keys: images.
+    """
+
+    def __call__(self, data: Mapping) -> dict:
+        out = dict(data)
+        for key in self.key_iterator(out):
+            values = [background_of(np.asarray(channel)) for channel in out[key]]
+            if any(values):
+                out[key] = out[key] - torch.tensor(values, dtype=out[key].dtype).reshape(-1, 1, 1, 1)
+        return out
+
+
+class PlaceChannelsd(MapTransform):
+    """Give a case with missing modalities all channels; the missing ones are filled with zeros.
+
+    Args:
+        keys: keys of images (C, *S) whose channels are the item's `modalities`; without that key, all channels.
         channels: names of all channels, in order.
     """
 
@@ -52,9 +73,9 @@ class PlaceChannelsd(MapTransform):
         present = out.get("modalities", self.channels)
         for key in self.key_iterator(out) if present != self.channels else ():
             image = out[key]
-            places = [self.channels.index(name) for name in present]
+            indices = [self.channels.index(name) for name in present]
             filled = image[:1].repeat(len(self.channels), *[1] * (image.ndim - 1)) * 0  # keeps the metadata
-            filled[places] = image
+            filled[indices] = image
             out[key] = filled
         return out
 
@@ -63,15 +84,18 @@ class RandDropChannelsd(RandomizableTransform, MapTransform):
     """Zero each channel of (C, *S) with a probability, but never all of them (ModDrop; Neverova et al., 2016).
 
     Args:
-        keys: what to drop channels of.
-        prob: of each channel, 0..1.
+        keys: keys of the images.
+        prob: probability of dropping each channel, 0..1.
+
+    Raises:
+        InputError: `prob` is out of range.
     """
 
     def __init__(self, keys: KeysCollection, prob: float, allow_missing_keys: bool = False) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
         RandomizableTransform.__init__(self, prob=1.0)
         if not 0 <= prob <= 1:
-            raise InputError(f"modality_dropout is {prob}; it must lie within 0 and 1.")
+            raise InputError(f"modality_dropout is {prob}; it must be between 0 and 1.")
         self.share = prob
 
     def __call__(self, data: Mapping) -> dict:
@@ -85,25 +109,25 @@ class RandDropChannelsd(RandomizableTransform, MapTransform):
 
 
 class ResampleSpacingd(Spacingd):
-    """MONAI's Spacingd, shown its own keys alone.
+    """MONAI's Spacingd with only the entries of its keys as input.
 
-    It takes whatever is called `image_...` for metadata, and fails on the `image_path` that MONAI Label adds.
+    Spacingd treats every entry called `image_...` as metadata, and fails on `image_path`, which MONAI Label adds.
     """
 
     def __call__(self, data: Mapping, lazy: bool | None = None) -> dict:
-        own = {key: data[key] for key in self.key_iterator(dict(data))}
-        return dict(data) | super().__call__(own, lazy)
+        selected = {key: data[key] for key in self.key_iterator(dict(data))}
+        return dict(data) | super().__call__(selected, lazy)
 
 
 class LabelToClassesd(MapTransform):
     """Turn a label map (1, *S) with the values of a data set into positions in its classes, uint8.
 
     Args:
-        keys: label maps as stored.
-        cohort: what their values mean.
+        keys: keys of label maps with the values of the files.
+        cohort: the label values and the classes.
 
     Raises:
-        InputError: there are values that the cohort does not know.
+        InputError: a label map has a value that the cohort does not define.
     """
 
     def __init__(self, keys: KeysCollection, cohort: Cohort, allow_missing_keys: bool = False) -> None:

@@ -13,7 +13,7 @@ from scipy.ndimage import binary_erosion
 from tumour.files import atomic_write
 from tumour.pictures.volumes import Mask, Volumes
 
-# Okabe & Ito (2008): the regions are distinguishable with every form of colour blindness
+# Okabe & Ito (2008): these colours can be distinguished with every form of colour blindness
 COLOURS = {"WT": "#56B4E9", "TC": "#F0E442", "ET": "#D55E00"}
 NAMES = {"WT": "whole tumour (WT)", "TC": "tumour core (TC)", "ET": "enhancing tumour (ET)"}
 SPARE = ["#E69F00", "#0072B2"]  # for all other regions

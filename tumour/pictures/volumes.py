@@ -1,4 +1,4 @@
-"""One case as it is drawn: cropped to the head, in RAS order, one byte a voxel, regions as masks."""
+"""Prepare a case for pictures: cropped to the head, in RAS order, one byte per voxel, regions as masks."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from tumour.cases.case import Case
 from tumour.cohort import Cohort
 from tumour.errors import InputError
 from tumour.scans.grid import Mask, bounding_box, difference
-from tumour.scans.readers import read_classes, read_scan
+from tumour.scans.readers import background_of, read_classes, read_scan
 
-LARGEST = 256  # voxels an edge of what is drawn; a finer grid is thinned out
+LARGEST = 256  # maximum side length in voxels; larger volumes are subsampled
 
 
 @dataclass(frozen=True)
 class Volumes:
-    """A case on one grid: (x, y, z) from left to right, from back to front, from foot to head.
+    """A case on one grid; its axes (x, y, z) are left to right, back to front, foot to head.
 
-    Attributes:
-        case: its id.
-        images: bytes by modality; 0 is outside the head.
-        masks: by `reference` and `prediction`, where there is one, then by region, the largest region first.
-        affine: of the grid, in mm.
+    Args:
+        case: case id.
+        images: bytes (x, y, z) by modality; 0 is outside the head.
+        masks: (x, y, z) by `reference` and `prediction`, as far as they exist, then by region, the largest first.
+        affine: (4, 4), from voxel indices to world coordinates in mm.
     """
 
     case: str
@@ -40,31 +40,31 @@ class Volumes:
 
     @property
     def spacing(self) -> NDArray[np.float64]:
-        """Edges of a voxel, in mm."""
+        """Edge lengths of a voxel, (3,), mm."""
         return voxel_sizes(self.affine)
 
     def centre(self) -> tuple[int, int, int]:
-        """For each axis the slice with most tumour: of the reference, else of the prediction, else the middle."""
+        """The slice of each axis with most tumour in the reference, else in the prediction; without any, the middle."""
         for regions in self.masks.values():
-            whole = np.logical_or.reduce(list(regions.values()))
-            if whole.any():
-                x, y, z = (int(whole.sum(axis=others).argmax()) for others in ((1, 2), (0, 2), (0, 1)))
+            tumour = np.logical_or.reduce(list(regions.values()))
+            if tumour.any():
+                x, y, z = (int(tumour.sum(axis=others).argmax()) for others in ((1, 2), (0, 2), (0, 1)))
                 return x, y, z
         x, y, z = (edge // 2 for edge in self.shape)
         return x, y, z
 
 
 def read_case(case: Case, prediction: str | os.PathLike | None, cohort: Cohort, modalities: Sequence[str]) -> Volumes:
-    """Read the scans of a case, its label if it has one, and a label map that was predicted for it.
+    """Read the scans of a case, its label if it has one, and its predicted label map.
 
     Args:
-        case: the case; a modality that it lacks is not drawn.
-        prediction: a label map.
-        cohort: what the files mean.
-        modalities: those to draw, in order.
+        case: the case; missing modalities are not drawn.
+        prediction: path of the predicted label map, or None.
+        cohort: naming and meaning of the files.
+        modalities: the modalities to draw, in order.
 
     Raises:
-        InputError: a file cannot be read, or is not on the grid of the first scan.
+        InputError: a file cannot be read or has another grid than the first scan.
     """
     try:
         scans = [read_scan(path).in_ras() for path in case.images]
@@ -81,11 +81,12 @@ def read_case(case: Case, prediction: str | os.PathLike | None, cohort: Cohort, 
         images = {m: scans[0].data[..., n] for m, n in zip(modalities, cohort.channel_indices(modalities), strict=True)}
     order = sorted(cohort.regions, key=lambda region: -len(cohort.regions[region]))
     masks = {kind: {r: cohort.masks(label.data)[r] for r in order} for kind, label in labels.items()}
-    return _compact(case.name, {m: np.asarray(a, np.float32) for m, a in images.items()}, masks, scans[0].affine)
+    images = {m: np.asarray(a, np.float32) - np.float32(background_of(a)) for m, a in images.items()}
+    return _compact(case.name, images, masks, scans[0].affine)
 
 
 def _compact(case: str, images: dict, masks: dict, affine: NDArray[np.float64]) -> Volumes:
-    """Crop to the head and the labels with a margin, thin out a fine grid, turn intensities into bytes."""
+    """Crop to the head and the labels with a margin, subsample large volumes, and turn intensities into bytes."""
     shown = np.logical_or.reduce([array > 0 for array in images.values()])
     for regions in masks.values():
         shown = np.logical_or.reduce([shown, *regions.values()])
@@ -101,7 +102,7 @@ def _compact(case: str, images: dict, masks: dict, affine: NDArray[np.float64]) 
 
 
 def to_bytes(array: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Intensities of the head, less the extreme percent, from 8 to 255; 0 where there is none."""
+    """Map the intensities above 0 to 8..255, clipped at the percentiles 0.5 and 99.5; other voxels become 0."""
     head = array > 0
     if not head.any():
         return np.zeros(array.shape, np.uint8)

@@ -1,1 +1,1 @@
-"""What MONAI's engines need around them: handlers, checkpoints, inferers, records."""
+"""Handlers, checkpoints, inferers and records for MONAI's engines."""

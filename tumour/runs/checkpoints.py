@@ -1,7 +1,8 @@
-"""Checkpoints: `model.pt` is the best network, a plain state dict in float16; `last.ckpt` is all that resuming needs.
+"""Save and load checkpoints.
 
-`before-last.ckpt` is the `last.ckpt` of the save before, for the day that a disk damages the other. Neither ends in
-`.pt`: MONAI Label takes the shortest such name in the folder for the weights, and runs on where they do not fit.
+`model.pt` is the best network, a plain state dict in float16; `last.ckpt` has everything that is needed to resume.
+`before-last.ckpt` is the previous `last.ckpt`, used if `last.ckpt` is corrupt. Neither ends in `.pt`, because MONAI
+Label would load the shortest such name in the folder as weights and continue even if they do not fit.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ logger = logging.getLogger("bundle")
 
 
 def save_checkpoint(content: Any, path: Path) -> None:
-    """Write a checkpoint so that it is there whole or not at all."""
+    """Write a checkpoint atomically."""
     with atomic_write(path) as part:
         torch.save(content, part)
 
 
 def to_float16(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights in float16, as `model.pt` keeps them: what is scored and shipped is the same file, of half the size.
+    """Convert weights to float16 for `model.pt`; it is half as large, and the file that is scored is also released.
 
-    A tensor with a value over 65504, the largest of float16, stays as it is; so do integers. All are on the CPU, so
-    that a machine without a GPU can read them.
+    Integers are not converted, nor are tensors with values above 65504, the maximum of float16. All tensors are moved
+    to the CPU, so that a machine without a GPU can read them.
     """
-    halves: dict[int, torch.Tensor] = {}  # a tensor of two names, as DynUNet has them, is stored once
+    halves: dict[int, torch.Tensor] = {}  # a tensor with two names, as in DynUNet, is stored once
     weights = on_cpu(weights, {})
     for value in weights.values():
         fits = value.is_floating_point() and bool(value.abs().max() <= torch.finfo(torch.float16).max)
@@ -49,7 +50,7 @@ def to_float16(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def on_cpu(content: Any, copies: dict[Any, torch.Tensor]) -> Any:
-    """The state of networks and optimizers with its tensors on the CPU; a tensor of two names stays one."""
+    """Move the tensors of a nested state to the CPU; a tensor with two names stays one tensor."""
     if isinstance(content, torch.Tensor):
         return copies.setdefault((content.data_ptr(), content.shape, content.stride(), content.dtype), content.cpu())
     if isinstance(content, Mapping):
@@ -60,40 +61,53 @@ def on_cpu(content: Any, copies: dict[Any, torch.Tensor]) -> Any:
 
 
 def read_checkpoint(path: Path) -> Any:
-    """What a checkpoint holds, on the CPU; nothing in it can run code."""
+    """Load a checkpoint on the CPU, without executing any code that it may contain.
+
+    Raises:
+        InputError: the file does not exist, or is not a complete checkpoint.
+    """
     if not path.is_file():
-        raise InputError(f"'{path}' is not there; train first, or name the folder of the checkpoint by --ckpt_dir.")
+        raise InputError(f"'{path}' does not exist; train first, or give the folder of the checkpoint as --ckpt_dir.")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         kind = type(error).__name__
-        raise InputError(f"'{path}' is not a whole checkpoint ({kind}); restore or delete it.") from error
+        raise InputError(f"'{path}' is not a complete checkpoint ({kind}); restore or delete it.") from error
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Load weights, or say in one sentence that they belong to another network."""
-    own = network.state_dict()
-    differ = [name for name in own.keys() | weights.keys() if name not in own or name not in weights]
-    differ += [name for name in own if name not in differ and own[name].shape != weights[name].shape]
+    """Load weights into a network.
+
+    Args:
+        network: the network.
+        weights: its state dict.
+        path: the file of the weights, for the error message.
+
+    Raises:
+        InputError: the weights belong to another network.
+    """
+    expected = network.state_dict()
+    differ = [name for name in expected.keys() | weights.keys() if name not in expected or name not in weights]
+    differ += [name for name in expected if name not in differ and expected[name].shape != weights[name].shape]
     if differ:
-        known = settings_of(str(path.parent))
-        told = ", ".join(f"{name} {known[name]}" for name in ("size", "modalities") if name in known)
-        its_own = f": {told}" if told else ""
+        recorded = settings_of(str(path.parent))
+        settings = ", ".join(f"{name} {recorded[name]}" for name in ("size", "modalities") if name in recorded)
         raise InputError(
-            f"'{path}' is of another network: {len(differ)} of {len(own)} weights differ in name or shape, as "
-            f"'{min(differ)}'. Give the bundle, size, modalities and network_def that it was trained with{its_own}."
+            f"'{path}' belongs to another network: {len(differ)} of {len(expected)} weights differ in name or shape, "
+            f"e.g. '{min(differ)}'. Give the bundle, size, modalities and network_def that it was trained with"
+            f"{f': {settings}' if settings else ''}."
         )
     network.load_state_dict(weights)
 
 
 def settings_of(folder: str) -> dict[str, Any]:
-    """The settings that the network in a folder was trained with, as far as they are recorded there."""
+    """The recorded settings that the network in a folder was trained with; empty if there is no record."""
     path = Path(folder, SETTINGS)
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
 class LoadWeights:
-    """Handler that fills the network from `model.pt` before an evaluator starts."""
+    """Handler that loads the weights of a network from a file before an evaluator starts."""
 
     def __init__(self, path: str, network: nn.Module) -> None:
         self.path, self.network = Path(path), network
@@ -106,19 +120,24 @@ class LoadWeights:
 
 
 class Checkpoints:
-    """Handler that saves the best network and the last state every epoch, and goes on from the last state.
+    """Handler that saves the best network and the state of the training after every epoch, and resumes from the state.
 
-    Attach it to the trainer after the validation handler. Ctrl-C (or SIGTERM, as clusters send) ends the training
-    after the step at hand with a whole checkpoint; a second Ctrl-C ends it at once, with that of the last epoch.
+    Attach it to the trainer after the validation handler. Ctrl-C (or SIGTERM, which clusters send) ends the training
+    after the current step and saves a complete checkpoint. A second Ctrl-C ends it immediately; then the checkpoint of
+    the last epoch remains.
 
     Args:
-        folder: where `model.pt` and `last.ckpt` lie.
-        state: what resuming needs, by name: objects with `state_dict` and `load_state_dict`, `network` among them.
-        validator: evaluator whose key metric says which network is best.
-        settings: what must be the same for a resumed training to be the same training; kept beside `model.pt`.
-        patients: gives the patients of each part of the data, kept next to `model.pt` so that no test uses the others.
-        resume: whether to go on from `last.ckpt` where there is one; if not, older files are moved aside. None:
-            neither, for a client that loads `model.pt` itself, and goes on using it until there is another.
+        folder: folder of `model.pt` and `last.ckpt`.
+        state: objects with `state_dict` and `load_state_dict` by name, which are saved for resuming; `network` is one.
+        validator: evaluator whose key metric selects the best network.
+        settings: settings that must not change when training is resumed; written next to `model.pt`.
+        patients: returns the patients of each part of the data; written next to `model.pt`, so that evaluation can
+            leave out those used for training or model selection.
+        resume: whether to resume from `last.ckpt` if it exists; if False, older files are moved to a subfolder. None
+            does neither, for clients that load `model.pt` themselves and use it until a better one is saved.
+
+    Raises (when training starts):
+        InputError: the checkpoint is incomplete, belongs to another network or has other settings.
     """
 
     def __init__(
@@ -143,12 +162,12 @@ class Checkpoints:
 
     def start(self, engine: Engine) -> None:
         if engine.state.iteration or self.resume is None:
-            pass  # a client that trains round after round hands in the weights to go on from
+            pass  # clients that train in rounds pass the weights to start from
         elif not self.resume:
             self.move_aside()
         elif (self.folder / LAST).is_file() or (self.folder / BEFORE).is_file():
             self.load(engine)
-        if threading.current_thread() is threading.main_thread():  # a client's thread gets no signals
+        if threading.current_thread() is threading.main_thread():  # only the main thread receives signals
             self.previous = {n: signal.signal(n, self.note_signal) for n in (signal.SIGINT, signal.SIGTERM)}
 
     def load(self, engine: Any) -> None:
@@ -160,12 +179,12 @@ class Checkpoints:
             if not path.is_file():
                 raise
             saved = read_checkpoint(path)
-            logger.warning(f"{error} Going on from the one before it.")
+            logger.warning(f"{error} Resuming from '{path}' instead.")
         for name, value in self.settings.items():
             if saved["settings"].get(name) != value:
                 raise InputError(
-                    f"'{path}' is of a training with {name} = {saved['settings'].get(name)}, not {value}. Name another "
-                    "folder by --ckpt_dir, or --resume False to start anew (the old files are moved aside)."
+                    f"'{path}' was trained with {name} = {saved['settings'].get(name)}, but {name} is now {value}. "
+                    "Give another --ckpt_dir, or --resume False to start again (older files are moved to a subfolder)."
                 )
         load_weights(self.state["network"], saved["network"], path)
         for name, value in self.state.items():
@@ -174,23 +193,23 @@ class Checkpoints:
         engine.state.iteration = saved["iteration"]
         engine.state.epoch = saved["iteration"] // engine.state.epoch_length
         self.validator.state.best_metric, self.validator.state.best_metric_epoch = saved["best"]
-        torch.manual_seed(saved["iteration"] + rank())  # else the crops of the first epochs would come again
+        torch.manual_seed(saved["iteration"] + rank())  # otherwise the crops of the first epochs would be repeated
         if engine.state.epoch >= engine.state.max_epochs:
-            logger.info(f"'{path}' has all {engine.state.max_epochs} epochs; name more by --epochs to train on.")
+            logger.info(f"'{path}' already has {engine.state.max_epochs} epochs; to continue, give a larger --epochs.")
         else:
-            logger.info(f"going on from '{path}' at epoch {engine.state.epoch + 1}.")
+            logger.info(f"resuming from '{path}' at epoch {engine.state.epoch + 1}.")
 
     def move_aside(self) -> None:
         names = (BEST, LAST, BEFORE, PATIENTS, SETTINGS)
         old = [self.folder / name for name in names if (self.folder / name).is_file()]
         if old and not rank():
             number = 1
-            while (aside := self.folder / f"before-{number}").exists():
+            while (target := self.folder / f"before-{number}").exists():
                 number += 1
-            aside.mkdir()
+            target.mkdir()
             for path in old:
-                path.rename(aside / path.name)
-            logger.info(f"moved the checkpoints of an earlier training to '{aside}'.")
+                path.rename(target / path.name)
+            logger.info(f"moved the checkpoints of an earlier training to '{target}'.")
 
     def save(self, engine: Engine) -> None:
         if self.validator.state.best_metric_epoch == engine.state.epoch and not rank():
@@ -216,7 +235,7 @@ class Checkpoints:
             self.release_signals()
             raise KeyboardInterrupt
         self.stopped_by = number
-        logger.info("stopping after this step; once more to stop at once.")
+        logger.info("stopping after this step; press Ctrl-C again to stop immediately.")
 
     def stop_if_asked(self, engine: Any) -> None:
         step = engine.state.iteration % engine.state.epoch_length  # at an epoch's end `save` asks
@@ -225,15 +244,15 @@ class Checkpoints:
             self.leave(engine)
 
     def asked_to_stop(self) -> bool:
-        """Whether any process got a signal: all leave after the same step."""
-        # apart from stopped_by, or this process's own first signal would count as its second
+        """Whether any process received a signal; all processes stop after the same step."""
+        # not in stopped_by: otherwise the first signal to this process would count as the second
         self.leaving_by = max(gather([self.stopped_by]))
         return self.leaving_by > 0
 
     def leave(self, engine: Engine) -> None:
         self.release_signals()
-        logger.info(f"stopped at step {engine.state.iteration}; the same command goes on from there.")
-        gather([])  # torchrun ends all when one leaves: the checkpoint must be written by now
+        logger.info(f"stopped at step {engine.state.iteration}; run the same command again to resume.")
+        gather([])  # wait for the checkpoint: torchrun stops all processes when one exits
         raise SystemExit(128 + self.leaving_by)
 
     def release_signals(self, engine: Engine | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,22 +15,24 @@ from ignite.engine import Engine, Events
 from ignite.metrics import Loss
 from ignite.metrics.metric import MetricUsage
 from monai.engines.utils import IterationEvents
-from monai.handlers import IgniteMetricHandler, from_engine
+from monai.handlers import IgniteMetricHandler, ValidationHandler, from_engine
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
+from tumour.errors import InputError
 from tumour.files import atomic_write
 from tumour.processes import gather, rank
 
+ADVICE = "Lower learning_rate, or give --precision float32; --resume False starts again."
 logger = logging.getLogger("bundle")
 
 
 class RegionMetric(IgniteMetricHandler):
-    """A MONAI metric as scalars of `engine.state.metrics`: `NAME` is the mean over regions, `NAME_REGION` each one.
+    """Write a MONAI metric to `engine.state.metrics`: `NAME` is the mean over regions, `NAME_REGION` one region.
 
     Args:
-        metric_fn: MONAI metric with `reduction="mean_batch"`. Give it `ignore_empty=False`, else false positives in
-            patients without a region go unseen.
+        metric_fn: MONAI metric with `reduction="mean_batch"`. Use `ignore_empty=False`; otherwise false positives in
+            patients without a region are ignored.
         regions: names of the channels.
     """
 
@@ -45,7 +48,10 @@ class RegionMetric(IgniteMetricHandler):
 
 
 class LogitsLoss(Loss):
-    """Ignite's mean loss over patients, taken of the logits: postprocessing leaves the other metrics zeros and ones."""
+    """Ignite's mean loss over patients, computed from the logits.
+
+    It is computed after the forward pass, because the postprocessing for the other metrics turns logits into masks.
+    """
 
     def attach(self, engine: Engine, name: str, usage: str | MetricUsage | None = None) -> None:
         logits = MetricUsage(Events.EPOCH_STARTED, Events.EPOCH_COMPLETED, IterationEvents.FORWARD_COMPLETED)
@@ -53,37 +59,72 @@ class LogitsLoss(Loss):
 
 
 class ClipGradients:
-    """Scale all gradients down together when their norm exceeds `max_norm`; a step whose norm is not finite is skipped.
+    """Clip the norm of all gradients together; a step with a norm that is not finite is skipped.
 
-    A patch of nothing but background has no variance, and normalising it at every level can overflow the gradient.
+    A patch with only background has no variance, so normalising it at every level can make gradients overflow.
+    `engine.state.skipped` counts the skipped steps of an epoch. Attach this handler before the validation and the
+    checkpoints, so that no network with weights that are not finite is validated or saved.
 
     Args:
-        network: whose gradients.
-        max_norm: largest L2 norm.
+        network: the network that is trained.
+        max_norm: maximum L2 norm.
+        most_skipped: the training stops after this number of skipped steps in a row.
     """
 
-    def __init__(self, network: nn.Module, max_norm: float) -> None:
-        self.network, self.max_norm = network, max_norm
+    def __init__(self, network: nn.Module, max_norm: float, most_skipped: int) -> None:
+        self.network, self.max_norm, self.most_skipped = network, max_norm, most_skipped
+        self.in_a_row = 0
 
     def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start_epoch)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self.clip)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.require_finite_weights)
+
+    def start_epoch(self, engine: Any) -> None:
+        engine.state.skipped = 0
 
     def clip(self, engine: Any) -> None:
         if engine.scaler is not None:
             engine.scaler.unscale_(engine.optimizer)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
-        if not torch.isfinite(norm):
-            self.network.zero_grad()  # to None: the optimizer has nothing to step on
+        if torch.isfinite(norm):
+            self.in_a_row = 0
+            return
+        self.network.zero_grad()  # sets the gradients to None, so the optimizer changes nothing
+        engine.state.skipped += 1
+        self.in_a_row += 1
+        if self.in_a_row >= self.most_skipped:
+            loss = float(engine.state.output["loss"])
+            raise InputError(
+                f"The training stops at step {engine.state.iteration}: the gradient was not finite in the last "
+                f"{self.in_a_row} steps (loss {loss:g}). {ADVICE}"
+            )
+
+    def require_finite_weights(self, engine: Any) -> None:
+        if not all(value.isfinite().all() for value in self.network.state_dict().values()):
+            raise InputError(
+                f"The training stops after epoch {engine.state.epoch}: weights of the network are not finite. {ADVICE}"
+            )
+
+
+class ValidateEvery(ValidationHandler):
+    """MONAI's handler that validates every `interval` epochs, and after the last epoch in any case."""
+
+    def attach(self, engine: Engine) -> None:
+        def due(engine: Engine, epoch: int) -> bool:
+            return epoch % self.interval == 0 or epoch == engine.state.max_epochs
+
+        engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=due), self)
 
 
 class StopWhenStale:
-    """End the training when the last best validation lies `patience` epochs back.
+    """End the training when the key metric has not improved for `patience` epochs.
 
-    It keeps no count of its own, so a resumed training stops where an uninterrupted one would.
+    The handler keeps no counter, so a resumed training stops at the same epoch as an uninterrupted one.
 
     Args:
-        validator: evaluator whose key metric counts.
-        patience: in epochs; 0 never stops.
+        validator: evaluator with the key metric.
+        patience: number of epochs; 0 never stops.
     """
 
     def __init__(self, validator: Engine, patience: int) -> None:
@@ -94,21 +135,22 @@ class StopWhenStale:
 
     def stop_if_stale(self, engine: Engine) -> None:
         best = max(self.validator.state.best_metric_epoch, 0)
-        if self.patience and engine.state.epoch - best >= self.patience:
-            logger.info(f"no better validation in {self.patience} epochs: stopping.")
+        validated = self.validator.state.epoch == engine.state.epoch  # the last epoch always is
+        if self.patience and validated and engine.state.epoch - best >= self.patience:
+            logger.info(f"the validation has not improved for {self.patience} epochs: stopping.")
             engine.terminate()
 
 
 class TrainingLog:
-    """One row an epoch in `training.csv`, the same as TensorBoard curves, and one line in the log.
+    """Log each epoch as a row of `training.csv`, as points of TensorBoard curves and as a line of the log.
 
-    A resumed training goes on in the same file; rows of epochs that are trained again are dropped. Attach after the
+    A resumed training continues the same file; rows of epochs that are trained again are replaced. Attach it after the
     validation handler.
 
     Args:
-        folder: where `training.csv` and the TensorBoard events go.
-        validator: evaluator whose metrics stand beside those of the training.
-        optimizer: whose learning rate is logged.
+        folder: folder for `training.csv` and the TensorBoard events.
+        validator: evaluator whose metrics are logged together with those of the training.
+        optimizer: the optimizer whose learning rate is logged.
     """
 
     def __init__(self, folder: str, validator: Engine, optimizer: torch.optim.Optimizer) -> None:
@@ -121,7 +163,7 @@ class TrainingLog:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
 
     def open(self, done: int) -> None:
-        """Go on behind the epochs that are done."""
+        """Open the files and continue after the given number of epochs."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.rows: list[dict] = []
         if (self.folder / "training.csv").is_file():
@@ -130,40 +172,45 @@ class TrainingLog:
         self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=done + 1)
 
     def start_epoch(self, engine: Engine) -> None:
-        if self.board is None and not rank():  # not when the engine starts: the checkpoint may not be loaded yet
+        if self.board is None and not rank():  # in `start` the checkpoint might not be loaded yet
             self.open(engine.state.epoch - 1)
         self.losses: list[float] = []
         self.began, self.seconds = time.monotonic(), 0.0
 
     def add_loss(self, engine: Any) -> None:
         self.losses.append(float(engine.state.output[0]["loss"]))
-        self.seconds = time.monotonic() - self.began  # of the training alone: what validates comes later
+        self.seconds = time.monotonic() - self.began  # only of training: validation follows the last step
 
     def write(self, engine: Engine) -> None:
-        losses = gather(self.losses)
+        losses = [loss for loss in gather(self.losses) if math.isfinite(loss)]  # steps of others are skipped
         if rank():
             return
-        assert self.board is not None  # an epoch that ends has started
+        assert self.board is not None  # opened when the epoch started
         epoch = engine.state.epoch
         row: dict[str, Any] = {"epoch": epoch, "seconds": round(self.seconds, 2)}
         row["learning_rate"] = self.optimizer.param_groups[0]["lr"]
-        row["loss"] = sum(losses) / max(len(losses), 1)
+        row["loss"] = sum(losses) / len(losses) if losses else math.nan
+        row["skipped"] = skipped = getattr(engine.state, "skipped", 0)
         row |= engine.state.metrics
         validated = self.validator.state.epoch == epoch
         row |= {f"validate_{n}": value if validated else "" for n, value in self.validator.state.metrics.items()}
         for name, value in row.items():
             if name != "epoch" and value != "":
                 part, _, metric = ("train_loss" if name == "loss" else name).partition("_")
-                shared = metric == "loss" or f"train_{metric}" in row  # training and validation stand side by side
+                shared = metric == "loss" or f"train_{metric}" in row  # training and validation in one chart
                 self.board.add_scalar(f"{metric}/{part}" if shared else name, value, epoch)
         self.board.flush()
         self.rows.append(row)
         self.save()
         text = f"epoch {epoch}/{engine.state.max_epochs}: loss {row['loss']:.4f}"
         if validated:
-            told = [n for n in self.validator.state.metrics if n.startswith(("loss", "dice"))]
-            text += ", validation " + ", ".join(f"{n} {self.validator.state.metrics[n]:.4f}" for n in told)
+            metrics = {n: value for n, value in self.validator.state.metrics.items() if n.startswith(("loss", "dice"))}
+            text += ", validation " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         logger.info(text)
+        if skipped:
+            logger.warning(
+                f"epoch {epoch}: {skipped} of {engine.state.epoch_length} steps skipped (gradient not finite)."
+            )
 
     def save(self) -> None:
         names = list(dict.fromkeys(name for row in self.rows for name in row))
@@ -174,11 +221,11 @@ class TrainingLog:
 
 
 class Progress:
-    """A bar over all steps of a run with the loss, the last validation and the time left; silent without a terminal.
+    """A progress bar with loss, last validation Dice and remaining time; not shown without a terminal.
 
     Args:
-        unit: what one step is called.
-        total: number of steps; without it, epochs times their length.
+        unit: name of one step.
+        total: number of steps; None: the number of epochs times their length.
         validator: evaluator whose last Dice is shown.
     """
 
@@ -196,7 +243,7 @@ class Progress:
         self.bar = tqdm(total=total, initial=engine.state.iteration, unit=self.unit, disable=silent, dynamic_ncols=True)
 
     def step(self, engine: Any) -> None:
-        output = engine.state.output[0]
+        output: dict[str, Any] = next(iter(engine.state.output), {})  # none if the case was left out
         if "loss" in output:
             shown = {"loss": f"{float(output['loss']):.3f}"}
             if self.validator is not None and "dice" in self.validator.state.metrics:

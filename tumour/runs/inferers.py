@@ -1,4 +1,4 @@
-"""How a network is run: precision by device, test-time augmentation, and the patches that it accepts."""
+"""Run a network: precision for each device, test-time augmentation, and a check of the patch size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 
 def best_precision(device: torch.device | str) -> str:
-    """The fastest precision that is safe on a device: bfloat16 where the hardware has it, else float16 on CUDA."""
+    """The fastest safe precision on a device: bfloat16 if the hardware supports it, else float16 on CUDA or float32."""
     device = torch.device(device)
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
@@ -25,37 +25,40 @@ def best_precision(device: torch.device | str) -> str:
 
 
 class MixedPrecision(Inferer):
-    """Run another inferer with the network under autocast; what comes back is float32.
+    """Run another inferer with autocast and return float32.
 
-    MONAI's engines know autocast on CUDA alone (`amp`); this one knows CPUs too. Training in float16 needs the
-    engine's `amp` besides, for its gradient scaler.
+    MONAI's engines support autocast only on CUDA (`amp`); this class also supports CPUs. Training in float16 also needs
+    the engine's `amp`, for its gradient scaler.
 
     Args:
-        inferer: runs the network on whole inputs or on windows.
-        device: where the network runs.
+        inferer: runs the network on complete inputs or in windows.
+        device: the device of the network.
         precision: `float32`, `bfloat16` or `float16`.
+
+    Raises:
+        InputError: the precision is unknown, or float16 on a CPU.
     """
 
     def __init__(self, inferer: Inferer, device: torch.device | str, precision: str) -> None:
         super().__init__()
         device = torch.device(device)
         if precision == "float16" and device.type == "cpu":
-            raise InputError("precision float16 needs a GPU; on a CPU take bfloat16 or float32.")
+            raise InputError("precision float16 needs a GPU; on a CPU use bfloat16 or float32.")
         self.inferer, self.device = inferer, device
         self.dtype = one_of(PRECISIONS, precision, "precision")
 
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32):
-            plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs  # no layer need track metadata
+            plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs  # layers need no metadata
             return self.inferer(plain.float(), network, *args, **kwargs).float()
 
 
 class MirrorInferer(Inferer):
-    """Average the logits of another inferer over every combination of flips.
+    """Average the logits of another inferer over all combinations of flips.
 
     Args:
-        inferer: runs the network on whole inputs or on windows.
-        axes: spatial axes to flip, of 0, 1, 2; three give 8 passes, none gives one.
+        inferer: runs the network on complete inputs or in windows.
+        axes: spatial axes to flip, from 0, 1, 2; three axes need 8 passes, none needs one.
     """
 
     def __init__(self, inferer: Inferer, axes: Sequence[int]) -> None:
@@ -66,14 +69,21 @@ class MirrorInferer(Inferer):
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
         total = self.inferer(inputs, network, *args, **kwargs)
         for flip in self.flips[1:]:
-            total = total + self.inferer(inputs.flip(flip), network, *args, **kwargs).flip(flip)
+            logits = self.inferer(inputs.flip(flip), network, *args, **kwargs)
+            total = total + logits.flip(flip).to(total.device)  # on the CPU from where the GPU became too small
         return total / len(self.flips)
 
 
 def check_patch_size(patch_size: Sequence[int], multiple: int) -> None:
-    """Refuse a patch that the network's levels cannot halve, or whose deepest level would be a single voxel."""
-    if any(edge % multiple or edge < 2 * multiple for edge in patch_size):
-        least = 2 * multiple
-        raise InputError(
-            f"patch_size is {list(patch_size)}; its edges must be multiples of {multiple}, {least} or more."
-        )
+    """Check that every level of the network can halve a patch, and that the deepest level has two voxels or more.
+
+    Args:
+        patch_size: side lengths in voxels.
+        multiple: the product of the strides of the network.
+
+    Raises:
+        InputError: a side length is not a multiple of `multiple`, or less than two of them.
+    """
+    if any(size % multiple or size < 2 * multiple for size in patch_size):
+        wanted = f"multiples of {multiple} and at least {2 * multiple}"
+        raise InputError(f"patch_size is {list(patch_size)}; its side lengths must be {wanted}.")

@@ -1,4 +1,4 @@
-"""What a command line makes of a bundle's layers: the merged config, and its departures from the bundle's files."""
+"""The merged config of a command line, and the settings in which it differs from the bundle's config files."""
 
 from __future__ import annotations
 
@@ -14,71 +14,83 @@ from monai.bundle.scripts import update_kwargs
 from monai.utils import ensure_tuple
 
 OPTIONS = "run_id init_id final_id meta_file config_file logging_file tracking args_file".split()  # of `run` itself
-PLACES = "bundle_root dataset_dir output_dir ckpt_dir".split()  # no settings, and what is told may travel
+FOLDERS = "bundle_root dataset_dir output_dir ckpt_dir".split()  # private, so not in records that may be shared
 WORKFLOWS = ("train", "evaluate", "inference")
 
 
-def command_of_run() -> list[str] | None:
-    """The arguments of this process if it is `python -m monai.bundle run ...`; None if Python code uses the config."""
-    is_run = Path(sys.argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py") and sys.argv[1:2] == ["run"]
-    return sys.argv[1:] if is_run else None
+def started_by_monai() -> bool:
+    """Whether this process was started as `python -m monai.bundle`, also by torchrun."""
+    main = getattr(sys.modules["__main__"], "__spec__", None)
+    return main is not None and main.name == "monai.bundle.__main__"
 
 
-def given(arguments: Sequence[str]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The words and the options of a command line as MONAI reads them."""
-    return fire.Fire(lambda *words, **options: (words, options), command=list(arguments), serialize=lambda _: None)
+def parse_options(arguments: Sequence[str]) -> dict[str, Any]:
+    """The options of a command line, parsed by fire as in MONAI."""
+    return fire.Fire(lambda *_, **options: options, command=list(arguments), serialize=lambda _: None)
 
 
-def typed(arguments: Sequence[str]) -> dict[str, str]:
+def typed_options(arguments: Sequence[str]) -> dict[str, str]:
     """The options of a command line as they were typed."""
     as_typed = fire.decorators.SetParseFn(str)(lambda *_, **options: options)
     return fire.Fire(as_typed, command=list(arguments), serialize=lambda _: None)
 
 
+def words(arguments: Sequence[str]) -> tuple[Any, ...]:
+    """What a command line holds besides its options: `run` and the run id."""
+    return fire.Fire(lambda *words, **_: words, command=list(arguments), serialize=lambda _: None)
+
+
 def layers(options: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
-    """The config files of a run in their order, and what its args files and options lay over them."""
+    """The config files of a run in order, and the settings in its args files and options that override them."""
     rest = {key: value for key, value in options.items() if key != "args_file"}
     args = update_kwargs(options.get("args_file"), **rest)
     return list(ensure_tuple(args["config_file"])), {k: v for k, v in args.items() if k not in OPTIONS}
 
 
 def merge(files: Sequence[str], settings: dict[str, Any]) -> ConfigParser:
-    """The merged config, unresolved."""
+    """Merge config files and settings into one config, without resolving references."""
     parser = ConfigParser()
     parser.read_config(files)
     parser.update(settings)
     return parser
 
 
-def of_the_bundle(files: Sequence[str]) -> list[str]:
-    """Those of the config files that are the bundle's own: up to the last `configs/train.yaml` or the like."""
+def bundle_files(files: Sequence[str]) -> list[str]:
+    """The config files that belong to the bundle: those up to the last `configs/train.yaml`, `evaluate` or `inference`.
+
+    Later files, such as recipes, were added on the command line.
+    """
     ends = [n for n, file in enumerate(map(Path, files)) if file.parent.name == "configs" and file.stem in WORKFLOWS]
     return list(files[: ends[-1] + 1 if ends else 1])
 
 
-def departures(own: Mapping[str, Any], run: Mapping[str, Any], within: str = "") -> Iterator[str]:
-    """Each value of a run's config that is not the bundle's own, as `name = value`."""
-    for key in dict.fromkeys([*own, *run]):
-        name, before, now = within + key, own.get(key), run.get(key)
+def changed_settings(bundle: Mapping[str, Any], run: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The settings of a run's config that differ from the bundle's config, as `name = value` or `name removed`."""
+    for key in dict.fromkeys([*bundle, *run]):
+        name, before, now = prefix + key, bundle.get(key), run.get(key)
         if key not in run:
             yield f"{name} removed"
         elif isinstance(before, Mapping) and isinstance(now, Mapping):
-            yield from departures(before, now, f"{name}::")
-        elif key not in own or before != now:
+            yield from changed_settings(before, now, f"{name}::")
+        elif key not in bundle or before != now:
             yield f"{name} = {now if isinstance(now, str) else json.dumps(now, default=str)}"
 
 
 def config_of(command: Sequence[str]) -> tuple[ConfigParser, dict[str, list[str]]]:
-    """The merged config of a command line, and what is to be told of it.
+    """The merged config of a command line, and how it differs from the bundle's config.
+
+    Args:
+        command: the arguments of `python -m monai.bundle`.
 
     Returns:
-        The config, unresolved and without the user's folders; the `files` laid over the bundle's own; the `settings`
-        in which the config departs from those. An edit within the bundle's own files is no departure.
+        The merged config, with unresolved references and without the user's folders; and `files`, which are merged on
+        top of the bundle's config files, and `settings`, which differ from them. Edits of the bundle's files do not
+        count as differences.
     """
-    _, options = given(command)
-    files, settings = layers(options)
-    own = of_the_bundle(files)
-    run = merge(files, {key: value for key, value in settings.items() if key not in PLACES})
-    default = merge(own, {})
-    over = [*files[len(own) :], *ensure_tuple(options.get("args_file", ()))[1:]]
-    return run, {"files": over, "settings": list(departures(default.get(), run.get()))}
+    options = parse_options(command)
+    files, overrides = layers(options)
+    default_files = bundle_files(files)
+    run = merge(files, {key: value for key, value in overrides.items() if key not in FOLDERS})
+    default = merge(default_files, {})
+    added = [*files[len(default_files) :], *ensure_tuple(options.get("args_file", ()))[1:]]
+    return run, {"files": added, "settings": list(changed_settings(default.get(), run.get()))}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from pydoc import locate
@@ -17,7 +18,16 @@ from monai.bundle import ConfigComponent, ConfigParser
 from monai.bundle.reference_resolver import ReferenceResolver
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from tumour.errors import InputError, input_error_in, nearest, tell_input_errors_plainly
-from tumour.runs.layers import OPTIONS, command_of_run, given, layers, merge, of_the_bundle, typed
+from tumour.runs.layers import (
+    OPTIONS,
+    bundle_files,
+    layers,
+    merge,
+    parse_options,
+    started_by_monai,
+    typed_options,
+    words,
+)
 
 SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 MONAI_IDS = ("initialize", "run", "finalize", "imports")  # a config may lack them
@@ -37,11 +47,14 @@ def check_options() -> None:
     Raises:
         InputError: an option is no id of the config, or a setting is out of its range.
     """
-    command = command_of_run()
-    if command is not None:
+    if started_by_monai() and sys.argv[1:2] == ["run"]:
         tell_input_errors_plainly()  # also where MONAI skipped `initialize`
-        parser = known_options(command)
-        check_settings(parser, typed(command))
+        check_command(sys.argv[1:])
+
+
+def check_command(command: Sequence[str]) -> None:
+    """Refuse a wrong command line, given as the arguments of `python -m monai.bundle`."""
+    check_settings(known_options(command), typed_options(command))
 
 
 def known_options(command: Sequence[str]) -> ConfigParser:
@@ -50,13 +63,13 @@ def known_options(command: Sequence[str]) -> ConfigParser:
     Raises:
         InputError: an option or a key of a config file on top of the bundle's own is no id of the config.
     """
-    words, options = given(command)
+    options = parse_options(command)
     for name, value in options.items():
         if value is None:
-            folder = "; for a folder of this name write ./None" if typed(command)[name] == "None" else ""
+            folder = "; for a folder of this name write ./None" if typed_options(command)[name] == "None" else ""
             raise InputError(f"--{name} None means no value to MONAI, which takes the default; leave it out{folder}.")
     files, settings = layers(options)
-    own = of_the_bundle(files)
+    own = bundle_files(files)
     parser = merge(own, {})
     if "tracking" in options:
         parser.update({name: value for name, value in tracking(options["tracking"]).items() if name not in parser})
@@ -67,7 +80,7 @@ def known_options(command: Sequence[str]) -> ConfigParser:
         else:
             lay(parser, content, f"'{file}': ")
     lay(parser, settings, "")
-    check_run_id(parser, words[1:], options)
+    check_run_id(parser, words(command)[1:], options)
     return parser
 
 
@@ -78,11 +91,11 @@ def tracking(given: Any) -> dict[str, Any]:
     return {name: value for name, value in given["configs"].items() if name not in given["handlers_id"]}
 
 
-def check_run_id(parser: ConfigParser, words: Sequence[str], options: Mapping[str, Any]) -> None:
+def check_run_id(parser: ConfigParser, extra: Sequence[str], options: Mapping[str, Any]) -> None:
     """Refuse a run id that the config lacks, and words that belong to no option."""
-    if len(words) > 1:
-        raise InputError(f"'{words[1]}' belongs to no option; write a list in quotes, as \"[96, 96, 96]\".")
-    run_id = str(options.get("run_id", words[0] if words else "run"))
+    if len(extra) > 1:
+        raise InputError(f"'{extra[1]}' belongs to no option; write a list in quotes, as \"[96, 96, 96]\".")
+    run_id = str(options.get("run_id", extra[0] if extra else "run"))
     names = [name for name, value in parser.get().items() if name.endswith("ing") and isinstance(value, list)]
     if run_id not in parser:
         raise InputError(f"The run id must be one of {', '.join(names)}; it is '{run_id}'.")
@@ -175,12 +188,12 @@ def rules(settings: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, 
             yield from rules(rule, f"{within}{name}::")
 
 
-def check_settings(parser: ConfigParser, words: Mapping[str, str]) -> None:
+def check_settings(parser: ConfigParser, as_typed: Mapping[str, str]) -> None:
     """Refuse a setting that is not of its type or out of its range.
 
     Args:
         parser: the merged config, with its `settings`.
-        words: the options as they were typed, by name.
+        as_typed: the options as they were typed, by name.
     """
     for name, rule in rules(parser.get("settings", {})):
         if name.split("::")[0] not in parser:  # it belongs to another workflow
@@ -189,11 +202,13 @@ def check_settings(parser: ConfigParser, words: Mapping[str, str]) -> None:
             raise InputError(f"{name} is missing; set {name}, not all of {name.split('::')[0]}.")
         value = parser[name] if rule["type"] == "reference" else resolved(parser, name)
         if rule["type"] == "path":
-            check_path(name, value, words.get(name))
+            check_path(name, value, as_typed.get(name))
         elif not fits(value, rule, parser):
             raise InputError(f"{name} must be {wanted(rule, parser)}; it is {value!r}.")
         elif rule["type"] == "device":
             check_device(value)
+        elif "by" in rule:
+            resolved(parser, rule["by"])
 
 
 def resolved(parser: ConfigParser, name: str) -> Any:
@@ -231,11 +246,9 @@ def fits(value: Any, rule: Mapping[str, Any], parser: ConfigParser) -> bool:
 
 
 def bound(rule: Mapping[str, Any], key: str, parser: ConfigParser) -> Any:
-    """A limit of a rule; where it names another setting or a mapping, the value of that."""
+    """A limit of a rule; where it names another setting, the value of that."""
     limit = rule.get(key)
-    if not isinstance(limit, str):
-        return limit
-    return list(parser[limit]) if key == "choices" else resolved(parser, limit)
+    return resolved(parser, limit) if isinstance(limit, str) else limit
 
 
 def wanted(rule: Mapping[str, Any], parser: ConfigParser) -> str:

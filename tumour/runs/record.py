@@ -1,4 +1,4 @@
-"""Record a run: settings, versions, device, seconds, peak memory, its cases and those left out."""
+"""Record a run: settings, versions, device, seconds, peak memory, and the cases that were used or left out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from tumour.files import atomic_write, save_json
 from tumour.processes import gather, rank
-from tumour.runs.layers import command_of_run, config_of
+from tumour.runs.layers import config_of, started_by_monai
 
 try:
     import resource
@@ -25,10 +25,10 @@ except ImportError:  # Windows has none
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """The most memory that this process has held until now, in GB, by place."""
+    """The peak memory of this process until now, in GB, by kind of memory."""
     peak = {}
     if resource is not None:
-        unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
         peak["of the main process"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
     if device.type == "cuda":
         peak["on the GPU"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
@@ -36,14 +36,17 @@ def peak_memory(device: torch.device) -> dict[str, float]:
 
 
 class RunRecord:
-    """Handler that keeps `path` up to date: from the first step to the end, or to the last epoch of a run that stops.
+    """Handler that writes the record of a run when it starts, after every epoch and at the end.
 
-    Beside it lies the merged config, as `NAME.yaml`.
+    The merged config is written to a file with the same name that ends in `.yaml`. MONAI passes neither the config
+    files nor the options of the command line to the config, and saves a merged config only with experiment tracking; so
+    both are read again from the command line. They are not recorded for runs that Python code starts.
 
     Args:
-        path: JSON file.
-        device: where the network runs.
-        cases: has `left_out`, the cases left out until now, and, where they are read one by one, `done`.
+        path: JSON file to write.
+        device: the device of the network.
+        cases: object with `left_out`, the cases left out until now, and, if cases are read one after the other, `done`
+            and `notes`.
     """
 
     def __init__(self, path: str, device: torch.device | str, cases: Any) -> None:
@@ -56,19 +59,18 @@ class RunRecord:
 
     def start(self, engine: Engine) -> None:
         self.began, self.started = time.monotonic(), time.strftime("%Y-%m-%d %H:%M")
-        self.told: dict[str, Any] = {}
-        command = command_of_run()
-        if command is not None and not rank():
-            config, told = config_of(command)
+        self.settings: dict[str, Any] = {}
+        if started_by_monai() and not rank():
+            config, changes = config_of(sys.argv[1:])
             with atomic_write(self.path.with_suffix(".yaml")) as part:
                 ConfigParser.export_config_file(config.get(), str(part), fmt="yaml", sort_keys=False, width=120)
-            self.told = {**told, "config": self.path.with_suffix(".yaml").name}
+            self.settings = {**changes, "config": self.path.with_suffix(".yaml").name}
         self.write(engine, "not finished")
 
     def write(self, engine: Engine, state: str) -> None:
-        cases, left_out = ([*getattr(self.cases, name, [])] for name in ("done", "left_out"))
+        cases, left_out, notes = ([*getattr(self.cases, name, [])] for name in ("done", "left_out", "notes"))
         if state == "finished":
-            cases, left_out = gather(cases), list(dict.fromkeys(gather(left_out)))
+            cases, left_out, notes = gather(cases), list(dict.fromkeys(gather(left_out))), gather(notes)
         if rank():
             return
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.machine()
@@ -81,6 +83,7 @@ class RunRecord:
             "peak_memory_gb": peak_memory(self.device),
             "versions": {"python": platform.python_version()} | {n: version(n) for n in ("torch", "monai", "numpy")},
             "cases": [case.record() for case in cases],
-            "left_out": [asdict(each) for each in left_out],
+            "left_out": [asdict(case) for case in left_out],
+            "notes": [asdict(note) for note in notes],
         }
-        save_json(content | self.told, self.path)
+        save_json(content | self.settings, self.path)

@@ -1,4 +1,4 @@
-"""Where random numbers start, and how far a run can be repeated."""
+"""Seed the random number generators."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from tumour.processes import rank
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy, PyTorch and MONAI's random transforms; each of several processes gets its own seed.
+    """Seed Python, NumPy, PyTorch and MONAI's random transforms; each process gets a different seed.
 
-    cuDNN may choose its fastest algorithms, so two runs on a GPU with the same seed can differ in the last digits.
+    cuDNN may select its fastest algorithms, so two runs on a GPU with the same seed can differ in the last digits.
     """
     set_determinism(seed + rank())
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = True, False  # MONAI has set the opposite
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = (
+        True,
+        False,
+    )  # MONAI sets the opposite

@@ -1,4 +1,4 @@
-"""Show the prediction for one patient in TensorBoard, epoch by epoch."""
+"""Show the prediction for one patient in TensorBoard after every validation."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ KINDS = {"pred": "prediction", "label": "reference"}  # key in the engine, name 
 
 
 class Snapshot:
-    """Handler of the validation: draws the first patient at the slice with most tumour, as in the report.
+    """Handler of the validation that draws the first patient at the slice with most tumour, as in the report.
 
     Args:
-        folder: log folder of TensorBoard.
+        folder: TensorBoard's log folder.
         modalities: names of the channels of the image; the last one is drawn.
         regions: names of the channels of the label and the prediction.
     """

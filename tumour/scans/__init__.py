@@ -1,1 +1,1 @@
-"""From a file to voxels on a grid."""
+"""Read files as voxels on a grid."""

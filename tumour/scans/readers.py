@@ -1,4 +1,4 @@
-"""Read the scans of a case: the one way in which files are opened, for the check, MONAI, scores and pictures alike."""
+"""Read scans: checks, MONAI's transforms, scores and pictures all open files through this module."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from tumour.processes import cores
 from tumour.scans.grid import Scan
 from tumour.scans.nifti import read_nifti
 
+LARGEST = float(np.finfo(np.float32).max)  # the network and the check read the same numbers
+
 
 def read_scan(path: str) -> Scan:
-    """Read a NIfTI file, or a folder with a DICOM series. Axes of length 1 after the third are dropped.
+    """Read a NIfTI file, or a folder with a DICOM series. Trailing axes of length 1 after the third are dropped.
 
     Raises:
-        InputError: it is missing or damaged, or its values or its grid cannot be those of a scan.
+        InputError: the file is missing or damaged, or its values, affine or shape cannot be those of a scan.
     """
     notes: tuple[str, ...] = ()
     patient = ""
@@ -32,20 +34,35 @@ def read_scan(path: str) -> Scan:
         data, affine, patient = read_series(path)
     else:
         data, affine, notes = read_nifti(path)
+    low, high = (data.min(), data.max()) if data.size else (0, 0)  # NaN where any is
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise InputError(f"'{path}' holds values that are not finite; export it again")
+    if max(high, -float(low)) > LARGEST:
+        raise InputError(f"'{path}' holds values over {LARGEST:.2g} (float32); check its scl_slope, or export it again")
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:  # mm³
-        raise InputError(f"'{path}' has no size or place of its voxels (its affine is singular); export it again")
+        raise InputError(f"'{path}' has no valid voxel size or position (its affine is singular); export it again")
     if data.ndim not in (3, 4) or min(data.shape[:3]) < 8:
-        raise InputError(f"'{path}' has the shape {data.shape}, not that of a volume; export the whole series")
+        raise InputError(f"'{path}' has the shape {data.shape}, which is not a volume; export the complete series")
     return Scan(path, data, affine, notes, patient)
+
+
+def background_of(data: np.ndarray) -> float:
+    """The value outside the head of an image (x, y, z): 0, or one that all corners and over 5% of the voxels have.
+
+    Z-scored scans have a background below 0.
+    """
+    corners = data[np.ix_(*[(0, -1)] * 3)]
+    value = corners.flat[0]
+    return float(value) if value and (corners == value).all() and (data == value).mean() > 0.05 else 0.0
 
 
 def read_classes(path: str, cohort: Cohort) -> Scan:
     """Read a label map; its data are positions in the cohort's classes, uint8 (x, y, z).
 
     Raises:
-        InputError: it cannot be read, has more than three axes, or holds values that the cohort does not know.
+        InputError: as in `read_scan`, or the label map has four axes or values that the cohort does not define.
     """
     scan = read_scan(path)
     if scan.data.ndim != 3:
@@ -54,16 +71,17 @@ def read_classes(path: str, cohort: Cohort) -> Scan:
 
 
 class ScanReader(ImageReader):
-    """`read_scan` for MONAI's LoadImaged: the scans of a case become channels on the grid of the first.
+    """`read_scan` for MONAI's LoadImaged: the scans of a case become channels on the grid of the first scan.
 
-    MONAI refuses affines that differ by more than rounding; the check of a case lets them differ by a tenth of a voxel.
+    MONAI's readers reject affines that differ by more than rounding errors; this one does not compare them, because the
+    check of a case allows differences of up to a tenth of a voxel.
     """
 
     def verify_suffix(self, filename: Any) -> bool:
         return True
 
     def read(self, data: Any, **kwargs: Any) -> list[Scan]:
-        with ThreadPoolExecutor(cores()) as pool:  # zlib lets other threads run
+        with ThreadPoolExecutor(cores()) as pool:  # decompressing releases Python's global lock
             return list(pool.map(read_scan, map(str, ensure_tuple(data))))
 
     def get_data(self, img: Sequence[Scan]) -> tuple[np.ndarray, dict[str, Any]]:

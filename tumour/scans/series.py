@@ -1,46 +1,178 @@
-"""Read one DICOM series."""
+"""Read one DICOM series: its slices or frames in the order of their positions, on an even grid or not at all."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import itk
 import numpy as np
-from monai.data import ITKReader
-from monai.utils import MetaKeys
 from numpy.typing import NDArray
 from tumour.errors import InputError
 
+SAME_PLACE = 0.01  # mm
+UNEVEN = 0.1  # of the distance between slices, but never less than SAME_PLACE
+SHIFTED = 0.5  # of a pixel
+CONVERT = "convert it with dcm2niix and use the NIfTI files"
+DIFFERS = {  # what tells the scans of a series apart
+    "0018|0081": "EchoTime",
+    "0018|0086": "EchoNumbers",
+    "0018|0082": "InversionTime",
+    "0018|9087": "DiffusionBValue",
+    "0020|0100": "TemporalPositionIdentifier",
+    "0020|0012": "AcquisitionNumber",
+    "0008|0032": "AcquisitionTime",
+    "0008|0008": "ImageType",
+}
+FRAME = {
+    "position": (0x20, 0x32),
+    "orientation": (0x20, 0x37),
+    "spacing": (0x28, 0x30),
+    "RescaleSlope": (0x28, 0x1053),
+    "RescaleIntercept": (0x28, 0x1052),
+}
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """A slice: its pixels (y, x), the place of the first one, mm (3), the axes' directions as columns, mm per pixel."""
+
+    path: str
+    pixels: NDArray[Any]
+    position: NDArray[np.float64]
+    directions: NDArray[np.float64]
+    spacing: NDArray[np.float64]
+    tags: Mapping[str, Any]
+
+    def tag(self, name: str) -> str:
+        return str(self.tags.get(name, "")).strip()
+
 
 def read_series(folder: str) -> tuple[NDArray[Any], NDArray[np.float64], str]:
-    """The voxels (x, y, z), the affine (to RAS, mm) and the patient's id of the one series in a folder.
+    """Read the only DICOM series in a folder.
+
+    Returns:
+        The voxels (x, y, z), the affine (4, 4) to RAS coordinates in mm, and the patient id.
 
     Raises:
-        InputError: there is none or more than one, slices are missing, or it cannot be read.
+        InputError: the folder has no series or several, its slices are not on an even grid, or it cannot be read.
     """
     names = itk.GDCMSeriesFileNames.New()
     names.SetUseSeriesDetails(True)
     names.SetDirectory(folder)
     series = names.GetSeriesUIDs()
     if len(series) != 1:
-        raise InputError(f"'{folder}' holds {len(series)} DICOM series; keep the one of this modality")
-    reader = ITKReader()
+        raise InputError(f"'{folder}' has {len(series)} DICOM series; keep only the one of this modality")
     try:
-        image = reader.read(folder)
-        array, meta = reader.get_data(image)
-        patient = _patient(names.GetFileNames(series[0])[0])
+        slices = [each for path in names.GetFileNames(series[0]) for each in _slices(path)]
+    except InputError:
+        raise
     except Exception as error:
         kind = type(error).__name__
-        raise InputError(f"'{folder}' is no complete DICOM series ({kind}); export it again") from error
-    if "ITK_non_uniform_sampling_deviation" in dict(image).keys():
-        raise InputError(f"'{folder}' has slices missing or unevenly spaced; export the whole series")
-    return np.asarray(array), np.asarray(meta[MetaKeys.AFFINE], float), patient
+        raise InputError(f"'{folder}' is not a complete DICOM series ({kind}); export it again") from error
+    normal = slices[0].directions[:, 2]
+    slices.sort(key=lambda each: float(each.position @ normal))
+    fault = _fault(slices)
+    if fault:
+        raise InputError(f"'{folder}' {fault}")
+    first, last = slices[0], slices[-1]
+    step = normal if first is last else (last.position - first.position) / (len(slices) - 1)
+    affine = np.eye(4)
+    affine[:3] = np.column_stack([first.directions[:, :2] * first.spacing, step, first.position])
+    return np.stack([each.pixels for each in slices]).T, np.diag([-1, -1, 1, 1]) @ affine, first.tag("0010|0020")
 
 
-def _patient(path: str) -> str:
-    """The patient's id in a DICOM file."""
-    reader = itk.GDCMImageIO.New()
-    reader.SetFileName(path)
-    reader.ReadImageInformation()
-    tags, name = reader.GetMetaDataDictionary(), "0010|0020"
-    return str(tags[name]).strip() if tags.HasKey(name) else ""
+def _slices(path: str) -> list[_Slice]:
+    """The slices of a file, which has several if it is an enhanced one."""
+    image = itk.imread(path, imageio=itk.GDCMImageIO.New())
+    frames = itk.array_from_image(image)  # (frame, y, x)
+    if frames.ndim != 3:
+        raise InputError(f"'{path}' holds colours, not one grey value per pixel; export the original series")
+    if len(frames) > 1:
+        positions, directions, spacing = _frame_places(path, len(frames))
+    else:
+        positions = [np.array(image.GetOrigin())]
+        directions, spacing = np.asarray(image.GetDirection()), np.array(image.GetSpacing())[:2]
+    about = directions, spacing, dict(image)
+    return [_Slice(path, frame, position, *about) for frame, position in zip(frames, positions, strict=True)]
+
+
+def _frame_places(path: str, count: int) -> tuple[list[NDArray[np.float64]], NDArray[np.float64], NDArray[np.float64]]:
+    """The position of each frame of a file, and the directions and spacing of all: ITK takes them to follow evenly.
+
+    Raises:
+        InputError: they are missing, or the frames differ in orientation, spacing or the scale of their values.
+    """
+    head = Path(path).read_bytes().partition(b"\xe0\x7f\x10\x00")[0]  # what precedes the pixels
+    values = {what: _values(head, tag) for what, tag in FRAME.items()}
+    if len(values["position"]) != count or not values["orientation"] or not values["spacing"]:
+        raise InputError(f"'{path}' has {count} frames, but not a position for each; {CONVERT}")
+    for what in FRAME.keys() - {"position"}:
+        if values[what] and np.ptp(values[what], axis=0).max() > 1e-3 * np.abs(values[what]).max():
+            raise InputError(f"'{path}' has frames that differ in {what}; {CONVERT}")
+    row, column = np.array(values["orientation"][0]).reshape(2, 3)
+    directions = np.column_stack([row, column, np.cross(row, column)])
+    return [np.array(value) for value in values["position"]], directions, np.array(values["spacing"][0][::-1])
+
+
+def _values(head: bytes, tag: tuple[int, int]) -> list[tuple[float, ...]]:
+    """All values of a decimal element in little-endian DICOM at any depth, in the order of the file."""
+    key = re.escape(b"".join(number.to_bytes(2, "little") for number in tag))
+    values = []
+    for match in re.finditer(key + rb"(?:DS(..)|(..)\0\0)", head, re.DOTALL):
+        text = head[match.end() : match.end() + int.from_bytes(match[1] or match[2], "little")]
+        try:
+            values.append(tuple(map(float, text.strip(b" \0").split(b"\\"))))
+        except ValueError:
+            continue  # other bytes that look like the element
+    return values
+
+
+def _fault(slices: Sequence[_Slice]) -> str | None:
+    """Why slices in the order of their positions make no volume and how to fix it, or None."""
+    first = slices[0]
+    if len({(each.pixels.shape, *each.spacing.round(3)) for each in slices}) > 1:
+        return "contains slices of several sizes; keep one scan"
+    turned = sum(not np.allclose(each.directions, first.directions, atol=1e-3) for each in slices)
+    if turned:
+        return f"contains slices of several orientations, like a localizer ({turned} unlike the first); keep one scan"
+    places = np.array([each.position for each in slices])
+    heights = (places - places[0]) @ first.directions[:, 2]
+    steps = np.diff(heights)
+    if (steps < SAME_PLACE).any():
+        return _twice(slices, int(np.argmax(steps < SAME_PLACE)))
+    if not len(steps):
+        return None
+    usual = float(np.median(steps))
+    widest = int(np.argmax(steps))
+    allowed = max(UNEVEN * usual, SAME_PLACE)
+    if steps[widest] > 1.5 * usual:
+        apart = f"{steps[widest]:.2f} mm apart, others {usual:.2f} mm"
+        between = f"'{Path(slices[widest].path).name}' and '{Path(slices[widest + 1].path).name}' are {apart}"
+        return f"has slices missing ({between}); export the whole series"
+    even = np.linspace(0, heights[-1], len(heights))
+    if max(np.abs(steps - usual).max(), np.abs(heights - even).max()) > allowed:
+        return f"has slices unevenly spaced ({steps.min():.2f} to {steps.max():.2f} mm apart); export it evenly spaced"
+    aside = float(np.linalg.norm(places - places[0] - np.outer(heights, first.directions[:, 2]), axis=1).max())
+    if aside > SHIFTED * first.spacing.min():
+        tilt = np.degrees(np.arctan2(aside, heights[-1]))
+        return f"has slices shifted sideways by up to {aside:.1f} mm (gantry tilt {tilt:.1f}°); {CONVERT}"
+    return None
+
+
+def _twice(slices: Sequence[_Slice], index: int) -> str:
+    """What is wrong with a series in which a slice lies where the next one does."""
+    one, other = slices[index : index + 2]
+    names = f"'{Path(one.path).name}' and '{Path(other.path).name}'"
+    if not one.position.any() and not one.tag("0020|0032"):
+        return f"does not say where its slices lie ({names} have no ImagePositionPatient); export the original series"
+    tag = next((tag for tag in DIFFERS if one.tag(tag) != other.tag(tag)), None)
+    if tag:
+        values = f"{DIFFERS[tag]} {one.tag(tag)} and {other.tag(tag)}".replace("\\", "/")
+        return f"contains several scans in one series ({names} lie at one place, {values}); keep the files of one"
+    if one.path == other.path:
+        return f"has two frames at one place, as several echoes or time points do; {CONVERT}"
+    return f"contains a slice twice ({names}); remove one"

@@ -1,4 +1,4 @@
-"""Score the cases of an evaluation as they come, and write the scores after the last."""
+"""Score each case of an evaluation, and write the scores after the last case."""
 
 from __future__ import annotations
 
@@ -18,43 +18,49 @@ from tumour.processes import gather, rank
 from tumour.scores.challenges import score_case
 from tumour.scores.tables import table, write_scores
 
-KEPT = ("cases", "mean", "interval_low", "interval_high")
-RECORD = "scores.json"  # beside a checkpoint: how its network scored
+STATISTICS = ("cases", "mean", "interval_low", "interval_high")  # those recorded next to a checkpoint
+RECORD = "scores.json"  # in the folder of a checkpoint: the scores of its network
 logger = logging.getLogger("bundle")
 
 
 def scores_of(checkpoint: Path) -> dict[str, Any]:
-    """What is recorded of a checkpoint's scores, by cohort; of another file of this name, nothing."""
+    """The recorded scores of a checkpoint by cohort; empty if the record belongs to another version of the file."""
     return _record(checkpoint)["cohorts"]
 
 
 def _record(checkpoint: Path) -> dict[str, Any]:
-    """The record beside a checkpoint, or an empty one if there is none of this very file."""
+    """The record next to a checkpoint, or a new one if there is none with the hash of this file."""
     path, sha256 = checkpoint.with_name(RECORD), hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return told if told.get("sha256") == sha256 else {"sha256": sha256, "cohorts": {}}
+    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return record if record.get("sha256") == sha256 else {"sha256": sha256, "cohorts": {}}
 
 
 def record_scores(checkpoint: Path, cohort: str, summary: Mapping[str, Any]) -> None:
-    """Keep the Dice and HD95 of the regions beside the checkpoint that reached them, for its model card."""
-    told = {
-        region: {name: {part: of[name][part] for part in KEPT} for name in ("dice", "hd95")}
-        for region, of in summary["scores"].items()
-        if of["kind"] == "region"
+    """Record the Dice and HD95 of the regions next to the checkpoint that was scored; its model card is made from it.
+
+    Args:
+        checkpoint: model.pt.
+        cohort: name of the data set that was scored.
+        summary: as returned by `tumour.scores.tables.write_scores`.
+    """
+    scores = {
+        region: {name: {statistic: metrics[name][statistic] for statistic in STATISTICS} for name in ("dice", "hd95")}
+        for region, metrics in summary["scores"].items()
+        if metrics["kind"] == "region"
     }
     record = _record(checkpoint)
-    record["cohorts"][cohort] = {"challenge": summary["challenge"], "scores": told}
+    record["cohorts"][cohort] = {"challenge": summary["challenge"], "scores": scores}
     save_json(record, checkpoint.with_name(RECORD))
 
 
 class ScoreCases:
-    """Handler that scores `pred` against `reference`, both (1, *S) in the data set's values on the scan's own grid.
+    """Handler that scores `pred` against `reference`, label maps (1, *S) with the data set's values on the scan's grid.
 
     Args:
-        folder: where scores.csv, lesions.csv and summary.json go.
-        challenge: its rules, one of `tumour.scores.challenges.CHALLENGES`.
-        cohort: what the values mean, and the regions.
-        checkpoint: the network's weights; their scores are kept next to them.
+        folder: folder for scores.csv, lesions.csv and summary.json.
+        challenge: the scoring rules, one of `tumour.scores.challenges.CHALLENGES`.
+        cohort: the label values and the regions.
+        checkpoint: the network's weights; the scores are also recorded next to them.
     """
 
     def __init__(self, folder: str, challenge: str, cohort: Cohort, checkpoint: str) -> None:
@@ -73,8 +79,8 @@ class ScoreCases:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             case, spacing = item["case"], item["reference"].pixdim.tolist()
             reference, prediction = (
-                self.cohort.to_classes(np.asarray(label.cpu())[0], f"{case}: its {what}")
-                for label, what in ((item["reference"], "label"), (output["pred"], "prediction"))
+                self.cohort.to_classes(np.asarray(label.cpu())[0], f"{case}: its {name}")
+                for label, name in ((item["reference"], "label"), (output["pred"], "prediction"))
             )
             rows, lesions = score_case(case, reference, prediction, spacing, self.challenge, self.cohort)
             self.rows += rows
@@ -83,7 +89,7 @@ class ScoreCases:
     def write(self, engine: Engine) -> None:
         rows, lesions = (sorted(gather(part), key=lambda row: row["case"]) for part in (self.rows, self.lesions))
         if not rows:
-            raise InputError("No case could be scored; the lines above say why.")
+            raise InputError("No case could be scored; the messages above give the reasons.")
         if rank():
             return
         summary = write_scores(rows, lesions, self.folder, challenge=self.challenge)

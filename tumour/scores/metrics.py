@@ -1,6 +1,6 @@
-"""How well two masks of a region agree: pure functions over numpy arrays, no file access.
+"""Metrics for two masks of a region, as pure functions of numpy arrays.
 
-The figures of the BraTS challenges (Menze et al., 2015), defined as in the organisers' programs.
+The metrics are those of the BraTS challenges (Menze et al., 2015), defined as in the organisers' programs.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-# MONAI: for the areas of surface elements. Not its metrics: they give NaN on a miss, leave out empty references, know
-# no lesions, measure HD95 without areas and NSD over both surfaces at once.
+# MONAI provides the areas of surface elements. Its metrics differ from those of the challenges: they return NaN for a
+# missed region, skip empty references, do not score lesions, and compute HD95 without areas and NSD over both surfaces.
 from monai.metrics.utils import create_table_neighbour_code_to_surface_area
 from numpy.typing import NDArray
 
-# scipy: finds neighbours. Not surface-distance: its HD95 is the one wanted, but from dense distance maps, most of the
-# 24-42 s that the organisers' program takes for a case.
+# scipy finds the nearest neighbours. The package surface-distance computes the same HD95, but from dense distance maps;
+# these take most of the 24-42 s per case of the organisers' program.
 from scipy.spatial import KDTree
 from tumour.scans.grid import Mask, bounding_box
 
@@ -29,18 +29,23 @@ PERFECT = {"dice": 1.0, "hd95": 0.0, **{f"nsd_{mm}": 1.0 for mm in TOLERANCES}}
 
 
 def region_scores(reference: Mask, prediction: Mask, spacing: Sequence[float], penalty: float = 374.0) -> Row:
-    """Scores of one region; both empty is perfect, one empty is worst.
+    """Score one region. Two empty masks get the best scores; if only one is empty, the scores are the worst.
+
+    Args:
+        reference, prediction: masks (x, y, z).
+        spacing: edge lengths of a voxel, mm.
+        penalty: HD95 in mm if only one mask is empty.
 
     Returns:
-        Of voxels: dice (also called F1), iou, precision, sensitivity, specificity, accuracy; of surfaces: see
-        `surface_scores`; volumes in ml, of which error_ml is predicted less reference.
+        Voxel overlap: dice (the same as F1), iou, precision, sensitivity, specificity, accuracy. Surfaces: those of
+        `surface_scores`. Volumes in ml: reference_ml, predicted_ml, and error_ml, which is predicted minus reference.
     """
     present, predicted = int(np.count_nonzero(reference)), int(np.count_nonzero(prediction))
     both = int(np.count_nonzero(reference & prediction))
     either, ml = present + predicted - both, math.prod(map(float, spacing)) / 1000
 
-    def ratio(part: int, whole: int) -> float:
-        return part / whole if whole else float(either == 0)
+    def ratio(part: int, total: int) -> float:
+        return part / total if total else float(either == 0)
 
     return {
         "dice": ratio(2 * both, present + predicted),
@@ -57,12 +62,17 @@ def region_scores(reference: Mask, prediction: Mask, spacing: Sequence[float], p
 
 
 def surface_scores(reference: Mask, prediction: Mask, spacing: Sequence[float], penalty: float = 374.0) -> Row:
-    """How near the surfaces of two masks are.
+    """Compare the surfaces of two masks.
+
+    Args:
+        reference, prediction: masks (x, y, z).
+        spacing: edge lengths of a voxel, mm.
+        penalty: HD95 in mm if only one mask is empty.
 
     Returns:
-        hd95: mm within which 95% of either surface, by area between voxel corners, lies from the other (Nikolov et al.,
-        2018); nsd: the mean over both of the share of border voxels within so many mm of the other's border (Isensee
-        et al., 2021). So the 2023 program measures the first, the 2024 program the second.
+        hd95: the distance in mm within which 95% of the area of each surface is from the other surface (Nikolov et
+        al., 2018), with areas between voxel corners, as in the 2023 program. nsd_T: the share of border voxels within
+        T mm of the other mask's border, averaged over both masks (Isensee et al., 2021), as in the 2024 program.
     """
     if not (reference.any() and prediction.any()):
         perfect = not (reference.any() or prediction.any())
@@ -71,49 +81,50 @@ def surface_scores(reference: Mask, prediction: Mask, spacing: Sequence[float], 
     masks = [np.pad(mask[box], 1) for mask in (reference, prediction)]
     corners, areas = zip(*(_corners(mask, tuple(map(float, spacing))) for mask in masks), strict=True)
     hd95 = max(map(_within, _distances(corners, spacing), areas))
-    reach = [mm + 1e-6 for mm in TOLERANCES]  # spacings are stored as float32; a voxel exactly 1 mm away is within 1 mm
-    near = _distances([_border(mask) for mask in masks], spacing, max(reach))
-    shares = [float(np.mean([np.mean(away <= mm) for away in near])) for mm in reach]
+    limits = [mm + 1e-6 for mm in TOLERANCES]  # a voxel at 1 mm is within 1 mm, although spacings are stored as float32
+    distances = _distances([_border(mask) for mask in masks], spacing, max(limits))
+    shares = [float(np.mean([np.mean(distance <= mm) for distance in distances])) for mm in limits]
     return {"hd95": hd95, **{f"nsd_{mm}": share for mm, share in zip(TOLERANCES, shares, strict=True)}}
 
 
 def _corners(padded: Mask, spacing: tuple[float, ...]) -> tuple[Mask, NDArray[np.float64]]:
-    """The voxel corners that the surface of a mask passes, and its area at each in mm²."""
-    code = np.zeros([size - 1 for size in padded.shape], np.uint8)  # a bit for each of the 2x2x2 voxels around
+    """The voxel corners on the surface of a mask, and the area of the surface at each of them, mm²."""
+    code = np.zeros([size - 1 for size in padded.shape], np.uint8)  # a bit for each of the 8 voxels around a corner
     for offsets in product((0, 1), repeat=3):
         code <<= 1
         code |= padded[tuple(slice(o, o + n) for o, n in zip(offsets, code.shape, strict=True))]
-    passed = (code > 0) & (code < 255)
-    return passed, _areas(spacing)[code[passed]]
+    surface = (code > 0) & (code < 255)
+    return surface, _areas(spacing)[code[surface]]
 
 
 @cache
 def _areas(spacing: tuple[float, ...]) -> NDArray[np.float64]:
+    """The area of the surface at a corner in mm², (256,), by the bits of the voxels around it."""
     return create_table_neighbour_code_to_surface_area(spacing)[0].double().numpy()
 
 
 def _border(padded: Mask) -> Mask:
-    """Voxels of a mask with a face on the outside."""
+    """Voxels of a mask that have a face in common with the background."""
     neighbours = [np.roll(padded, shift, axis) for axis in range(padded.ndim) for shift in (-1, 1)]
     return padded & ~np.logical_and.reduce(neighbours)
 
 
 def _distances(pair: Sequence[Mask], spacing: Sequence[float], reach: float = math.inf) -> list[NDArray[np.float64]]:
-    """mm from each point of the first to the nearest of the second, and the other way round; inf beyond `reach`."""
+    """The distances in mm from the points of each mask to the nearest of the other mask; inf beyond `reach`."""
     indices = [np.flatnonzero(mask) for mask in pair]
     points = [np.stack(np.unravel_index(index, pair[0].shape), axis=1) * spacing for index in indices]
     distances = []
-    for here, there in ((0, 1), (1, 0)):
-        apart = ~pair[there].ravel()[indices[here]]  # the others are 0 mm away
-        distances.append(np.zeros(apart.size))
-        distances[-1][apart] = KDTree(points[there], leafsize=32).query(
-            points[here][apart], distance_upper_bound=reach
-        )[0]
+    for start, end in ((0, 1), (1, 0)):
+        outside = ~pair[end].ravel()[indices[start]]  # points in both masks have the distance 0
+        tree = KDTree(points[end], leafsize=32)
+        distance = np.zeros(outside.size)
+        distance[outside] = tree.query(points[start][outside], distance_upper_bound=reach)[0]
+        distances.append(distance)
     return distances
 
 
 def _within(distances: NDArray[np.float64], areas: NDArray[np.float64], share: float = 0.95) -> float:
-    """The distance within which this share of the area lies."""
+    """The smallest distance within which this share of the area is."""
     order = np.argsort(distances)
     index = np.searchsorted(np.cumsum(areas[order]) / np.sum(areas), share)
     return float(distances[order][min(int(index), len(order) - 1)])

@@ -1,4 +1,4 @@
-"""Scores as tables: files, means with their intervals, text."""
+"""Write scores to files, and summarise them as means with intervals and as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tumour.files import atomic_write
 from tumour.scores.metrics import PERFECT, Row
 
-SHOWN = {  # metric: heading and decimals
+SHOWN = {  # metric: heading, decimals
     "dice": ("Dice", 3),
     "iou": ("IoU", 3),
     "hd95": ("HD95 mm", 1),
@@ -26,11 +26,17 @@ LESION_COLUMNS = ["case", "kind", "region", "outcome", *"xyz", "reference_ml", "
 
 
 def write_scores(rows: Sequence[Row], lesion_rows: Sequence[Row], output_dir: str, **about: Any) -> dict[str, Any]:
-    """Write scores.csv, lesions.csv and summary.json, all or none of them, from the rows of all cases.
+    """Write scores.csv, lesions.csv and summary.json; if one cannot be written, none is changed.
+
+    Args:
+        rows: one per case and region or class.
+        lesion_rows: one per lesion.
+        output_dir: where to write.
+        about: more entries for the summary.
 
     Returns:
-        The summary: all of `about`, and `scores`, which holds for each region and metric the number of cases, mean, sd,
-        median, quartiles, extremes and the 95% bootstrap interval of the mean.
+        The summary: `about`, and `scores` with, for each region and metric, the number of cases, mean, sd, median,
+        quartiles, minimum, maximum and the 95% bootstrap interval of the mean.
     """
     frame = pd.DataFrame(rows)
     summary: dict[str, Any] = {**about, "scores": {}}
@@ -48,26 +54,28 @@ def write_scores(rows: Sequence[Row], lesion_rows: Sequence[Row], output_dir: st
 
 
 def _statistics(metrics: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """The statistics of each column."""
     names = {"count": "cases", "std": "sd", "25%": "lower_quartile", "50%": "median", "75%": "upper_quartile"}
-    told = metrics.describe().T.rename(columns=names).astype({"cases": int})
-    told["interval_low"], told["interval_high"] = mean_interval(metrics.to_numpy(float))
-    return told.astype(object).where(told.notna(), None).to_dict("index")  # JSON has no NaN, the sd of one case
+    statistics = metrics.describe().T.rename(columns=names).astype({"cases": int})
+    statistics["interval_low"], statistics["interval_high"] = mean_interval(metrics.to_numpy(float))
+    # JSON has no NaN, which is the sd of a single case
+    return statistics.astype(object).where(statistics.notna(), None).to_dict("index")
 
 
 def mean_interval(values: NDArray, resamples: int = 2000) -> NDArray:
-    """The 95% interval of the mean over the first axis by resampling cases (Efron, 1979); (cases, ...) to (2, ...)."""
+    """The 95% percentile bootstrap interval of the mean over the first axis (Efron, 1979); (cases, ...) to (2, ...)."""
     cases = len(values)
-    draws = np.random.default_rng(0).multinomial(cases, np.full(cases, 1 / cases), resamples)  # times a case is drawn
+    draws = np.random.default_rng(0).multinomial(cases, np.full(cases, 1 / cases), resamples)  # (resamples, cases)
     return np.quantile(draws @ values / cases, [0.025, 0.975], axis=0)
 
 
 def interval_text(mean: float, low: float, high: float, form: str = ".3f") -> str:
-    """A mean and its interval, as in tables."""
+    """A mean with its interval as text for tables."""
     return f"{mean:{form}} ({low:{form}} to {high:{form}})"
 
 
 def table(summary: Mapping[str, Any]) -> str:
-    """The means ± sd of a summary, a line a region."""
+    """The means ± sd of a summary as text, one line per region."""
     lines: dict[str, dict[str, str]] = {}
     for region, scores in summary["scores"].items():
         line = lines[region if scores["kind"] == "region" else f"{region} ({scores['kind']})"] = {}
