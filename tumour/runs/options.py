@@ -267,7 +267,7 @@ def wanted(rule: Mapping[str, Any], parser: ConfigParser) -> str:
     low, high = bound(rule, "min", parser), bound(rule, "max", parser)
     named = f" ({rule['max']})" if isinstance(rule.get("max"), str) else ""
     if low is not None:
-        text += f" from {low:g} to {high:.10g}{named}" if high is not None else f" from {low:g} up"
+        text += f" from {low:g} to {high:.10g}{named}" if high is not None else f" of {low:g} or more"
     return text
 
 
