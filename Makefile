@@ -18,13 +18,15 @@ PYTHON ?= python3.11
 PY = .venv/bin/python
 RUN = $(PY) -m monai.bundle run
 COMMA = ,
+# one word of the shell, whatever it contains: folders may have blanks, quotes and parentheses
+quote = '$(subst ','\'',$(value $(1)))'
 # config files on top of those that args.yaml lists: a recipe; one more for several devices
 SEVERAL = $(filter-out 1,$(DEVICES))
 ON_TOP = $(if $(RECIPE),'bundles/common/recipes/$(RECIPE).yaml'$(COMMA))$(if $(SEVERAL),$(1:%='bundles/common/multi_gpu_%.yaml'))
 # a recipe sets its own cohort, unless the user sets one
 ITS_COHORT = $(if $(RECIPE),$(filter file,$(origin COHORT)))
 LAYERS = --args_file bundles/$(BUNDLE)/args.yaml $(if $(ON_TOP),--+config_file "[$(ON_TOP)]") \
-	$(if $(ITS_COHORT),,--cohort $(COHORT)) --dataset_dir $(DATA) $(ARGS)
+	$(if $(ITS_COHORT),,--cohort $(COHORT)) --dataset_dir $(call quote,DATA) $(ARGS)
 LAUNCH = $(if $(SEVERAL),$(PY) -m torch.distributed.run --standalone --nproc_per_node=$(DEVICES) -m monai.bundle run,$(RUN))
 DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --dataset_dir $(DEMO)/$(1) \
 	--patch_size "[64, 64, 64]" --ckpt_dir $(DEMO)/models --output_dir $(DEMO)/results
@@ -50,17 +52,17 @@ setup: .venv/ready ## install the packages of environment.yml into .venv
 	touch $@
 
 demo: setup ## create synthetic patients, train NeuroSeg3D, score it, segment new patients (DEMO=folder)
-	$(PY) -m tools.patients --output $(DEMO)/patients --cases 16 --size 96
-	$(PY) -m tools.patients --output $(DEMO)/new --cases 2 --size 96 --seed 1
+	$(PY) -m tools.patients --output $(call quote,DEMO)/patients --cases 16 --size 96
+	$(PY) -m tools.patients --output $(call quote,DEMO)/new --cases 2 --size 96 --seed 1
 	$(RUN) training $(call DEMO_LAYERS,patients) --epochs 6 --iterations_per_epoch 100 --resume False
 	$(RUN) evaluating $(call DEMO_LAYERS,patients) --report_at_end True
 	$(RUN) inferring $(call DEMO_LAYERS,new)
 	@echo
-	@echo "best checkpoint   $(DEMO)/models/model.pt"
-	@echo "scores            $(DEMO)/results/scores"
-	@echo "label maps        $(DEMO)/results/segmentations"
-	@echo "curves            $(DEMO)/results/training.csv, $(DEMO)/results/tensorboard"
-	@echo "report            $(DEMO)/results/report/report.html"
+	@echo "best checkpoint   "$(call quote,DEMO)/models/model.pt
+	@echo "scores            "$(call quote,DEMO)/results/scores
+	@echo "label maps        "$(call quote,DEMO)/results/segmentations
+	@echo "curves            "$(call quote,DEMO)/results/training.csv", "$(call quote,DEMO)/results/tensorboard
+	@echo "report            "$(call quote,DEMO)/results/report/report.html
 	@echo "real data next    make train BUNDLE=neuroseg3d COHORT=brats2021 DATA=the/folder/as/downloaded"
 
 train: setup ## train BUNDLE on COHORT in DATA (ARGS="--epochs 50 ...", RECIPE=a name in bundles/common/recipes, DEVICES=2)
@@ -73,16 +75,16 @@ infer: setup ## segment the scans in DATA
 	$(RUN) inferring $(LAYERS)
 
 data: setup ## download COHORT=msd to DATA (default: data); the others need a registration
-	$(PY) -m tools.download --cohort $(COHORT) --output $(or $(DATA),data)
+	$(PY) -m tools.download --cohort $(COHORT) --output $(if $(DATA),$(call quote,DATA),data)
 
 check: setup ## check every case of COHORT in DATA; report the unusable ones and how to fix them
-	$(PY) -m tools.check --cohort $(COHORT) --dataset_dir $(DATA) --output bundles/$(BUNDLE)/eval $(ARGS)
+	$(PY) -m tools.check --cohort $(COHORT) --dataset_dir $(call quote,DATA) --output bundles/$(BUNDLE)/eval $(ARGS)
 
 report: setup ## write a page of curves, scores and pictures from BUNDLE's results
 	$(RUN) reporting $(LAYERS)
 
 watch: setup ## follow the training of BUNDLE in a browser: curves, and a picture at every validation (RESULTS=folder)
-	.venv/bin/tensorboard --logdir $(RESULTS)/tensorboard --reload_interval 10
+	.venv/bin/tensorboard --logdir $(call quote,RESULTS)/tensorboard --reload_interval 10
 
 results: setup ## write the scores of bundles/*/weights into the table of README.md
 	@$(PY) -m tools.results
@@ -105,18 +107,18 @@ show: setup ## print the merged config of BUNDLE
 	@$(PY) -m tools.show bundles/$(BUNDLE)/args.yaml
 
 compare: setup ## train and score all bundles on COHORT in DATA, one table (OUT=folder, ARGS="--epochs 2 ...")
-	$(PY) -m tools.trials bundles --output $(OUT)/bundles --cohort $(COHORT) --dataset_dir $(DATA) $(ARGS)
+	$(PY) -m tools.trials bundles --output $(call quote,OUT)/bundles --cohort $(COHORT) --dataset_dir $(call quote,DATA) $(ARGS)
 
 ablation: setup ## train and score BUNDLE with each value of OVER (attention, size, loss), one table
-	$(PY) -m tools.trials settings --output $(OUT)/$(BUNDLE)-$(OVER) --bundle $(BUNDLE) --over $(OVER) --cohort $(COHORT) \
-		--dataset_dir $(DATA) $(ARGS)
+	$(PY) -m tools.trials settings --output $(call quote,OUT)/$(BUNDLE)-$(OVER) --bundle $(BUNDLE) --over $(OVER) --cohort $(COHORT) \
+		--dataset_dir $(call quote,DATA) $(ARGS)
 
 recipes: setup ## compare our default and the five recipes after MINUTES of training each, three seeds, one table
-	$(PY) -m tools.trials recipes --output $(OUT)/recipes --cohort $(COHORT) --dataset_dir $(DATA) --minutes $(MINUTES) $(ARGS)
+	$(PY) -m tools.trials recipes --output $(call quote,OUT)/recipes --cohort $(COHORT) --dataset_dir $(call quote,DATA) --minutes $(MINUTES) $(ARGS)
 
 benchmark: .venv/benchmark/ready ## compare the speed with other tools (benchmarks/README.md; DATA=real patients: all benchmarks, takes hours)
 	.venv/benchmark/bin/python -m benchmarks.score
-	$(foreach each,$(if $(DATA),$(BENCHMARKS)),.venv/benchmark/bin/python -m benchmarks.$(each) --data $(DATA) --cohort $(COHORT) &&) true
+	$(foreach each,$(if $(DATA),$(BENCHMARKS)),.venv/benchmark/bin/python -m benchmarks.$(each) --data $(call quote,DATA) --cohort $(COHORT) &&) true
 
 .venv/benchmark/ready: .venv/ready benchmarks/requirements.txt # an environment on top of .venv with the other tools
 	$(PY) -m venv .venv/benchmark
@@ -125,13 +127,13 @@ benchmark: .venv/benchmark/ready ## compare the speed with other tools (benchmar
 	touch $@
 
 release: setup ## pack all bundles, or BUNDLE, in the model zoo format into dist/ (WEIGHTS=model.pt, URL=its address if it is not packed)
-	@$(PY) -m tools.release $(GIVEN) --weights "$(WEIGHTS)" --url "$(URL)"
+	@$(PY) -m tools.release $(GIVEN) --weights $(call quote,WEIGHTS) --url $(call quote,URL)
 
 verify: setup ## check the zips of dist/ as the model zoo does (SCHEMA=a copy of the metadata schema, to work offline)
-	@$(PY) -m tools.release.verify $(GIVEN) --schema "$(SCHEMA)"
+	@$(PY) -m tools.release.verify $(GIVEN) --schema $(call quote,SCHEMA)
 
 export: setup ## write the trained BUNDLE to one file in dist/ and compare it with PyTorch (FORMAT=torchscript or onnx)
-	@$(PY) -m tools.release.export $(BUNDLE) --format $(FORMAT) --weights "$(WEIGHTS)"
+	@$(PY) -m tools.release.export $(BUNDLE) --format $(FORMAT) --weights $(call quote,WEIGHTS)
 
 clean: ## remove .venv and the demo
-	rm -rf .venv $(DEMO)
+	rm -rf .venv $(call quote,DEMO)

@@ -7,15 +7,12 @@ Exit status: 0 all cases are good, 1 some are usable with a note, 2 some cannot 
 
 from __future__ import annotations
 
-import sys
-
-import fire
 from tumour.cases.find import find_cases
 from tumour.checks.case import CaseCheck
 from tumour.checks.label import contradiction
 from tumour.checks.table import Report
 from tumour.checks.usable import examine
-from tumour.errors import InputError
+from tumour.errors import InputError, command_line
 
 from tools.cohorts import cohort_named, known_cohorts, modalities
 
@@ -50,12 +47,7 @@ def check(cohort: str, dataset_dir: str, output: str = "check", workers: int | N
 
 
 def main() -> None:
-    try:
-        status = fire.Fire(check, name="tools.check", serialize=lambda _: None)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 2
-    sys.exit(status)
+    command_line(check, "tools.check")
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import fire
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from tumour.errors import command_line
 
 from tools.show import merged
 
@@ -37,4 +37,4 @@ def main(size: str = "") -> None:
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    command_line(main, "tools.networks")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import fire
 import yaml
 from monai.bundle import ConfigParser
+from tumour.errors import command_line
 from tumour.runs.layers import layers, merge
 
 
@@ -29,4 +29,4 @@ def main(args_file: str, key: str = "", recipe: str = "") -> None:
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    command_line(main, "tools.show")

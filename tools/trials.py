@@ -84,7 +84,7 @@ def steps_in(minutes: float, folder: Path, args_files: Sequence[str], options: M
     """Number of training steps that fit into a time, without reading and validation; measured once per folder."""
     log = folder / "results" / "training.csv"
     if not log.is_file():
-        short = {"epochs": EPOCHS, "iterations_per_epoch": PACE_STEPS, "val_interval": EPOCHS + 1}
+        short = {"epochs": EPOCHS, "iterations_per_epoch": PACE_STEPS, "val_interval": EPOCHS}
         run("training", folder, args_files, {**options, **short})
     seconds = read_table(log)["seconds"].iloc[1:].mean() / PACE_STEPS  # the first epoch also starts the data loader
     return max(round(60 * minutes / seconds), EPOCHS)

@@ -14,7 +14,7 @@ from tools.show import merged
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 
-LAYERS = ("cohorts", "brats", "network", "train", "losses", "inference", "evaluate", "fit", "report")
+LAYERS = ("settings", "cohorts", "brats", "network", "train", "losses", "inference", "evaluate", "fit", "report")
 ZOO_IDS = """bundle_root ckpt_dir output_dir dataset_dir device network_def network loss optimizer lr_scheduler
     val_interval initialize dataset dataloader inferer preprocessing postprocessing handlers evaluator
     training evaluating inferring fitting""".split()

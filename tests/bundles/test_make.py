@@ -62,3 +62,9 @@ def test_several_devices_add_one_config_file_with_and_without_a_recipe(target, o
 )
 def test_every_other_target_is_a_valid_shell_command(target):
     assert shlex.split(" ".join(words(target)))
+
+
+@pytest.mark.parametrize("folder", ["my data", "a(b)", 'say "x"', "it's", "a&b;c", "$HOME", "a`b`", "Köln"])
+@pytest.mark.parametrize("target", ["train", "check", "compare", "recipes"])
+def test_a_folder_may_be_called_what_you_like(target, folder):
+    assert option(words(target, DATA=folder), "dataset_dir") == folder

@@ -52,7 +52,7 @@ def configs(bundle: str, settings: Mapping[str, Any] | None = None) -> dict[str,
     config = {**config, **trained_settings(settings or {}, config), "bundle_root": "."}
     # `run` adds the folder to the path only after `initialize`, and only as it was written on the command line
     config["imports"] = [*config["imports"], "$import os", "$import sys"]
-    config["initialize"] = ["$sys.path.insert(0, os.path.abspath(@bundle_root))", *config["initialize"]]
+    config["initialize"] = ["$sys.path.insert(0, os.path.abspath(str(@bundle_root)))", *config["initialize"]]
     files = {name: workflow(config, name) for name in WORKFLOWS}
     files |= {name: yaml.safe_load((COMMON / f"{name}.yaml").read_text(encoding="utf-8")) for name in OVERLAYS}
     return files | {path.stem: recipe(config, path) for path in sorted(COMMON.glob("recipes/*.yaml"))}
@@ -78,7 +78,7 @@ def trained_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> 
 def workflow(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The config of one workflow, complete on its own, with the run id `run` that zoo tools call."""
     looked_up = [prop[BundlePropertyConfig.ID].split("::")[0] for prop in PROPERTIES[name].values()]
-    always = ["imports", "bundle_root", "dataset_dir", "device", "network_def", "initialize"]
+    always = ["settings", "imports", "bundle_root", "dataset_dir", "device", "network_def", "initialize"]
     run_id = WORKFLOWS[name]
     return reached(config, [*always, *looked_up, run_id]) | {"run": config[run_id]}
 

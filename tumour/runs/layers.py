@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,26 @@ FOLDERS = "bundle_root dataset_dir output_dir ckpt_dir".split()  # private, so n
 WORKFLOWS = ("train", "evaluate", "inference")
 
 
+def started_by_monai() -> bool:
+    """Whether this process was started as `python -m monai.bundle`, also by torchrun."""
+    main = getattr(sys.modules["__main__"], "__spec__", None)
+    return main is not None and main.name == "monai.bundle.__main__"
+
+
 def parse_options(arguments: Sequence[str]) -> dict[str, Any]:
     """The options of a command line, parsed by fire as in MONAI."""
     return fire.Fire(lambda *_, **options: options, command=list(arguments), serialize=lambda _: None)
+
+
+def typed_options(arguments: Sequence[str]) -> dict[str, str]:
+    """The options of a command line as they were typed."""
+    as_typed = fire.decorators.SetParseFn(str)(lambda *_, **options: options)
+    return fire.Fire(as_typed, command=list(arguments), serialize=lambda _: None)
+
+
+def words(arguments: Sequence[str]) -> tuple[Any, ...]:
+    """What a command line holds besides its options: `run` and the run id."""
+    return fire.Fire(lambda *words, **_: words, command=list(arguments), serialize=lambda _: None)
 
 
 def layers(options: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:

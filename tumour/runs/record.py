@@ -16,7 +16,7 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from tumour.files import atomic_write, save_json
 from tumour.processes import gather, rank
-from tumour.runs.layers import config_of
+from tumour.runs.layers import config_of, started_by_monai
 
 try:
     import resource
@@ -33,12 +33,6 @@ def peak_memory(device: torch.device) -> dict[str, float]:
     if device.type == "cuda":
         peak["on the GPU"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
     return peak
-
-
-def started_by_monai() -> bool:
-    """Whether this process was started as `python -m monai.bundle`, also by torchrun."""
-    main = getattr(sys.modules["__main__"], "__spec__", None)
-    return main is not None and main.name == "monai.bundle.__main__"
 
 
 class RunRecord:

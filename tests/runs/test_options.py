@@ -1,0 +1,295 @@
+"""A misspelt option or a value out of its range is refused before any work, in one sentence that says what to do."""
+
+import copy
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from monai.bundle import ConfigParser
+from tumour.cases.parts import FOLDS
+from tumour.errors import InputError, command_line
+from tumour.runs import options
+from tumour.runs.inferers import PRECISIONS
+from tumour.scores.challenges import CHALLENGES
+
+from tests.conftest import BUNDLES, ROOT, arguments, here, run
+from tools.score import score
+from tools.show import merged
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    """At the root of the repository, with each config file parsed once."""
+    read, files = ConfigParser.load_config_file, {}
+
+    def load(path, **_):
+        key = str(path), Path(path).read_bytes()
+        if key not in files:
+            files[key] = read(path)
+        return copy.deepcopy(files[key])
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(ConfigParser, "load_config_file", staticmethod(load))
+
+
+@pytest.fixture
+def check():
+    def check(*given, run_id="training", bundle="neuroseg3d"):
+        words = [run_id] if run_id else []
+        command = ["run", *words, "--args_file", f"bundles/{bundle}/args.yaml", *map(str, given)]
+        options.check_command(command)
+
+    return check
+
+
+def refused(check, *given, **bundle):
+    with pytest.raises(InputError) as error:
+        check(*given, **bundle)
+    text = str(error.value)
+    assert "\n" not in text and text.endswith((".", "'")) and len(text) < 300, text
+    return text
+
+
+MISSPELT = {  # and the name that the sentence must give
+    "epoch": "epochs",
+    "lr": "learning_rate",
+    "wd": "weight_decay",
+    "learning_rat": "learning_rate",
+    "Epochs": "epochs",
+    "batchsize": "batch_size",
+    "batch_sizes": "batch_size",
+    "mirrr": "mirror",
+    "ckptdir": "ckpt_dir",
+    "data_dir": "dataset_dir",
+    "outputdir": "output_dir",
+    "chalenge": "challenge",
+    "seeds": "seed",
+    "spacings": "spacing",
+    "modality": "modalities",
+    "patchsize": "patch_size",
+    "resum": "resume",
+    "worker": "workers",
+    "config_fil": "config_file",
+    "networkdef": "network_def",
+    "optimiser": "optimizer",
+    "after_treatment::treshold": "threshold",
+    "optimizer::learning_rate": "lr",
+    "optimizer::weight_decai": "weight_decay",
+    "network_def::network::attenton": "attention",
+    "train::trainer::max_epoch": "max_epochs",
+    "train::trainr": "trainer",
+    "validate::evaluator::networks": "network",
+    "sliding_window::inferer::inferer::overlapp": "overlap",
+    "budgets::cpu::epoch": "epochs",
+    "sizes::fast::filter": "filters",
+}
+
+
+@pytest.mark.parametrize("name", MISSPELT)
+def test_a_misspelt_option_is_refused_with_the_nearest_name(check, name):
+    assert MISSPELT[name] in refused(check, f"--{name}", "3")
+
+
+NONSENSE = [  # and part of the sentence
+    ("learning_rate", "1e30", "from 0 to 1"),
+    ("learning_rate", "-0.1", "from 0 to 1"),
+    ("learning_rate", "nan", "a number"),
+    ("learning_rate", "$float('nan')", "a number"),
+    ("max_gradient_norm", "-1", "of 0.001 or more"),
+    ("epochs", "1.5", "an integer of 1 or more"),
+    ("epochs", "three", "an integer of 1 or more"),
+    ("epochs", "0", "of 1 or more"),
+    ("epochs", "True", "an integer"),
+    ("epochs", "$1 / 0", "division by zero"),
+    ("epochs", "@epoch", "epochs"),
+    ("epochs", "None", "leave it out"),
+    ("iterations_per_epoch", "-5", "of 1 or more"),
+    ("batch_size", "0", "from 1 to 1024"),
+    ("batch_size", "two", "an integer"),
+    ("val_interval", "99", "(epochs)"),
+    ("patch_size", "64", "a list of 3 integers"),
+    ("patch_size", "[64,64]", "a list of 3 integers"),
+    ("patch_size", "abc", "a list of 3 integers"),
+    ("patch_size", "[64, 64, 64.5]", "a list of 3 integers"),
+    ("patch_size", "[0, 0, 0]", "of 16 or more"),
+    ("overlap", "1.0", "from 0 to 0.95"),
+    ("overlap", "50", "from 0 to 0.95"),
+    ("device", "gpu", "cpu, cuda"),
+    ("device", "cuda:99", "--device cpu"),
+    ("loss", "dice", "@losses::dice"),
+    ("loss", "@losses::dics", "dice"),
+    ("head", "classes", "a part of the config"),
+    ("cohort", "brats2022", "brats2021"),
+    ("size", "huge", "fast, full"),
+    ("fold", "5", "from 0 to 4"),
+    ("fold", "all", "an integer"),
+    ("seed", "-1", "from 0"),
+    ("test_share", "20", "from 0 to 1"),
+    ("workers", "-1", "from 0"),
+    ("warmup", "1.5", "an integer"),
+    ("modality_dropout", "2", "from 0 to 1"),
+    ("weight_decay", "-1", "from 0 to 1"),
+    ("patience", "never", "an integer"),
+    ("cache", "ram", "auto, memory, disk, none"),
+    ("precision", "fp16", "float32, bfloat16, float16"),
+    ("challenge", "brats", "legacy"),
+    ("spacing", "1", "a list of 3 numbers"),
+    ("spacing", "[1, 1, 0]", "from 0.1 to 10"),
+    ("modalities", "T1", "a list"),
+    ("modalities", "[T1, T1]", "without repetitions"),
+    ("resume", "perhaps", "true or false"),
+    ("mirror", "2", "true or false"),
+    ("after_treatment::threshold", "{ET: 45}", "from 0 to 1"),
+    ("after_treatment::threshold", "0.45", "by region"),
+    ("after_treatment::smallest_piece", "{ET: -1}", "of 0 or more"),
+    ("after_treatment", "{treshold: {ET: 0.4}}", "after_treatment::threshold"),
+    ("optimizer", "adam", "@optimizer"),
+    ("augment", "none", "a list"),
+    ("network_def", "unet", "network_def"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "part"), NONSENSE)
+def test_a_value_out_of_its_range_is_refused_with_setting_value_and_range(check, name, value, part):
+    text = refused(check, f"--{name}", value)
+    assert part in text and name.split("::")[0] in text
+
+
+@pytest.mark.parametrize(
+    "folder", ["2021", "1e3", "None", "True", "~/scans", "a#b", "a,b", "(x)", "[x]", "'q'", "0x10"]
+)
+@pytest.mark.parametrize("name", ["dataset_dir", "output_dir"])
+def test_a_folder_whose_name_is_changed_on_the_way_is_refused_with_what_to_write(check, name, folder):
+    text = refused(check, f"--{name}", folder)
+    assert folder in text or "~" in text
+    assert re.search(r"rename|'?\./|write '/", text)
+    if "#" not in folder and "~" not in folder:
+        check(f"--{name}", f"./{folder}")
+
+
+@pytest.mark.parametrize("folder", ["my data", "a(b)", 'say "x"', "it's", "Köln", "a&b;c", "a::b", "2021-05", "x~y"])
+def test_a_folder_may_be_called_what_you_like(check, folder):
+    check("--dataset_dir", folder, f"--output_dir={folder}")
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+@pytest.mark.parametrize("run_id", ["training", "evaluating", "inferring", "fitting", "reporting"])
+def test_the_defaults_of_every_bundle_are_within_their_ranges(check, bundle, run_id):
+    check(bundle=bundle, run_id=run_id)
+    check("--epochs", "1", bundle=bundle, run_id=run_id)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "bundles/common/recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_names_ids_that_exist(check, path):
+    check("--+config_file", f"['{path}']")
+
+
+def test_a_file_on_top_may_add_parts_that_it_refers_to_and_no_others(check, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    layer = ("--+config_file", f"['{mine}']")
+    mine.write_text("sharpen: [{_target_: Identityd, keys: image}]\nresize: '@sharpen'\n+cohorts: {mine: {}}\n")
+    check(*layer)
+    mine.write_text("learning_rat: 0.1\n")
+    text = refused(check, *layer)
+    assert str(mine) in text and "learning_rate" in text
+    mine.write_text("epochs: three\n")
+    assert "epochs" in refused(check, *layer)
+
+
+def test_an_argument_that_a_class_takes_is_an_option_and_another_is_not(check):
+    check("--optimizer::amsgrad", "True", "--network_def::network::dropout", "0.1", bundle="unet3d")
+    assert "attention" in refused(check, "--network_def::network::attention", "channel", bundle="unet3d")
+
+
+@pytest.mark.parametrize("value", "true True TRUE yes Yes no off on On 0 1 false FALSE".split())
+def test_a_switch_takes_every_usual_spelling(check, value):
+    names = ("resume", "mirror", "report_at_end", "strict", "compile")
+    check(*(f"--{name}={value}" for name in names))
+    parser = merged("bundles/unet3d/args.yaml")
+    parser.update(dict.fromkeys(names, value))
+    meant = value.lower() in ("true", "yes", "on", "1")
+    assert [parser.get_parsed_content(name) for name in ("resuming", "strictly", "compiled", "reported")] == [meant] * 4
+    assert len(parser.get_parsed_content("sliding_window").inferer.flips) == (8 if meant else 1)
+
+
+@pytest.mark.parametrize("run_id", ["trainig", "run", ""])
+def test_an_unknown_run_id_is_refused_with_those_there_are(check, run_id):
+    assert "training, " in refused(check, run_id=run_id)
+
+
+def test_words_that_belong_to_no_option_are_refused(check):
+    assert "in quotes" in refused(check, "--patch_size", "64", "64", "64")
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+@pytest.mark.parametrize("wrong", [{"epoch": 3}, {"batch_size": 0}, {"resume": "perhaps"}])
+def test_a_run_ends_before_any_work_with_the_sentence_alone(bundle, wrong, tmp_path):
+    done = run("training", bundle, tmp_path, "brats2021", tmp_path / "nowhere", **wrong)
+    sentence = done.stderr.strip().splitlines()[-1]
+    assert done.returncode and sentence.startswith("error: ") and next(iter(wrong)) in sentence
+    assert "Traceback" not in done.stderr and "running on" not in done.stdout and not [*tmp_path.iterdir()]
+
+
+def test_words_that_make_monai_skip_initialize_are_refused_all_the_same(tmp_path):
+    done = here([*arguments("training", BUNDLES[0], tmp_path, "brats2021", tmp_path), "64", "64"])
+    assert done.returncode and "error: '64' belongs to no option" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_python_code_that_uses_the_config_is_not_checked(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["client.py", "run", "--epoch", "3"])
+    options.check_options()
+
+
+def test_settings_that_other_pages_limit_too_have_the_same_limits():
+    rules = dict(options.rules(yaml.safe_load((ROOT / "bundles/common/settings.yaml").read_text())["settings"]))
+    assert rules["precision"]["choices"] == list(PRECISIONS) and rules["challenge"]["choices"] == list(CHALLENGES)
+    assert rules["fold"]["max"] == FOLDS - 1
+
+
+def test_every_plain_setting_has_a_rule():
+    config = merged("bundles/unet3d/args.yaml").get()
+    plain = [name for name, value in config.items() if isinstance(value, bool | int | float)]
+    assert set(plain) <= {name for name, _ in options.rules(config["settings"])}
+
+
+def tool(monkeypatch, function, *given):
+    monkeypatch.setattr(sys, "argv", ["tool", *given])
+    with pytest.raises(SystemExit) as stop:
+        command_line(function, "tool")
+    return stop.value.code
+
+
+@pytest.mark.parametrize(
+    ("given", "part"),
+    [
+        (["--mispelt", "3"], "mispelt"),
+        (["--predictions", "p"], "prediction"),
+        (["--refrence=r"], "reference"),
+        (["--challange", "legacy"], "challenge"),
+        (["--challenge", "legacy", "extra"], "extra"),
+        (["--output"], "--output has no value"),
+    ],
+)
+def test_a_misspelt_option_of_a_tool_is_refused_before_its_work(monkeypatch, capsys, given, part):
+    monkeypatch.setattr("tools.score.cohort_named", lambda name: pytest.fail("it has begun to work"))
+    complete = ["--reference", "r", "--prediction", "p", "--cohort", "brats2021", "--output", "o", "--workers", "1"]
+    assert tool(monkeypatch, score, *complete, *given) == 2
+    said = capsys.readouterr().err.strip()
+    assert part in said and said.startswith("error: ") and len(said.splitlines()) == 1
+
+
+def test_a_tool_without_a_required_option_says_which(monkeypatch, capsys):
+    assert tool(monkeypatch, score, "--reference", "r") == 2
+    assert "prediction" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", ["2021", "1e3", "None", "True", "a#b", "(x)", "a,b", "my data"])
+def test_a_tool_takes_a_folder_whatever_it_is_called(monkeypatch, capsys, folder):
+    def show(output: str, workers: int = 1) -> str:
+        return f"{output} {workers}"
+
+    monkeypatch.setattr(sys, "argv", ["tool", "--output", folder, "--workers", "2"])
+    command_line(show, "tool")
+    assert capsys.readouterr().out == f"{folder} 2\n"

@@ -1,0 +1,298 @@
+"""The options of a run: names that the bundle knows and values in their ranges, checked before any work.
+
+MONAI takes an option that nothing uses without a word, and hands any value on.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from pydoc import locate
+from typing import Any
+
+import torch
+from monai.bundle import ConfigComponent, ConfigParser
+from monai.bundle.reference_resolver import ReferenceResolver
+from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
+from tumour.errors import InputError, input_error_in, nearest, tell_input_errors_plainly
+from tumour.runs.layers import (
+    OPTIONS,
+    bundle_files,
+    layers,
+    merge,
+    parse_options,
+    started_by_monai,
+    typed_options,
+    words,
+)
+
+SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+MONAI_IDS = ("initialize", "run", "finalize", "imports")  # a config may lack them
+TYPES = {"integer": (int,), "number": (int, float), "name": (str,)}
+
+
+def switch(value: Any) -> bool:
+    """A setting that is on or off, in any of the usual spellings."""
+    if str(value).lower() not in SWITCHES:
+        raise InputError(f"'{value}' is neither true nor false.")
+    return SWITCHES[str(value).lower()]
+
+
+def check_options() -> None:
+    """Refuse a wrong command line of `monai.bundle run`; Python code that uses the config is not affected.
+
+    Raises:
+        InputError: an option is no id of the config, or a setting is out of its range.
+    """
+    if started_by_monai() and sys.argv[1:2] == ["run"]:
+        tell_input_errors_plainly()  # also where MONAI skipped `initialize`
+        check_command(sys.argv[1:])
+
+
+def check_command(command: Sequence[str]) -> None:
+    """Refuse a wrong command line, given as the arguments of `python -m monai.bundle`."""
+    check_settings(known_options(command), typed_options(command))
+
+
+def known_options(command: Sequence[str]) -> ConfigParser:
+    """The merged config of a command line, unresolved.
+
+    Raises:
+        InputError: an option or a key of a config file on top of the bundle's own is no id of the config.
+    """
+    options = parse_options(command)
+    for name, value in options.items():
+        if value is None:
+            folder = "; for a folder of this name write ./None" if typed_options(command)[name] == "None" else ""
+            raise InputError(f"--{name} None means no value to MONAI, which takes the default; leave it out{folder}.")
+    files, settings = layers(options)
+    own = bundle_files(files)
+    parser = merge(own, {})
+    if "tracking" in options:
+        parser.update({name: value for name, value in tracking(options["tracking"]).items() if name not in parser})
+    for file in files[len(own) :]:
+        content = ConfigParser.load_config_file(file)
+        if Path(file).parent == Path(own[-1]).parent:  # recipes of a release, which fit all its workflows
+            parser.update(content)
+        else:
+            lay(parser, content, f"'{file}': ")
+    lay(parser, settings, "")
+    check_run_id(parser, words(command)[1:], options)
+    return parser
+
+
+def tracking(given: Any) -> dict[str, Any]:
+    """The settings that experiment tracking adds to a config: those of MONAI, or of a file or mapping."""
+    if isinstance(given, str):
+        given = DEFAULT_EXP_MGMT_SETTINGS.get(given) or ConfigParser.load_config_files(given)
+    return {name: value for name, value in given["configs"].items() if name not in given["handlers_id"]}
+
+
+def check_run_id(parser: ConfigParser, extra: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Refuse a run id that the config lacks, and words that belong to no option."""
+    if len(extra) > 1:
+        raise InputError(f"'{extra[1]}' belongs to no option; write a list in quotes, as \"[96, 96, 96]\".")
+    run_id = str(options.get("run_id", extra[0] if extra else "run"))
+    names = [name for name, value in parser.get().items() if name.endswith("ing") and isinstance(value, list)]
+    if run_id not in parser:
+        raise InputError(f"The run id must be one of {', '.join(names)}; it is '{run_id}'.")
+
+
+def lay(parser: ConfigParser, content: Mapping[str, Any], source: str) -> None:
+    """Merge ids and values on top of a config, each of which must be known there; `source` begins the message."""
+    used = {name.split("::")[0] for name in ReferenceResolver.find_refs_in_config(content, "")}
+    for key, value in content.items():
+        if key not in used:  # else a new part of the config, to which the others refer
+            require_id(parser, key, value, source)
+        parser.update({key: value})
+    for key, value in content.items():
+        for name in ReferenceResolver.find_refs_in_config(value, key):
+            if name not in parser:
+                hint = nearest(name.split("::")[-1], siblings(parser, name))
+                raise InputError(f"{source}{key} refers to '{name}', which the config lacks{hint}.")
+
+
+def siblings(parser: ConfigParser, name: str) -> list[str]:
+    """The names that an id could have had in its place."""
+    place = parser.get("::".join(name.split("::")[:-1]), {})
+    return list(place) if isinstance(place, Mapping) else []
+
+
+def require_id(parser: ConfigParser, key: str, value: Any, source: str) -> None:
+    """Refuse a key that is no id of the config, and a plain value for what is a part with entries of its own."""
+    extends, key = key.startswith("+"), key.removeprefix("+")
+    settings = [name for name, _ in rules(parser.get("settings", {}))]
+    place, walked = parser.get(), ""
+    parts = re.split("::|#", key)
+    for n, part in enumerate(parts):
+        if isinstance(place, Mapping):
+            if part not in place and not walked:
+                if key in settings or part in MONAI_IDS:  # of another workflow of a release
+                    return
+                raise InputError(f"{source}There is no option '{part}'{nearest(part, [*settings, *place, *OPTIONS])}.")
+            if part not in place:
+                if n == len(parts) - 1 and takes(place, part):
+                    return
+                raise InputError(f"{source}{walked} has no '{part}'{nearest(part, [*place, *arguments(place)])}.")
+            place = place[part]
+        elif isinstance(place, list):
+            if not part.isdigit() or int(part) >= len(place):
+                raise InputError(f"{source}{walked} has no '{part}'; its entries are 0 to {len(place) - 1}.")
+            place = place[int(part)]
+        else:
+            raise InputError(f"{source}{walked} is {place!r} and has no '{part}'.")
+        walked = f"{walked}::{part}" if walked else part
+    plain = not isinstance(value, Mapping | list | tuple) and str(value)[:1] not in ("@", "$", "%")
+    if place and isinstance(place, Mapping | list) and plain and key not in settings and not extends:
+        kind = "list" if isinstance(place, list) else "part with entries of its own"
+        raise InputError(f"{source}{key} is a {kind}, not {value!r}; give one, or refer to one as @{key}.")
+
+
+def arguments(component: Mapping[str, Any]) -> list[str]:
+    """The arguments of the class or function that a part of a config names, and what MONAI itself reads there.
+
+    `**kwargs` of a class go to its parent; the list ends in `**` where any name is taken.
+    """
+    if "_target_" not in component:
+        return []
+    target: Any = locate(str(ConfigComponent(dict(component)).resolve_module_name()))
+    known = [str(name) for name in ConfigComponent.non_arg_keys]
+    for each in inspect.getmro(target) if inspect.isclass(target) else [target]:
+        if inspect.isclass(each) and "__init__" not in vars(each):
+            continue
+        try:
+            own = inspect.signature(each.__init__ if inspect.isclass(each) else each).parameters.values()
+        except (TypeError, ValueError):  # not found, or written in C
+            break
+        known += [one.name for one in own if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+        if all(one.kind != one.VAR_KEYWORD for one in own):
+            return known
+    return [*known, "**"]
+
+
+def takes(component: Mapping[str, Any], name: str) -> bool:
+    """Whether a part of a config may have one more entry."""
+    known = arguments(component)
+    return not component or name in known or "**" in known
+
+
+def rules(settings: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The id of each setting with its rule, from settings.yaml."""
+    for name, rule in settings.items():
+        if isinstance(rule.get("type"), str):
+            yield within + name, rule
+        else:
+            yield from rules(rule, f"{within}{name}::")
+
+
+def check_settings(parser: ConfigParser, as_typed: Mapping[str, str]) -> None:
+    """Refuse a setting that is not of its type or out of its range.
+
+    Args:
+        parser: the merged config, with its `settings`.
+        as_typed: the options as they were typed, by name.
+    """
+    for name, rule in rules(parser.get("settings", {})):
+        if name.split("::")[0] not in parser:  # it belongs to another workflow
+            continue
+        if name not in parser:
+            raise InputError(f"{name} is missing; set {name}, not all of {name.split('::')[0]}.")
+        value = parser[name] if rule["type"] == "reference" else resolved(parser, name)
+        if rule["type"] == "path":
+            check_path(name, value, as_typed.get(name))
+        elif not fits(value, rule, parser):
+            raise InputError(f"{name} must be {wanted(rule, parser)}; it is {value!r}.")
+        elif rule["type"] == "device":
+            check_device(value)
+        elif "by" in rule:
+            resolved(parser, rule["by"])
+
+
+def resolved(parser: ConfigParser, name: str) -> Any:
+    """The value of a setting, or an InputError where its expression fails."""
+    try:
+        return parser.get_parsed_content(name)
+    except Exception as error:
+        root: BaseException = error
+        while root.__cause__ is not None:
+            root = root.__cause__
+        fault = InputError(f"{name} cannot be worked out from {parser[name]!r}: {root}.")
+        raise input_error_in(error) or fault from error
+
+
+def fits(value: Any, rule: Mapping[str, Any], parser: ConfigParser) -> bool:
+    """Whether a value is of the type and in the range of its rule."""
+    kind = rule["type"]
+    if kind == "switch":
+        return str(value).lower() in SWITCHES
+    if kind == "reference":
+        return isinstance(value, Mapping) or str(value)[:1] in ("@", "$", "%")
+    if kind == "device":
+        return isinstance(value, torch.device) or re.fullmatch(r"(cpu|cuda|mps|xpu)(:\d+)?", str(value)) is not None
+    if kind == "numbers by region":
+        return isinstance(value, Mapping) and all(fits(v, {**rule, "type": "number"}, parser) for v in value.values())
+    if kind.startswith("list of "):
+        one = {**rule, "type": kind.removeprefix("list of ").rstrip("s")}
+        once = kind != "list of names" or isinstance(value, list | tuple) and 0 < len(value) == len({*map(str, value)})
+        counted = isinstance(value, list | tuple) and len(value) == rule.get("length", len(value))
+        return counted and once and all(fits(v, one, parser) for v in value)
+    if isinstance(value, bool) or not isinstance(value, TYPES[kind]):
+        return False
+    low, high, choices = (bound(rule, key, parser) for key in ("min", "max", "choices"))
+    return (low is None or value >= low) and (high is None or value <= high) and (choices is None or value in choices)
+
+
+def bound(rule: Mapping[str, Any], key: str, parser: ConfigParser) -> Any:
+    """A limit of a rule; where it names another setting, the value of that."""
+    limit = rule.get(key)
+    return resolved(parser, limit) if isinstance(limit, str) else limit
+
+
+def wanted(rule: Mapping[str, Any], parser: ConfigParser) -> str:
+    """What a setting must be, in words."""
+    kind, length = rule["type"], rule.get("length")
+    text = {
+        "switch": "true or false",
+        "device": "cpu, cuda, cuda:1, mps or xpu",
+        "reference": "a part of the config, as @losses::dice",
+        "list of names": 'a list without repetitions, as "[T1, FLAIR]"',
+        "numbers by region": 'numbers by region, as "{ET: 0.4}", each',
+    }.get(kind, f"a {kind}".replace("a i", "an i"))
+    text = text.replace("list of", f"list of {length}") if length else text
+    if choices := bound(rule, "choices", parser):
+        return f"one of {', '.join(map(str, choices))}"
+    low, high = bound(rule, "min", parser), bound(rule, "max", parser)
+    named = f" ({rule['max']})" if isinstance(rule.get("max"), str) else ""
+    if low is not None:
+        text += f" from {low:g} to {high:.10g}{named}" if high is not None else f" of {low:g} or more"
+    return text
+
+
+def check_device(value: Any) -> None:
+    """Refuse a GPU that PyTorch does not find."""
+    device = torch.device(value)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device is {value}, but PyTorch finds {torch.cuda.device_count()} GPU(s); take --device cpu.")
+
+
+def check_path(name: str, value: Any, word: str | None) -> None:
+    """Refuse a path that MONAI would change: fire takes words for numbers or lists, MONAI takes # for ::.
+
+    Args:
+        name: the setting.
+        value: what has become of it.
+        word: what was typed; None if it was not.
+    """
+    if word is not None and word[:1] in ("$", "@", "%"):
+        word = None
+    path = str(value) if word is None else word
+    if "#" in path:
+        raise InputError(f"{name} is '{path}', and MONAI reads # as ::; rename the folder or use a link without #.")
+    if path.startswith("~"):
+        raise InputError(f"{name} is '{path}', and ~ stays as it is here; write '{Path(path).expanduser()}'.")
+    if not isinstance(value, str) or path != value:
+        missing = " (if no value is missing)" if value is True else ""
+        raise InputError(f"{name} is read as {value!r}, not as a path; write './{path}'{missing}.")
