@@ -3,8 +3,6 @@
 python -m benchmarks.inference --data DIR [--cohort brats2018] [--work DIR] [--checkpoint model.pt of unet3d]
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path

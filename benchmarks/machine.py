@@ -1,7 +1,5 @@
 """The machine of a benchmark, and times as text."""
 
-from __future__ import annotations
-
 import datetime
 import platform
 import subprocess

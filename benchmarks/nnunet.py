@@ -1,7 +1,5 @@
 """nnU-Net v2: its data set layout, planning and preprocessing, its trainer and its predictor."""
 
-from __future__ import annotations
-
 import json
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """Our side: parts of the config of a bundle, built as by `monai.bundle run`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

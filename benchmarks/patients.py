@@ -1,7 +1,5 @@
 """The patients that the benchmarks work on."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -6,8 +6,6 @@ Each training runs on one core (`--threads`), in parallel on all cores; `minutes
 steps is set in advance from our speed, so the other tools run after ours and get the time that ours took if it is more.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

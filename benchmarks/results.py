@@ -1,7 +1,5 @@
 """RESULTS.md and results.json: one section per benchmark, from its last run."""
 
-from __future__ import annotations
-
 import json
 import math
 import sys

@@ -8,8 +8,6 @@ components of each region and, for each lesion, a dilation and dense distance ma
 same scores. MONAI's metrics compute less: no lesions, no classes.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from functools import partial

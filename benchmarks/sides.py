@@ -1,7 +1,5 @@
 """Tools that take turns (sides): each runs in its own process, with its own threads, caches and peak memory."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

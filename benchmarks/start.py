@@ -3,8 +3,6 @@
 python -m benchmarks.start --data DIR [--cohort brats2018] [--patients 6]
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

@@ -3,8 +3,6 @@
 python -m benchmarks.training_step --data DIR [--cohort brats2018] [--work DIR] [--patches "(96, 128)"]
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any

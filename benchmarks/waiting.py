@@ -3,8 +3,6 @@
 python -m benchmarks.waiting --data DIR [--cohort brats2018] [--bundle neuroseg3d] [--steps 60]
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from pathlib import Path

@@ -4,8 +4,6 @@ Myronenko, 2018; brats_mri_segmentation 0.5.2. Two things are changed: the patch
 and labels are numbers, because the Dice loss of the current MONAI refuses booleans.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Attention blocks for 2-D and 3-D feature maps. The output (B, C, *S) has the shape of the input."""
 
-from __future__ import annotations
-
 import torch
 from monai.networks.blocks import ChannelSELayer
 from monai.networks.layers.factories import Conv

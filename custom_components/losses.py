@@ -1,7 +1,5 @@
 """Losses that MONAI lacks. They take logits, return a scalar and compute in float32, also under autocast."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Networks that MONAI lacks. Each is MONAI's DynUNet with one change, made through its hooks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """Tiny synthetic patients, and bundles run with the command line of a user."""
 
-from __future__ import annotations
-
 import gc
 import io
 import logging

@@ -5,8 +5,6 @@ python -m tools.check --cohort brats2021 --dataset_dir DIR
 Exit status: 0 all cases are good, 1 some are usable with a note, 2 some cannot be used or the check could not run.
 """
 
-from __future__ import annotations
-
 from tumour.cases.find import find_cases
 from tumour.checks.case import CaseCheck
 from tumour.checks.label import contradiction

@@ -1,7 +1,5 @@
 """The cohorts of bundles/common, for commands that run without a bundle."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 from typing import Any

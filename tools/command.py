@@ -1,7 +1,5 @@
 """Run a bundle as a user does: its command line, and the memory that the process needed."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -3,8 +3,6 @@
 A run is a scores.csv, its folder as written by tools.score, or the output_dir of an evaluation.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

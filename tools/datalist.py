@@ -3,8 +3,6 @@
 python -m tools.datalist --cohort brats2021 --dataset_dir DIR --output datalist.json
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

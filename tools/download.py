@@ -1,7 +1,5 @@
 """Download a data set that needs no registration: `python -m tools.download --cohort msd --output DIR`."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

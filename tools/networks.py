@@ -1,7 +1,5 @@
 """Table of the networks' parameters and multiply-adds: `python -m tools.networks [--size fast]`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

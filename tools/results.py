@@ -3,8 +3,6 @@
 They are read from `scores.json` next to the weights, which `run evaluating` writes, and are stored nowhere else.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -3,8 +3,6 @@
 python -m tools.score --reference DIR --prediction DIR --cohort brats2024_met --output DIR
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial

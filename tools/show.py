@@ -1,7 +1,5 @@
 """Print the merged config of a bundle: `python -m tools.show bundles/neuroseg3d/args.yaml [key]`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

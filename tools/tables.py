@@ -1,7 +1,5 @@
 """Tables: read the CSV files of a run, write Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

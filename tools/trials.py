@@ -7,8 +7,6 @@ python -m tools.trials recipes --output DIR --cohort NAME --dataset_dir DIR --mi
 All other options are passed to every run. Finished trials are not repeated: rerun the command to continue.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 from collections.abc import Mapping, Sequence

@@ -1,11 +1,9 @@
 """A cohort: how a data set names its files, and what the values in them mean."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +42,7 @@ class Cohort:
     channels: tuple[str, ...] = ()
 
     @classmethod
-    def from_config(cls, name: str, entry: Mapping[str, Any], usual: Mapping[str, Any]) -> Cohort:
+    def from_config(cls, name: str, entry: Mapping[str, Any], usual: Mapping[str, Any]) -> Self:
         """Create a cohort from an entry of the config.
 
         Args:

@@ -1,7 +1,5 @@
 """Errors that the user can fix, printed as one sentence instead of a traceback."""
 
-from __future__ import annotations
-
 import inspect
 import io
 import sys

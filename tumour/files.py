@@ -1,7 +1,5 @@
 """Write files atomically: an interrupted program leaves no incomplete file."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator

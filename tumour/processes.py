@@ -1,7 +1,5 @@
 """Run in several processes with one device each, as torchrun starts them. All functions also work in one process."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Sequence

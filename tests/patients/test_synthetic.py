@@ -1,7 +1,5 @@
 """Synthetic patients are stored like real ones and look like scans of a tumour."""
 
-from __future__ import annotations
-
 import runpy
 import sys
 from collections.abc import Mapping

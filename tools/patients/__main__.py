@@ -1,7 +1,5 @@
 """Write synthetic patients: `python -m tools.patients --output DIR --cases 16 --size 96`."""
 
-from __future__ import annotations
-
 from tumour.errors import command_line
 
 from tools.patients.synthetic import make_patients

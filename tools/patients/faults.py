@@ -1,7 +1,5 @@
 """Create a defect in the files of a case, so that every check can be tried (data sets with one file per modality)."""
 
-from __future__ import annotations
-
 import gzip
 import shutil
 from collections.abc import Callable, Mapping

@@ -5,8 +5,6 @@ the front, z up) by depths: the distance of a point below a surface, negative ou
 description, so a patient has the same anatomy and tumour at any size of the volume.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Write synthetic patients with brain tumours, named and stored like one of the published data sets."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path

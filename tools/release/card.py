@@ -1,7 +1,5 @@
 """The model card of a release: the variant's own part, the part common to all, and the scores of the weights in it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

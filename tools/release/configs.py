@@ -1,7 +1,5 @@
 """The configs of a release: a bundle's layers as flat JSON, one file per workflow."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import re

@@ -4,8 +4,6 @@ MONAI's own exporters write the network, its weights and, in TorchScript, the fl
 file is then read and compared with PyTorch on a random patch.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 import time

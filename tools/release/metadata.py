@@ -1,7 +1,5 @@
 """`configs/metadata.json` of a release: the common part, the variant's part, and facts of the configs and scores."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Mapping

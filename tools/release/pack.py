@@ -1,7 +1,5 @@
 """Pack a bundle in the model zoo format: flat JSON configs, a model card, weights and Python code."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import zipfile

@@ -3,8 +3,6 @@
 The zip is unpacked in an empty folder; its code runs in processes that cannot import from this repository.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Charts of a run for the page and for papers: training curves, scores by region, volumes, lesions."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Callable, Iterable, Sequence

@@ -1,7 +1,5 @@
 """Write the report of a run: a page for any browser that needs no server, and pictures for papers."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 import time

@@ -1,13 +1,11 @@
 """The files that a run wrote, as tables and settings; missing files are empty."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 from tumour.cases.case import Case, LeftOut
@@ -38,7 +36,7 @@ class Results:
     patients: Mapping[str, Sequence[str]]
 
     @classmethod
-    def read(cls, output_dir: Path, ckpt_dir: Path, scores: Path) -> Results:
+    def read(cls, output_dir: Path, ckpt_dir: Path, scores: Path) -> Self:
         tables = (_table(scores / name) for name in ("scores.csv", "lesions.csv"))
         rows, lesions = (table[table["kind"] == "region"] if len(table) else table for table in tables)
         runs = [_json(path) for path in sorted(output_dir.glob("runs/*.json"))]

@@ -4,8 +4,6 @@ A mosaic holds every axial slice of a volume as a tile, from foot to head, row b
 over it, and the viewer builds its volume from the same bytes.
 """
 
-from __future__ import annotations
-
 import base64
 import gzip
 import io

@@ -1,7 +1,5 @@
 """Surfaces of regions and of the head for the viewer, as MZ3 files (the format of Surf Ice and NiiVue)."""
 
-from __future__ import annotations
-
 import gzip
 import struct
 

@@ -1,12 +1,10 @@
 """Types for a case, for the cases in a folder, and for a case that a run leaves out."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tumour.cohort import Cohort
 from tumour.errors import InputError
@@ -73,7 +71,7 @@ class Case:
         return asdict(self)
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Case:
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
         return cls(**{**record, "images": tuple(record["images"]), "modalities": tuple(record["modalities"])})
 
 
@@ -108,8 +106,8 @@ class Cases:
     unused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     strays: tuple[str, ...] = ()
 
-    def __add__(self, other: Cases) -> Cases:
-        return Cases(
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
             tuple(sorted(self.complete + other.complete, key=lambda case: case.name)),
             self.incomplete + other.incomplete,
             self.left_out + other.left_out,

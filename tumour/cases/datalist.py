@@ -1,7 +1,5 @@
 """Read the cases of a Decathlon datalist.json."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

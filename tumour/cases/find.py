@@ -1,7 +1,5 @@
 """Find the cases of a data set."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Find the NIfTI files of cases in a folder."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import defaultdict

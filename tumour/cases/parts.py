@@ -1,7 +1,5 @@
 """Split the cases of a data set by patient, and look up which patients were used for training."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """Find cases of DICOM series: one folder per case, which has one folder with one series per modality."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence

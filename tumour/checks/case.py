@@ -1,7 +1,5 @@
 """Check the files of one case for errors and possible problems."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from tumour.cases.case import Case, LeftOut
@@ -66,7 +64,7 @@ class Finding:
         return {"status": self.status, **asdict(self)}
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Finding:
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
         """A finding from its record, without `across`, because the other cases may have changed."""
         return cls(**{key: value for key, value in record.items() if key not in ("status", "across")})
 

@@ -3,8 +3,6 @@
 All cohorts list their classes in the same order: background, necrotic, oedema, enhancing and, if they have it, cavity.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The result of checking a data set as a printed table and as the files check.json and check.csv."""
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

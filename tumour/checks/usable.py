@@ -1,7 +1,5 @@
 """Check all cases before a run, and leave out those that cannot be used."""
 
-from __future__ import annotations
-
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Make regions from probabilities, with a threshold, a minimum piece and a minimum total volume for each region."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Find the after-treatment with the best scores on the validation cases, and write it to a file with its gain."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Convert between classes, the channels of a network, regions and label maps."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_

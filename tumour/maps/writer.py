@@ -1,7 +1,5 @@
 """Write label maps with the grid and header of the scan; writing is atomic and never replaces an input."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

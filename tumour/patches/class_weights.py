@@ -1,7 +1,5 @@
 """Weights of the channels for losses that need them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any

@@ -1,7 +1,5 @@
 """PyTorch data sets of cases: cached for training; for inference, cases with errors are skipped."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

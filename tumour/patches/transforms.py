@@ -1,7 +1,5 @@
 """Transforms from files to the input of the network that MONAI does not have."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Pictures of a case: slices in radiological orientation with outlines or errors, a sheet and an animation."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any

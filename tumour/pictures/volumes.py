@@ -1,7 +1,5 @@
 """Prepare a case for pictures: cropped to the head, in RAS order, one byte per voxel, regions as masks."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field

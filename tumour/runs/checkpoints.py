@@ -5,8 +5,6 @@
 Label would load the shortest such name in the folder as weights and continue even if they do not fit.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """The device that a run uses, and what the log says about it."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 from pathlib import Path

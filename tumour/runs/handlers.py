@@ -1,7 +1,5 @@
 """Ignite handlers that MONAI lacks: metrics, gradient clipping, the training log and the progress bar."""
 
-from __future__ import annotations
-
 import csv
 import logging
 import math

@@ -1,7 +1,5 @@
 """Run a network: precision for each device, test-time augmentation, and a check of the patch size."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any

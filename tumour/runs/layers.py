@@ -1,7 +1,5 @@
 """The merged config of a command line, and the settings in which it differs from the bundle's config files."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence

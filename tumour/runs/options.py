@@ -3,8 +3,6 @@
 MONAI takes an option that nothing uses without a word, and hands any value on.
 """
 
-from __future__ import annotations
-
 import inspect
 import re
 import sys

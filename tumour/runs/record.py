@@ -1,7 +1,5 @@
 """Record a run: settings, versions, device, seconds, peak memory, and the cases that were used or left out."""
 
-from __future__ import annotations
-
 import os
 import platform
 import sys

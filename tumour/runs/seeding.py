@@ -1,7 +1,5 @@
 """Seed the random number generators."""
 
-from __future__ import annotations
-
 import torch
 from monai.utils import set_determinism
 from tumour.processes import rank

@@ -1,7 +1,5 @@
 """Show the prediction for one patient in TensorBoard after every validation."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

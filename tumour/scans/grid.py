@@ -1,10 +1,8 @@
 """Voxels on a grid, and the only rule for whether two grids are the same."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import nibabel as nib
 import numpy as np
@@ -49,11 +47,11 @@ class Scan:
         """Whether its affine is more than what nibabel or ITK write for an array without one."""
         return not np.array_equal(np.abs(self.affine), np.eye(4))
 
-    def without_data(self) -> Scan:
+    def without_data(self) -> Self:
         """The same grid, without its voxel values in memory."""
         return replace(self, data=np.broadcast_to(np.uint8(0), self.data.shape))
 
-    def in_ras(self) -> Scan:
+    def in_ras(self) -> Self:
         """The same voxels with axes swapped and flipped so that they come closest to right, anterior, superior."""
         turn = nib.io_orientation(self.affine)  # type: ignore[attr-defined]
         data = nib.apply_orientation(self.data, turn)  # type: ignore[attr-defined]

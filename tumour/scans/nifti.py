@@ -1,7 +1,5 @@
 """Read one NIfTI file completely; errors name the file, what is wrong with it and how to fix it."""
 
-from __future__ import annotations
-
 import gzip
 import zlib
 from pathlib import Path

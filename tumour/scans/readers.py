@@ -1,7 +1,5 @@
 """Read scans: checks, MONAI's transforms, scores and pictures all open files through this module."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Read one DICOM series: its slices or frames in the order of their positions, on an even grid or not at all."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

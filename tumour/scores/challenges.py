@@ -5,13 +5,11 @@ and BraTS-2024-Metrics). The scores agree with the 2023 program to 1e-6. The 202
 before it scores a region as one mask; here that score always includes everything that was predicted.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +49,7 @@ class Rules:
     joined_by: tuple[str, ...] = ()
     exceptions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
 
-    def for_region(self, region: str, shape: Sequence[int]) -> Rules:
+    def for_region(self, region: str, shape: Sequence[int]) -> Self:
         """The rules for one region or class of a case whose grid has this shape."""
         rules = replace(self, exceptions={}, **self.exceptions.get(region, {}))
         return replace(rules, penalty=rules.penalty or math.hypot(*shape))

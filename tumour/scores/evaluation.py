@@ -1,7 +1,5 @@
 """Score each case of an evaluation, and write the scores after the last case."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -3,8 +3,6 @@
 The metrics are those of the BraTS challenges (Menze et al., 2015), defined as in the organisers' programs.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import cache

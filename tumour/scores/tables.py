@@ -1,7 +1,5 @@
 """Write scores to files, and summarise them as means with intervals and as text."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
