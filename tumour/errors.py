@@ -105,8 +105,14 @@ def call_of(component: Any, name: str) -> Callable[[], Any] | None:
             print(said.getvalue(), file=sys.stderr)
             return None
         fault = stop.trace.elements[-1].ErrorAsStr()
-        wrong = fault.rsplit(" ", 1)[-1].strip("-").split("=")[0].replace("-", "_")
-        close = nearest(wrong, parameters if calls or not several else component) if "consume" in fault else ""
+        names = parameters if calls or not several else component
+        flags = [word[2:].split("=")[0].replace("-", "_") for word in sys.argv[1:] if word.startswith("--")]
+        unknown = [flag for flag in flags if flag not in parameters]
+        if unknown and all(each.kind != each.VAR_KEYWORD for each in parameters.values()):
+            raise InputError(
+                f"There is no option --{unknown[0]}{nearest(unknown[0], names)}; --help lists all."
+            ) from stop
+        close = nearest(fault.rsplit(" ", 1)[-1], names) if "consume" in fault or "Cannot find key" in fault else ""
         raise InputError(f"{fault}{close}; --help lists all.") from stop
     for word, following in zip(sys.argv[1:], [*sys.argv[2:], "--"], strict=True):
         key = word.removeprefix("--").replace("-", "_")

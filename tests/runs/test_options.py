@@ -283,6 +283,8 @@ def test_a_misspelt_option_of_a_tool_is_refused_before_its_work(monkeypatch, cap
 def test_a_tool_without_a_required_option_says_which(monkeypatch, capsys):
     assert tool(monkeypatch, score, "--reference", "r") == 2
     assert "prediction" in capsys.readouterr().err
+    assert tool(monkeypatch, score, "--refrence", "r") == 2
+    assert "no option --refrence; the nearest is reference" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("folder", ["2021", "1e3", "None", "True", "a#b", "(x)", "a,b", "my data"])
