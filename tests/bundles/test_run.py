@@ -331,7 +331,7 @@ def test_a_z_scored_patient_gives_the_same_label_map(patients, trained, tmp_path
 
 
 def test_a_training_whose_gradients_are_never_finite_stops_without_a_network(patients, tmp_path):
-    settings = {"learning_rate": 1e30, "warmup": 0, "epochs": 1, "iterations_per_epoch": 30}
+    settings = {"optimizer::lr": 1e30, "warmup": 0, "epochs": 1, "iterations_per_epoch": 30}
     done = run("training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), **settings)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "not finite in the last 20 steps" in done.stderr and "Lower learning_rate" in done.stderr
@@ -339,7 +339,7 @@ def test_a_training_whose_gradients_are_never_finite_stops_without_a_network(pat
 
 
 def test_a_network_whose_weights_are_not_finite_is_not_kept(patients, tmp_path):
-    settings = {"learning_rate": 1e30, "warmup": 0, "epochs": 3}  # too short for 20 skipped steps
+    settings = {"optimizer::lr": 1e30, "warmup": 0, "epochs": 3}  # too short for 20 skipped steps
     done = run("training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), **settings)
     assert done.returncode == 1 and "Traceback" not in done.stderr and "not finite" in done.stderr
     assert not (tmp_path / "models" / "model.pt").exists()
