@@ -108,7 +108,7 @@ NONSENSE = [  # and part of the sentence
     ("iterations_per_epoch", "-5", "of 1 or more"),
     ("batch_size", "0", "from 1 to 1024"),
     ("batch_size", "two", "an integer"),
-    ("val_interval", "99", "(epochs)"),
+    ("val_interval", "0", "of 1 or more"),
     ("patch_size", "64", "a list of 3 integers"),
     ("patch_size", "[64,64]", "a list of 3 integers"),
     ("patch_size", "abc", "a list of 3 integers"),

@@ -201,8 +201,8 @@ def check_settings(parser: ConfigParser, as_typed: Mapping[str, str]) -> None:
         value = parser[name] if rule["type"] == "reference" else resolved(parser, name)
         if rule["type"] == "path":
             check_path(name, value, as_typed.get(name))
-        elif not fits(value, rule, parser):
-            raise InputError(f"{name} must be {wanted(rule, parser)}; it is {value!r}.")
+        elif not fits(value, rule):
+            raise InputError(f"{name} must be {wanted(rule)}; it is {value!r}.")
         elif rule["type"] == "device":
             check_device(value)
         elif "by" in rule:
@@ -221,7 +221,7 @@ def resolved(parser: ConfigParser, name: str) -> Any:
         raise input_error_in(error) or fault from error
 
 
-def fits(value: Any, rule: Mapping[str, Any], parser: ConfigParser) -> bool:
+def fits(value: Any, rule: Mapping[str, Any]) -> bool:
     """Whether a value is of the type and in the range of its rule."""
     kind = rule["type"]
     if kind == "switch":
@@ -231,25 +231,19 @@ def fits(value: Any, rule: Mapping[str, Any], parser: ConfigParser) -> bool:
     if kind == "device":
         return isinstance(value, torch.device) or re.fullmatch(r"(cpu|cuda|mps|xpu)(:\d+)?", str(value)) is not None
     if kind == "numbers by region":
-        return isinstance(value, Mapping) and all(fits(v, {**rule, "type": "number"}, parser) for v in value.values())
+        return isinstance(value, Mapping) and all(fits(v, {**rule, "type": "number"}) for v in value.values())
     if kind.startswith("list of "):
         one = {**rule, "type": kind.removeprefix("list of ").rstrip("s")}
         once = kind != "list of names" or isinstance(value, list | tuple) and 0 < len(value) == len({*map(str, value)})
         counted = isinstance(value, list | tuple) and len(value) == rule.get("length", len(value))
-        return counted and once and all(fits(v, one, parser) for v in value)
+        return counted and once and all(fits(v, one) for v in value)
     if isinstance(value, bool) or not isinstance(value, TYPES[kind]):
         return False
-    low, high, choices = (bound(rule, key, parser) for key in ("min", "max", "choices"))
+    low, high, choices = (rule.get(key) for key in ("min", "max", "choices"))
     return (low is None or value >= low) and (high is None or value <= high) and (choices is None or value in choices)
 
 
-def bound(rule: Mapping[str, Any], key: str, parser: ConfigParser) -> Any:
-    """A limit of a rule; where it names another setting, the value of that."""
-    limit = rule.get(key)
-    return resolved(parser, limit) if isinstance(limit, str) else limit
-
-
-def wanted(rule: Mapping[str, Any], parser: ConfigParser) -> str:
+def wanted(rule: Mapping[str, Any]) -> str:
     """What a setting must be, in words."""
     kind, length = rule["type"], rule.get("length")
     text = {
@@ -260,12 +254,11 @@ def wanted(rule: Mapping[str, Any], parser: ConfigParser) -> str:
         "numbers by region": 'numbers by region, as "{ET: 0.4}", each',
     }.get(kind, f"a {kind}".replace("a i", "an i"))
     text = text.replace("list of", f"list of {length}") if length else text
-    if choices := bound(rule, "choices", parser):
+    if choices := rule.get("choices"):
         return f"one of {', '.join(map(str, choices))}"
-    low, high = bound(rule, "min", parser), bound(rule, "max", parser)
-    named = f" ({rule['max']})" if isinstance(rule.get("max"), str) else ""
+    low, high = rule.get("min"), rule.get("max")
     if low is not None:
-        text += f" from {low:g} to {high:.10g}{named}" if high is not None else f" of {low:g} or more"
+        text += f" from {low:g} to {high:.10g}" if high is not None else f" of {low:g} or more"
     return text
 
 
