@@ -36,8 +36,8 @@ def one_of(options: Mapping[str, Any], name: str, setting: str, hints: Mapping[s
         InputError: there is no such option; the message names the setting and lists its options.
     """
     if name not in options:
-        nearest = get_close_matches(str(name), map(str, options), n=1, cutoff=0.7)
-        hint = (hints or {}).get(str(name).lower()) or "".join(f"the nearest is {each}" for each in nearest)
+        close = get_close_matches(str(name), map(str, options), n=1, cutoff=0.7)
+        hint = (hints or {}).get(str(name).lower()) or "".join(f"the nearest is {each}" for each in close)
         hint = hint and f"; {hint}"
         raise InputError(f"{setting} must be one of {', '.join(options)}; it is '{name}'{hint}.")
     return options[name]
@@ -126,6 +126,13 @@ def input_error_in(error: BaseException | None) -> InputError | None:
     """The InputError behind an exception: itself or one of its causes, as MONAI wraps errors; None if there is none."""
     while error is not None and not isinstance(error, InputError):
         error = error.__cause__ or error.__context__
+    return error
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """The error that an exception was raised from, however often it was wrapped."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     return error
 
 

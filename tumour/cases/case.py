@@ -1,6 +1,6 @@
 """Types for a case, for the cases in a folder, and for a case that a run leaves out."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -80,12 +80,16 @@ def item_of(case: Case | Mapping[str, Any]) -> dict[str, Any]:
     return case.item() if isinstance(case, Case) else dict(case)
 
 
+def image_files(image: str | Sequence[str]) -> list[str]:
+    """The files of an image as a client or a datalist states it: one file, or one per modality."""
+    return [image] if isinstance(image, str) else [str(file) for file in image]
+
+
 def patient_of(case: Case | Mapping[str, Any], cohort: Cohort) -> str:
     """The patient of a case, or of a client's item according to the name of its first file."""
     if isinstance(case, Case):
         return case.patient
-    image = case["image"]
-    return cohort.patient_of(cohort.case_of(Path(image if isinstance(image, str) else image[0]).name))
+    return cohort.patient_of(cohort.case_of(Path(image_files(case["image"])[0]).name))
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,11 @@ class Cases:
         """Messages for the user about unused files and cases that are left out."""
         unused = [f"{case}: {text}." for case, texts in self.unused.items() for text in texts]
         return unused + [f"left out, {left_out}" for left_out in self.left_out]
+
+
+def repeated(names: Iterable[str]) -> str | None:
+    """The first name that occurs more than once, or None."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def unique_names(places: Iterable[Sequence[str]]) -> list[str]:

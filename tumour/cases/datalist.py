@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tumour.cases.case import Case, Cases, LeftOut, unique_names
+from tumour.cases.case import Case, Cases, LeftOut, image_files, repeated, unique_names
 from tumour.cohort import Cohort
 from tumour.errors import InputError
 
@@ -31,14 +31,14 @@ def read_datalist(path: Path, cohort: Cohort, modalities: Sequence[str]) -> Case
             for entry in listed.get(part, [])
         ]
         stored = list(listed.get("modality", {}).values())
-        images = [_paths(entry.get("image") or []) for _, entry in entries]
+        images = [image_files(entry.get("image") or []) for _, entry in entries]
     except (OSError, ValueError, TypeError, AttributeError) as error:
         kind = type(error).__name__
         raise InputError(f"'{path}' is not a datalist ({kind}); create one with tools.datalist.") from error
     firsts = [Path(files[0] if files else "?") for files in images]
     places = [(*first.parent.parts, cohort.case_of(first.name)) for first in firsts]
     names = [str(entry.get("case", name)) for (_, entry), name in zip(entries, unique_names(places), strict=True)]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = repeated(names)
     if twice:
         raise InputError(f"'{path}' has two cases called {twice}; give each entry a unique \"case\".")
     complete, left_out = [], []
@@ -54,10 +54,6 @@ def read_datalist(path: Path, cohort: Cohort, modalities: Sequence[str]) -> Case
         present = () if cohort.channels else tuple(modalities)
         complete.append(Case(name, cohort.patient_of(name), paths, present, label, entry.get("fold", part)))
     return Cases(tuple(sorted(complete, key=lambda case: case.name)), left_out=tuple(left_out))
-
-
-def _paths(image: str | Sequence[str]) -> list[str]:
-    return [image] if isinstance(image, str) else [str(file) for file in image]
 
 
 def _fault(path: Path, entry: Mapping[str, Any], files: Sequence[str], cohort: Cohort) -> str | None:

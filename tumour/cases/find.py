@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tumour.cases.case import Case, Cases, LeftOut
+from tumour.cases.case import Case, Cases, LeftOut, repeated
 from tumour.cases.datalist import read_datalist
 from tumour.cases.folder import folders_below, look_through
 from tumour.cases.series import dicom_folders, series_cases
@@ -77,8 +77,7 @@ def find_scans(
         found = series_cases(Path(dataset_dir), series, modalities, homes) + found
     if not found.complete and not found.incomplete:
         raise _nothing(dataset_dir, cohort, modalities, cohorts, found)
-    names = [case.name for case in found.complete + found.incomplete]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = repeated(case.name for case in found.complete + found.incomplete)
     if twice:
         raise InputError(f"'{twice}' is a case of NIfTI files and one of DICOM series; rename or remove one.")
     incomplete = {case.name for case in found.incomplete}

@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset, RandomSampler
 from tumour.cases.case import Case, LeftOut, item_of
 from tumour.checks.case import CaseCheck, size_and_time
 from tumour.checks.usable import examine, refuse
-from tumour.errors import CaseError, InputError, input_error_in
+from tumour.errors import CaseError, InputError, first_cause, input_error_in
 from tumour.files import atomic_write
 from tumour.maps.aftertreatment import require_finite
 from tumour.processes import cores, gather, memory, share
@@ -23,19 +23,12 @@ from tumour.processes import cores, gather, memory, share
 logger = logging.getLogger("bundle")
 
 
-def _first_cause(error: BaseException) -> BaseException:
-    """The error that others were raised from."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
 def reason(error: BaseException) -> str:
     """The reason for an error in a case that passed its check, without a full stop."""
     known = input_error_in(error)
     if known:
         return str(known).rstrip(".")
-    error = _first_cause(error)
+    error = first_cause(error)
     if isinstance(error, torch.OutOfMemoryError):
         return "does not fit into the memory of the GPU; end other programs there, or give --device cpu"
     return f"could not be used ({type(error).__name__}: {error}); check its files"
@@ -253,7 +246,7 @@ class OneCase:
             output = engine._iteration(engine, batch)  # MONAI's own
             require_finite(output[0]["pred"], case)
         except Exception as error:
-            cause = _first_cause(error)
+            cause = first_cause(error)
             lasting = isinstance(cause, torch.AcceleratorError)  # the GPU answers nothing after it
             if lasting or not isinstance(cause, CaseError | RuntimeError | MemoryError):
                 raise

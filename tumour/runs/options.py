@@ -15,7 +15,7 @@ import torch
 from monai.bundle import ConfigComponent, ConfigParser
 from monai.bundle.reference_resolver import ReferenceResolver
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
-from tumour.errors import InputError, input_error_in, nearest, tell_input_errors_plainly
+from tumour.errors import InputError, first_cause, input_error_in, nearest, tell_input_errors_plainly
 from tumour.runs.layers import (
     OPTIONS,
     bundle_files,
@@ -214,10 +214,7 @@ def resolved(parser: ConfigParser, name: str) -> Any:
     try:
         return parser.get_parsed_content(name)
     except Exception as error:
-        root: BaseException = error
-        while root.__cause__ is not None:
-            root = root.__cause__
-        fault = InputError(f"{name} cannot be worked out from {parser[name]!r}: {root}.")
+        fault = InputError(f"{name} cannot be worked out from {parser[name]!r}: {first_cause(error)}.")
         raise input_error_in(error) or fault from error
 
 
