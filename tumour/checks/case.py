@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from tumour import checks, scans
 from tumour.cases.case import Case, LeftOut
 from tumour.checks import label as label_check
 from tumour.cohort import LABEL, Cohort
 from tumour.errors import InputError
 from tumour.processes import cores
-from tumour.scans import grid, nifti, readers
 from tumour.scans.grid import Mask, Scan, difference, digest
 from tumour.scans.readers import background_of, read_scan
 
@@ -83,9 +83,11 @@ class CaseCheck:
         self, cohort: Cohort, cohorts: Mapping[str, Cohort], modalities: Sequence[str], record: str | None = None
     ) -> None:
         self.cohort, self.cohorts, self.modalities = cohort, cohorts, list(modalities)
-        files = [__file__, *(str(module.__file__) for module in (grid, nifti, readers, label_check))]
+        rooms = [Path(str(package.__file__)).parent for package in (checks, scans)]  # the code that judges a file
         settings = json.dumps([asdict(cohort), self.modalities]).encode()
-        self.rules = hashlib.blake2b(b"".join([*(Path(file).read_bytes() for file in files), settings])).hexdigest()
+        self.rules = hashlib.blake2b(
+            b"".join([*(path.read_bytes() for room in rooms for path in sorted(room.glob("*.py"))), settings])
+        ).hexdigest()
         self.known: dict[str, Finding] = {}
         if record and Path(record).is_file():
             try:
