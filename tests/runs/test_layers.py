@@ -17,7 +17,7 @@ def changes(*options):
 
 def test_options_that_change_nothing_and_folders_are_not_recorded():
     places = ["--dataset_dir", "d", "--output_dir=o", "--ckpt_dir", "c", "--bundle_root", "b"]
-    config, run = config_of(["run", "training", "--args_file", BUNDLE, "--cohort", "brats2021", *places])
+    config, run = config_of(["run", "training", "--args_file", BUNDLE, "--fold", "0", *places])
     assert run == {"files": [], "settings": []}
     assert config["dataset_dir"] == "" and config["output_dir"].startswith("$@bundle_root")
 
@@ -27,7 +27,7 @@ def test_settings_of_a_recipe_and_of_the_command_line_are_recorded():
     run = changes(*options, "--patch_size", "[32, 32, 32]")
     assert run["files"] == [RECIPE]
     assert set(run["settings"]) == {
-        *["loss = @losses::dice", "val_interval = 1"],
+        *["cohort = brats2021", "loss = @losses::dice", "val_interval = 1"],
         *["network_def::network::attention = channel", "patch_size = [32, 32, 32]"],
     }
     assert "loss = @losses::focal" in changes(*options, "--loss", "@losses::focal")["settings"]

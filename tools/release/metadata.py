@@ -27,7 +27,7 @@ class Interface:
 
 def interface(config: Mapping[str, Any]) -> Interface:
     """The input and output of the network of a workflow's config."""
-    parser = ConfigParser(copy.deepcopy(dict(config)))
+    parser = ConfigParser(copy.deepcopy({**config, "uses_weights": False}))  # its defaults are those of the weights
     cohort = parser.get_parsed_content("cohort_def")
     pairs = sorted(zip(cohort.label_values, cohort.classes, strict=True))
     labels = {value: CLASS_NAMES.get(name, name) for value, name in pairs}
