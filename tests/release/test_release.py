@@ -249,7 +249,21 @@ def test_a_release_segments_with_the_settings_of_its_weights_and_those_of_a_late
                 assert list(parser.get_parsed_content(key)) == settings[key], (name, folder, key)
             assert parser.get_parsed_content("size") == settings.get("size", "fast")
             assert parser.get_parsed_content("head")["activation"] == "softmax"
-            assert (name != "inference") or parser.get_parsed_content("trained")["modality_dropout"] == 0.2
+            assert name != "inference" or parser.get_parsed_content("trained")["modality_dropout"] == 0.2
+
+
+def test_the_card_and_the_metadata_of_weights_state_the_spacing_and_the_outputs_that_they_were_trained_for(weights):
+    first = release.content(BUNDLES[0], weights)
+    assert "RAS at 1.0 x 1.0 x 1.0 mm, and z-scored" in first["docs/README.md"].decode()
+    pred = "logits of overlapping regions, channel 0 TC, channel 1 WT, channel 2 ET, merged to one label map"
+    assert json.loads(first["configs/metadata.json"])["pred_classes"] == pred
+    record = {"spacing": [2, 2, 2.5], "resize": [48, 48, 48], "activation": "softmax"}
+    save_json(record, weights.with_name("settings.json"))
+    files = release.content(BUNDLES[0], weights)
+    text = files["docs/README.md"].decode()
+    assert "RAS at 2 x 2 x 2.5 mm, resized to 48 x 48 x 48 voxels, and" in text and "overlapping" not in text
+    assert "segments the classes of a brain tumour" in text and ": background, necrotic, oedema, enhancing" in text
+    assert "logits of classes, channel 0 background" in json.loads(files["configs/metadata.json"])["pred_classes"]
 
 
 def test_weights_of_another_activation_function_are_refused(tmp_path, monkeypatch):

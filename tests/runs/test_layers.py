@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tumour.runs import layers
 from tumour.runs.layers import changed_settings, config_of
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
@@ -58,3 +59,13 @@ def test_a_setting_that_a_run_removes_or_adds_is_a_change():
     assert list(changed_settings({"a": {"b": 1, "c": [2]}}, {"a": {"c": [3], "d": {"e": 4}}})) == [
         *["a::b removed", "a::c = [3]", 'a::d = {"e": 4}'],
     ]
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [("run training", False), ("run --run_id training", False), ("run inferring", True), ("run", True)],
+)
+def test_only_a_training_does_not_use_the_weights_in_its_folder(command, expected, monkeypatch):
+    monkeypatch.setattr(layers, "started_by_monai", lambda: True)
+    monkeypatch.setattr("sys.argv", ["monai.bundle", *command.split(), "--cohort", "brats2021"])
+    assert layers.uses_weights() is expected
