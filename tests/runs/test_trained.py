@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -87,7 +88,7 @@ def test_the_window_of_weights_is_the_same_on_every_device(bundle, record, tmp_p
     assert windows == [(record or {}).get("window", [96, 96, 96])] * 3
 
 
-CONTRADICTIONS = [
+CONTRADICTIONS: list[tuple[dict[str, Any], str, str]] = [
     (
         {"modalities": ["FLAIR", "T1", "T1ce", "T2"]},
         "modalities is ['FLAIR', 'T1', 'T1ce', 'T2'], but",
