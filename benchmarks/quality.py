@@ -55,7 +55,9 @@ def side(name: str, data: str, cohort: str, work: str, seconds: float, seed: int
     kind, _, patch = name.partition("-")
     if kind == "ours":
         given = {"cohort": cohort, "dataset_dir": data, "seed": seed}
-        return _ours(folder, given, seconds, {"patch_size": str([int(patch)] * 3)} if patch else {})
+        return _ours(
+            folder, given, seconds, {"patch_size": str([int(patch)] * 3), "window": "[96, 96, 96]"} if patch else {}
+        )
     logs = folder.parent.glob(f"ours*-{seconds:.0f}-{seed}/results/training.csv")
     seconds = max([seconds, *map(taken, logs)])  # CPU time of all cores
     maps = folder / "maps"

@@ -30,4 +30,4 @@ def cohort_named(name: str) -> Cohort:
 @cache
 def modalities() -> list[str]:
     """The modalities of the networks, in order."""
-    return yaml.safe_load((COMMON / "brats.yaml").read_text(encoding="utf-8"))["modalities"]
+    return yaml.safe_load((COMMON / "brats.yaml").read_text(encoding="utf-8"))["defaults"]["modalities"]

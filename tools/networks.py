@@ -20,7 +20,7 @@ def cost(args_file: str | Path, patch: int = 96, **settings: Any) -> tuple[float
         parser[name] = value
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         network = parser.get_parsed_content("network_def").eval()
-        network(torch.zeros(1, len(parser["modalities"]), *(patch,) * 3))
+        network(torch.zeros(1, len(parser.get_parsed_content("modalities")), *(patch,) * 3))
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return parameters / 1e6, counter.get_total_flops() / 2e9
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from tumour.errors import InputError, command_line
 from tumour.files import atomic_write
-from tumour.runs.checkpoints import PATIENTS, settings_of
+from tumour.runs.checkpoints import PATIENTS
+from tumour.runs.trained import settings_of
 from tumour.scores.evaluation import scores_of
 from tumour.scores.tables import interval_text
 

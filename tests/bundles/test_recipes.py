@@ -48,7 +48,7 @@ def test_a_recipe_can_be_merged_on_top_of_every_bundle(recipe, bundle):
     parser["channel_weights"] = [1.0] * (5 if recipe == "unet_dicece_brats2023" else 4)
     network, loss = parser.get_parsed_content("network_def"), parser.get_parsed_content("loss")
     channels = parser.get_parsed_content("head")["channels"]
-    x = torch.randn(2, len(parser["modalities"]), 32, 32, 32)
+    x = torch.randn(2, len(parser.get_parsed_content("modalities")), 32, 32, 32)
     y = network(x)
     assert y.shape == (2, len(channels), 32, 32, 32)
     target = torch.zeros_like(y)
@@ -85,4 +85,4 @@ def test_a_network_of_regions_is_refused_by_a_recipe_of_classes(patients, traine
     done = run(
         "inferring", "neuroseg3d", trained("neuroseg3d"), "brats2021", patients("brats2021"), head="@heads::classes"
     )
-    assert done.returncode == 1 and "belongs to another network" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and "head means the outputs" in done.stderr and "Traceback" not in done.stderr

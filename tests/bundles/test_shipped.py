@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 import torch
-from tumour.runs.checkpoints import load_weights, read_checkpoint, settings_of
+from tumour.runs.checkpoints import load_weights, read_checkpoint
+from tumour.runs.trained import settings_of
 from tumour.scores.evaluation import scores_of
 
 from tests.conftest import BUNDLES, ROOT, succeed

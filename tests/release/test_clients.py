@@ -141,7 +141,7 @@ def test_monai_label_trains_a_release_and_segments_with_the_result(twelve, tmp_p
     home = Home("neuroseg3d", interpreter("MONAI_LABEL_PYTHON", "monailabel==0.8.5"), tmp_path, twelve)
     study = four_dimensional(twelve, tmp_path / "study")
     config = home.folder / "configs" / "train.json"
-    tiny = TINY | {"iterations_per_epoch": 2, "val_interval": 1}
+    tiny = TINY | {"patch_size": [32, 32, 32], "iterations_per_epoch": 2, "val_interval": 1}
     config.write_text(json.dumps(json.loads(config.read_text()) | tiny))
     printed = home.python_runs(CLIENTS / "label_train.py", home.folder, study, cwd=tmp_path)
     assert "trained twice, segmented" in printed and "'enhancing tumour': 4" in printed

@@ -13,6 +13,7 @@ from monai.bundle import ConfigParser
 from tumour.errors import InputError
 from tumour.files import save_json
 from tumour.runs.checkpoints import save_checkpoint, to_float16
+from tumour.runs.trained import layer_types
 from tumour.scores.evaluation import record_scores
 
 from tests.bundles.test_configs import leaves
@@ -177,11 +178,15 @@ CODE = "$__import__('os').system('touch ran')"
 BAD_SETTINGS = [
     ({"size": CODE}, "size in settings.json must be one of fast, full; it is "),
     ({"cohort": CODE}, "cohort in settings.json must be one of brats2018, .*; it is "),
-    ({"cohort": ["msd"]}, "cohort in settings.json must be one of brats2018, .*; it is "),
-    ({"modalities": CODE}, "modalities in settings.json must be a list of T1, T1ce, T2, FLAIR; it is "),
+    ({"cohort": ["msd"]}, "cohort in '.*settings.json' must be a name; it is "),
+    ({"modalities": CODE}, "modalities in '.*settings.json' must be a list without repetitions.*; it is "),
     ({"modalities": ["T1", CODE]}, "modalities in settings.json must be a list of T1, T1ce, T2, FLAIR; it is "),
-    ({"modalities": []}, "modalities in settings.json must be a list of T1, T1ce, T2, FLAIR; it is "),
-    ([CODE], "settings.json must contain an object"),
+    ({"modalities": []}, "modalities in '.*settings.json' must be a list without repetitions.*; it is "),
+    ({"activation": CODE}, "activation in '.*settings.json' must be one of sigmoid, softmax; it is "),
+    ({"spacing": [1, 1, CODE]}, "spacing in '.*settings.json' must be a list of 3 numbers .*; it is "),
+    ({"resize": CODE}, "resize in '.*settings.json' must be a list of integers .*; it is "),
+    ({"window": [64, 64]}, "window in '.*settings.json' must be a list of 3 integers .*; it is "),
+    ([CODE], "settings.json' must contain an object"),
 ]
 
 
@@ -199,7 +204,8 @@ def test_settings_next_to_the_weights_are_refused_unless_the_configs_know_them(
 
 
 def test_other_settings_next_to_the_weights_do_not_get_into_the_configs(weights):
-    save_json({"cohort": "msd", "network_def": CODE, "seed": CODE}, weights.with_name("settings.json"))
+    other = {"network_def": CODE, "seed": CODE, "channels": {CODE: [CODE]}, "normalisation": CODE, "layers": [CODE]}
+    save_json({"cohort": "msd", **other}, weights.with_name("settings.json"))
     files = release.content(BUNDLES[0], weights)
     assert not any(b"__import__" in data for name, data in files.items() if name.startswith("configs/"))
 
@@ -210,7 +216,9 @@ def test_the_network_and_data_set_of_a_release_are_those_of_its_weights(bundle, 
     files = release.content(bundle, weights)
     config = {name: json.loads(files[f"configs/{name}.json"]) for name in WORKFLOWS}
     for each in config.values():
-        assert (each["size"], each["modalities"], each["cohort"]) == ("full", ["T1ce", "FLAIR"], "msd")
+        parser = ConfigParser(each)
+        values = [parser.get_parsed_content(name) for name in ("size", "modalities", "cohort")]
+        assert values == ["full", ["T1ce", "FLAIR"], "msd"]
     network = ConfigParser(config["inference"]).get_parsed_content("network_def").network
     assert next(network.parameters()).shape[:2] == (32, 2)
     formats = json.loads(files["configs/metadata.json"])["network_data_format"]
@@ -221,6 +229,53 @@ def test_the_network_and_data_set_of_a_release_are_those_of_its_weights(bundle, 
     text = files["docs/README.md"].decode()
     assert "Volumes of T1ce, FLAIR, co-registered" in text and "inference.json --cohort msd" in text
     assert "0 background, 1 oedema, 2 necrotic core, 3 enhancing tumour." in text
+
+
+def test_a_release_segments_with_the_settings_of_its_weights_and_those_of_a_later_training(weights, tmp_path):
+    """Also without the file settings.json, as a TorchScript file does; a training has the patch size of its device."""
+    sizes = {"patch_size": [64, 64, 64], "window": [96, 96, 96]}
+    record = sizes | {"spacing": [2, 2, 2], "resize": [48, 48, 48], "activation": "softmax", "modality_dropout": 0.2}
+    save_json(record, weights.with_name("settings.json"))
+    files = release.content(BUNDLES[0], weights)
+    config = {name: json.loads(files[f"configs/{name}.json"]) for name in WORKFLOWS}
+    later = {**record, "size": "full", "spacing": [1, 1, 3], "window": [64, 64, 64]}
+    (tmp_path / "later").mkdir()
+    save_json(later, tmp_path / "later" / "settings.json")
+    for name, each in config.items():
+        for folder, settings in ((tmp_path / "none", record), (tmp_path / "later", later)):
+            parser = ConfigParser({**each, "ckpt_dir": str(folder), "device": "cuda", "precision": "float32"})
+            settings = {**record, "patch_size": [128] * 3, "window": [128] * 3} if name == "train" else settings
+            for key in ("spacing", "resize", "patch_size", "window"):
+                assert list(parser.get_parsed_content(key)) == settings[key], (name, folder, key)
+            assert parser.get_parsed_content("size") == settings.get("size", "fast")
+            assert parser.get_parsed_content("head")["activation"] == "softmax"
+            assert name != "inference" or parser.get_parsed_content("trained")["modality_dropout"] == 0.2
+
+
+def test_the_card_and_the_metadata_of_weights_state_the_spacing_and_the_outputs_that_they_were_trained_for(weights):
+    first = release.content(BUNDLES[0], weights)
+    assert "RAS at 1.0 x 1.0 x 1.0 mm, and z-scored" in first["docs/README.md"].decode()
+    pred = "logits of overlapping regions, channel 0 TC, channel 1 WT, channel 2 ET, merged to one label map"
+    assert json.loads(first["configs/metadata.json"])["pred_classes"] == pred
+    record = {"spacing": [2, 2, 2.5], "resize": [48, 48, 48], "activation": "softmax"}
+    save_json(record, weights.with_name("settings.json"))
+    files = release.content(BUNDLES[0], weights)
+    text = files["docs/README.md"].decode()
+    assert "RAS at 2 x 2 x 2.5 mm, resized to 48 x 48 x 48 voxels, and" in text and "overlapping" not in text
+    assert "segments the classes of a brain tumour" in text and ": background, necrotic, oedema, enhancing" in text
+    assert "logits of classes, channel 0 background" in json.loads(files["configs/metadata.json"])["pred_classes"]
+
+
+def test_weights_of_another_activation_function_are_refused(tmp_path, monkeypatch):
+    """Its weights have the same names and shapes."""
+    monkeypatch.chdir(ROOT)
+    parser = merged(f"bundles/{BUNDLES[0]}/args.yaml")
+    parser["network_def::network::act_name"] = "relu"
+    network = parser.get_parsed_content("network_def")
+    save_checkpoint(network.state_dict(), tmp_path / "model.pt")
+    save_json({"layers": layer_types(network)}, tmp_path / "settings.json")
+    with pytest.raises(InputError, match="LeakyReLU only now.* set anything else"):
+        release.release(BUNDLES[0], output=str(tmp_path / "out"), weights=str(tmp_path / "model.pt"))
 
 
 def test_the_metadata_of_weights_trained_after_surgery_name_the_cavity(weights):
@@ -325,7 +380,7 @@ def test_every_check_of_the_zoo_passes(tmp_path):
 def test_the_zoo_checks_run_the_packed_weights_and_do_not_change_them(tmp_path, monkeypatch):
     """The network has fewer modalities and was trained on data with other file names and label values."""
     monkeypatch.chdir(ROOT)
-    settings = {"cohort": "brats2023_gli", "modalities": ["FLAIR", "T1ce"]}
+    settings = {"cohort": "brats2023_gli", "modalities": ["FLAIR", "T1ce"], "patch_size": [64] * 3, "window": [64] * 3}
     parser = merged(f"bundles/{BUNDLES[0]}/args.yaml")
     parser.update(settings)
     save_checkpoint(to_float16(parser.get_parsed_content("network_def").state_dict()), tmp_path / "model.pt")

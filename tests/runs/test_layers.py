@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tumour.runs import layers
 from tumour.runs.layers import changed_settings, config_of
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
@@ -17,7 +18,7 @@ def changes(*options):
 
 def test_options_that_change_nothing_and_folders_are_not_recorded():
     places = ["--dataset_dir", "d", "--output_dir=o", "--ckpt_dir", "c", "--bundle_root", "b"]
-    config, run = config_of(["run", "training", "--args_file", BUNDLE, "--cohort", "brats2021", *places])
+    config, run = config_of(["run", "training", "--args_file", BUNDLE, "--fold", "0", *places])
     assert run == {"files": [], "settings": []}
     assert config["dataset_dir"] == "" and config["output_dir"].startswith("$@bundle_root")
 
@@ -27,7 +28,7 @@ def test_settings_of_a_recipe_and_of_the_command_line_are_recorded():
     run = changes(*options, "--patch_size", "[32, 32, 32]")
     assert run["files"] == [RECIPE]
     assert set(run["settings"]) == {
-        *["loss = @losses::dice", "val_interval = 1"],
+        *["cohort = brats2021", "loss = @losses::dice", "val_interval = 1"],
         *["network_def::network::attention = channel", "patch_size = [32, 32, 32]"],
     }
     assert "loss = @losses::focal" in changes(*options, "--loss", "@losses::focal")["settings"]
@@ -58,3 +59,13 @@ def test_a_setting_that_a_run_removes_or_adds_is_a_change():
     assert list(changed_settings({"a": {"b": 1, "c": [2]}}, {"a": {"c": [3], "d": {"e": 4}}})) == [
         *["a::b removed", "a::c = [3]", 'a::d = {"e": 4}'],
     ]
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [("run training", False), ("run --run_id training", False), ("run inferring", True), ("run", True)],
+)
+def test_only_a_training_does_not_use_the_weights_in_its_folder(command, expected, monkeypatch):
+    monkeypatch.setattr(layers, "started_by_monai", lambda: True)
+    monkeypatch.setattr("sys.argv", ["monai.bundle", *command.split(), "--cohort", "brats2021"])
+    assert layers.uses_weights() is expected

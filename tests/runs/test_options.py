@@ -189,7 +189,7 @@ def test_every_recipe_names_ids_that_exist(check, path):
 def test_a_file_on_top_may_add_parts_that_it_refers_to_and_no_others(check, tmp_path):
     mine = tmp_path / "mine.yaml"
     layer = ("--+config_file", f"['{mine}']")
-    mine.write_text("sharpen: [{_target_: Identityd, keys: image}]\nresize: '@sharpen'\n+cohorts: {mine: {}}\n")
+    mine.write_text("sharpen: [{_target_: Identityd, keys: image}]\nresized: '@sharpen'\n+cohorts: {mine: {}}\n")
     check(*layer)
     mine.write_text("learning_rat: 0.1\n")
     text = refused(check, *layer)

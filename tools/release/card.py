@@ -46,7 +46,7 @@ def common_part(bundle: str, config: Mapping[str, Any], checkpoint: Path | None,
     state = "none" if checkpoint is None else "linked" if url else "shipped"
     return template.render(
         bundle=bundle,
-        cohort=config["cohort"],
+        cohort=config["defaults"]["cohort"],
         interface=interface(config),
         weights=WEIGHTS[state],
         performance=results({bundle: checkpoint}) if checkpoint else WEIGHTS["none"],

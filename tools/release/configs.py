@@ -14,7 +14,7 @@ from monai.bundle.reference_resolver import ReferenceResolver
 from monai.bundle.utils import merge_kv
 from monai.utils import BundlePropertyConfig
 from tumour.errors import InputError, one_of
-from tumour.runs.checkpoints import SETTINGS
+from tumour.runs.trained import RULES, SETTINGS
 
 from tools.show import merged
 
@@ -43,32 +43,36 @@ def configs(bundle: str, settings: Mapping[str, Any] | None = None) -> dict[str,
 
     Args:
         bundle: a folder of bundles/.
-        settings: those of the training of the weights; its network and data set become the default.
+        settings: those of the training of the weights, which become the defaults. Those of train.json lack the
+            patch size, which a training takes from its device.
     """
     with contextlib.chdir(ROOT):
         config = merged(str(folder_of(bundle) / "args.yaml"), without=["report"]).get()  # it needs tools/
-    config = {**config, **trained_settings(settings or {}, config), "bundle_root": "."}
+    own = config["defaults"]
+    trained = trained_settings(settings or {}, config)
+    config = {**config, "bundle_root": ".", "uses_weights": True, "defaults": {**config["defaults"], **trained}}
     # `run` adds the folder to the path only after `initialize`, and only as it was written on the command line
     config["imports"] = [*config["imports"], "$import os", "$import sys"]
     config["initialize"] = ["$sys.path.insert(0, os.path.abspath(str(@bundle_root)))", *config["initialize"]]
     files = {name: workflow(config, name) for name in WORKFLOWS}
+    files["train"]["uses_weights"] = False
+    files["train"]["defaults"] = {name: config["defaults"][name] for name in own}
     files |= {name: yaml.safe_load((COMMON / f"{name}.yaml").read_text(encoding="utf-8")) for name in OVERLAYS}
     return files | {path.stem: recipe(config, path) for path in sorted(COMMON.glob("recipes/*.yaml"))}
 
 
 def trained_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """The data set, size and modalities of a training, checked against the names that the config knows.
+    """The settings of a training that a run takes from their record, checked against the names that the config knows.
 
     MONAI evaluates strings of a config that start with `$`, so no other value of `settings.json` may be copied into it.
     """
-    if not isinstance(settings, Mapping):
-        raise InputError(f"{SETTINGS} must contain an object, the settings of the training; it is {settings!r}.")
-    found = {name: settings[name] for name in ("cohort", "size", "modalities") if name in settings}
-    cohort = one_of(config["cohorts"], str(found.get("cohort", config["cohort"])), f"cohort in {SETTINGS}")
-    one_of(config["sizes"], str(found.get("size", config["size"])), f"size in {SETTINGS}")
+    found = {name: settings[name] for name in RULES if name in settings}
+    named = {**config["defaults"], **found}
+    cohort = one_of(config["cohorts"], named["cohort"], f"cohort in {SETTINGS}")
+    one_of(config["sizes"], named["size"], f"size in {SETTINGS}")
     known = cohort["channels"] if "channels" in cohort else [name for name in cohort["files"] if name != "label"]
     modalities = found.get("modalities", known)
-    if not isinstance(modalities, list) or not modalities or any(name not in known for name in modalities):
+    if any(name not in known for name in modalities):
         raise InputError(f"modalities in {SETTINGS} must be a list of {', '.join(known)}; it is {modalities!r}.")
     return found
 

@@ -71,6 +71,7 @@ def network_of(folder: Path) -> torch.nn.Module:
     """The PyTorch network of an unpacked bundle, with its weights."""
     parser = ConfigParser()
     parser.read_config(folder / INFERENCE)
+    parser["bundle_root"] = str(folder)
     network = parser.get_parsed_content("network_def")
     load_weights(network, read_checkpoint(folder / "models" / "model.pt"), folder / "models" / "model.pt")
     return network.eval()

@@ -22,17 +22,21 @@ class Interface:
 
     modalities: list[str]
     channels: list[str]  # of the network's output
+    overlapping: bool  # the channels overlap (sigmoid), or exclude each other (softmax)
     labels: dict[int, str]  # name of each value in a label map
+    spacing: list[float]  # mm, of the network's input
+    resize: list[int]  # voxels, of the network's input; empty if it has the size of the scan
 
 
 def interface(config: Mapping[str, Any]) -> Interface:
     """The input and output of the network of a workflow's config."""
-    parser = ConfigParser(copy.deepcopy(dict(config)))
+    parser = ConfigParser(copy.deepcopy({**config, "uses_weights": False}))  # its defaults are those of the weights
     cohort = parser.get_parsed_content("cohort_def")
     pairs = sorted(zip(cohort.label_values, cohort.classes, strict=True))
     labels = {value: CLASS_NAMES.get(name, name) for value, name in pairs}
-    channels = list(parser.get_parsed_content("head")["channels"])
-    return Interface(list(parser.get_parsed_content("modalities")), channels, labels)
+    head = parser.get_parsed_content("head")
+    modalities, spacing, resize = map(parser.get_parsed_content, ("modalities", "spacing", "resize"))
+    return Interface(modalities, list(head["channels"]), head["activation"] == "sigmoid", labels, spacing, resize)
 
 
 def metadata(bundle: str) -> dict[str, Any]:
@@ -53,6 +57,9 @@ def release_metadata(bundle: str, config: Mapping[str, Any], checkpoint: Path | 
     formats["inputs"]["image"] |= {"num_channels": len(modalities), "channel_def": modalities}
     formats["outputs"]["pred"] |= {"num_channels": len(network.channels), "channel_def": labels}
     formats["post_processed_outputs"]["pred"] |= {"value_range": [0, max(network.labels)], "channel_def": labels}
+    kind = "overlapping regions" if network.overlapping else "classes"
+    channels = ", ".join(f"channel {number} {name}" for number, name in enumerate(network.channels))
+    written |= {"pred_classes": f"logits of {kind}, {channels}, merged to one label map"}
     return written | {"eval_metrics": eval_metrics(checkpoint) if checkpoint else {}, "network_data_format": formats}
 
 

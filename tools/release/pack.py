@@ -9,7 +9,8 @@ import yaml
 from monai.bundle import ConfigParser
 from tumour.errors import InputError
 from tumour.files import atomic_write
-from tumour.runs.checkpoints import PATIENTS, SETTINGS, load_weights, read_checkpoint, settings_of
+from tumour.runs.checkpoints import PATIENTS, load_weights, read_checkpoint
+from tumour.runs.trained import SETTINGS, require_same, settings_of
 from tumour.scores.evaluation import RECORD
 
 from tools.release.card import card
@@ -33,13 +34,17 @@ def require_fit(bundle: str, checkpoint: Path) -> None:
     Raises:
         InputError: the weights do not fit, for example because `network_def` was set on the command line.
     """
-    config = configs(bundle, settings_of(str(checkpoint.parent)))["inference"]
-    weights = read_checkpoint(checkpoint)
+    config = configs(bundle, settings_of(str(checkpoint.parent)))["inference"] | {"uses_weights": False}
+    weights, parser = read_checkpoint(checkpoint), ConfigParser(config)
+    network, settings, cohorts = map(parser.get_parsed_content, ("network_def", "recorded", "known_cohorts"))
     try:
-        load_weights(ConfigParser(config).get_parsed_content("network_def"), weights, checkpoint)
+        require_same(settings, cohorts, network, checkpoint)
+        load_weights(network, weights, checkpoint)
     except InputError as error:
         rest = f"set anything else about the network in bundles/{bundle}/configs/train.yaml"
-        raise InputError(f"{error} A release takes size and modalities from {SETTINGS} next to it; {rest}.") from error
+        raise InputError(
+            f"{error} A release takes size, modalities and head from {SETTINGS} next to it; {rest}."
+        ) from error
 
 
 def content(bundle: str, checkpoint: Path | None = None, url: str = "") -> dict[str, bytes]:

@@ -26,8 +26,8 @@ from tools.release.pack import LARGE, PACKAGES
 REQUIRED = ["LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf"]
 TEXTS = (".py", ".json", ".md", ".txt", ".yml", ".conf")
 REQUIRED += [f"configs/{name}.json" for name in ("metadata", "train", "evaluate", "inference", "multi_gpu_train")]
-TINY = {"cohort": "brats2021", "patch_size": [32, 32, 32], "workers": 0, "overlap": 0, "precision": "float32"}
-TRAINING = {"epochs": 1, "iterations_per_epoch": 2, "val_interval": 1, "resume": False}
+TINY = {"cohort": "brats2021", "workers": 0, "overlap": 0, "precision": "float32"}
+TRAINING = {"patch_size": [32, 32, 32], "epochs": 1, "iterations_per_epoch": 2, "val_interval": 1, "resume": False}
 WORKFLOW = """
 import sys, json
 from monai.bundle import ConfigWorkflow
@@ -67,7 +67,7 @@ class Release:
 
     @cached_property
     def cohort(self) -> str:
-        return json.loads((self.folder / "configs/inference.json").read_text())["cohort"]
+        return json.loads((self.folder / "configs/inference.json").read_text())["defaults"]["cohort"]
 
     @cached_property
     def data(self) -> Path:

@@ -17,12 +17,15 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
+from tumour.cohort import Cohort
 from tumour.errors import InputError
 from tumour.files import atomic_write, save_json
 from tumour.processes import gather, processes, rank
+from tumour.runs.trained import SETTINGS, layer_types, require_same, settings_of
 
 BEST, LAST, BEFORE = "model.pt", "last.ckpt", "before-last.ckpt"
-PATIENTS, SETTINGS = "patients.json", "settings.json"
+PATIENTS = "patients.json"
+MAY_CHANGE = ("patch_size", "window")  # when a training is resumed: larger patches in the last epochs are common
 ASK_EVERY = 20  # steps: asking all processes makes each wait for its GPU
 logger = logging.getLogger("bundle")
 
@@ -89,32 +92,40 @@ def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], path: 
     differ += [name for name in expected if name not in differ and expected[name].shape != weights[name].shape]
     if differ:
         recorded = settings_of(str(path.parent))
-        settings = ", ".join(f"{name} {recorded[name]}" for name in ("size", "modalities") if name in recorded)
+        options = {"size": "size", "modalities": "modalities", "activation": "head"}
+        names = ["bundle", "recipe", *(option for name, option in options.items() if name not in recorded)]
         raise InputError(
             f"'{path}' belongs to another network: {len(differ)} of {len(expected)} weights differ in name or shape, "
-            f"e.g. '{min(differ)}'. Give the bundle, size, modalities and network_def that it was trained with"
-            f"{f': {settings}' if settings else ''}."
+            f"e.g. '{min(differ)}'. Give the {', '.join(names)} and network_def that it was trained with."
         )
     network.load_state_dict(weights)
 
 
-def settings_of(folder: str) -> dict[str, Any]:
-    """The recorded settings that the network in a folder was trained with; empty if there is no record."""
-    path = Path(folder, SETTINGS)
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
 class LoadWeights:
-    """Handler that loads the weights of a network from a file before an evaluator starts."""
+    """Handler that loads the weights of a network from a file before an evaluator starts.
 
-    def __init__(self, path: str, network: nn.Module) -> None:
-        self.path, self.network = Path(path), network
+    Args:
+        path: the file of the weights.
+        network: the network.
+        settings: what gives weights their meaning, in this run; it must be what is recorded next to the file.
+        cohorts: all cohorts by name.
+
+    Raises (when the evaluator starts):
+        InputError: a setting contradicts the record, or the weights belong to another network.
+    """
+
+    def __init__(
+        self, path: str, network: nn.Module, settings: Mapping[str, Any], cohorts: Mapping[str, Cohort]
+    ) -> None:
+        self.path, self.network, self.settings, self.cohorts = Path(path), network, settings, cohorts
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.load)
 
     def load(self, engine: Engine) -> None:
-        load_weights(self.network, read_checkpoint(self.path), self.path)
+        weights = read_checkpoint(self.path)
+        require_same(self.settings, self.cohorts, self.network, self.path)
+        load_weights(self.network, weights, self.path)
 
 
 class Checkpoints:
@@ -179,7 +190,7 @@ class Checkpoints:
             saved = read_checkpoint(path)
             logger.warning(f"{error} Resuming from '{path}' instead.")
         for name, value in self.settings.items():
-            if saved["settings"].get(name) != value:
+            if name not in MAY_CHANGE and saved["settings"].get(name, value) != value:
                 raise InputError(
                     f"'{path}' was trained with {name} = {saved['settings'].get(name)}, but {name} is now {value}. "
                     "Give another --ckpt_dir, or --resume False to start again (older files are moved to a subfolder)."
@@ -212,7 +223,8 @@ class Checkpoints:
     def save(self, engine: Engine) -> None:
         if self.validator.state.best_metric_epoch == engine.state.epoch and not rank():
             save_json(self.patients(), self.folder / PATIENTS)
-            save_json(self.settings, self.folder / SETTINGS)
+            layers = layer_types(self.state["network"])
+            save_json({**self.settings, "layers": layers}, self.folder / SETTINGS)
             save_checkpoint(to_float16(self.state["network"].state_dict()), self.folder / BEST)
         self.save_last(engine)
         if self.asked_to_stop():

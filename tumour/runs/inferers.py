@@ -1,6 +1,6 @@
-"""Run a network: precision for each device, test-time augmentation, and a check of the patch size."""
+"""Run a network: precision for each device, test-time augmentation, and a check of patch and window sizes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -72,16 +72,17 @@ class MirrorInferer(Inferer):
         return total / len(self.flips)
 
 
-def check_patch_size(patch_size: Sequence[int], multiple: int) -> None:
+def check_sizes(sizes: Mapping[str, Sequence[int]], multiple: int) -> None:
     """Check that every level of the network can halve a patch, and that the deepest level has two voxels or more.
 
     Args:
-        patch_size: side lengths in voxels.
+        sizes: side lengths in voxels, by the name of the setting.
         multiple: the product of the strides of the network.
 
     Raises:
         InputError: a side length is not a multiple of `multiple`, or less than two of them.
     """
-    if any(size % multiple or size < 2 * multiple for size in patch_size):
-        wanted = f"multiples of {multiple} and at least {2 * multiple}"
-        raise InputError(f"patch_size is {list(patch_size)}; its side lengths must be {wanted}.")
+    for name, lengths in sizes.items():
+        if any(length % multiple or length < 2 * multiple for length in lengths):
+            wanted = f"multiples of {multiple} and at least {2 * multiple}"
+            raise InputError(f"{name} is {list(lengths)}; its side lengths must be {wanted}.")

@@ -33,6 +33,20 @@ def typed_options(arguments: Sequence[str]) -> dict[str, str]:
     return fire.Fire(as_typed, command=list(arguments), serialize=lambda _: None)
 
 
+def run_id_of(arguments: Sequence[str]) -> str:
+    """The run id of a command line of `monai.bundle run`, in either of its two places."""
+    given = words(arguments)[1:]
+    return str(parse_options(arguments).get("run_id", given[0] if given else "run"))
+
+
+def uses_weights() -> bool:
+    """Whether this process uses weights that were trained before: a command of MONAI other than `run training`.
+
+    A release states this in each of its configs, so that other programs need not be asked.
+    """
+    return started_by_monai() and run_id_of(sys.argv[1:]) != "training"
+
+
 def words(arguments: Sequence[str]) -> tuple[Any, ...]:
     """What a command line holds besides its options: `run` and the run id."""
     return fire.Fire(lambda *words, **_: words, command=list(arguments), serialize=lambda _: None)

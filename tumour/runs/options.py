@@ -22,6 +22,7 @@ from tumour.runs.layers import (
     layers,
     merge,
     parse_options,
+    run_id_of,
     started_by_monai,
     typed_options,
     words,
@@ -78,7 +79,7 @@ def known_options(command: Sequence[str]) -> ConfigParser:
         else:
             lay(parser, content, f"'{file}': ")
     lay(parser, settings, "")
-    check_run_id(parser, words(command)[1:], options)
+    check_run_id(parser, words(command)[1:], run_id_of(command))
     return parser
 
 
@@ -89,11 +90,10 @@ def tracking(given: Any) -> dict[str, Any]:
     return {name: value for name, value in given["configs"].items() if name not in given["handlers_id"]}
 
 
-def check_run_id(parser: ConfigParser, extra: Sequence[str], options: Mapping[str, Any]) -> None:
+def check_run_id(parser: ConfigParser, extra: Sequence[str], run_id: str) -> None:
     """Refuse a run id that the config lacks, and words that belong to no option."""
     if len(extra) > 1:
         raise InputError(f"'{extra[1]}' belongs to no option; write a list in quotes, as \"[96, 96, 96]\".")
-    run_id = str(options.get("run_id", extra[0] if extra else "run"))
     names = [name for name, value in parser.get().items() if name.endswith("ing") and isinstance(value, list)]
     if run_id not in parser:
         raise InputError(f"The run id must be one of {', '.join(names)}; it is '{run_id}'.")

@@ -1,0 +1,131 @@
+"""What gives trained weights their meaning: recorded next to them, and taken from there by the runs that use them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from tumour.cohort import Cohort
+from tumour.errors import InputError
+from tumour.runs.options import fits, wanted
+
+SETTINGS = "settings.json"
+RULES: dict[str, dict[str, Any]] = {  # settings that a run takes from the record, with the ranges of settings.yaml
+    "cohort": {"type": "name"},
+    "modalities": {"type": "list of names"},
+    "size": {"type": "name"},
+    "activation": {"type": "name", "choices": ["sigmoid", "softmax"]},
+    "spacing": {"type": "list of numbers", "length": 3, "min": 0.1, "max": 10},
+    "resize": {"type": "list of integers", "min": 16},
+    "patch_size": {"type": "list of integers", "length": 3, "min": 16},
+    "window": {"type": "list of integers", "length": 3, "min": 16},
+    "modality_dropout": {"type": "number", "min": 0, "max": 1},
+}
+NAMES = {"layers": {"type": "list of names"}}  # only compared
+COMPARED = ("size", "modalities", "spacing", "resize", "normalisation", "patch_size", "window")
+VERSION_0_1 = {"patch_size": [96, 96, 96]}  # its window, which it did not record; its other defaults are as now
+NO_MEANING = ("Dropout", "Identity", "Sequential", "ModuleList", "ModuleDict")  # in a trained network
+
+
+def settings_of(folder: str) -> dict[str, Any]:
+    """The settings recorded next to the weights in a folder; empty if there is no record.
+
+    Other names are not checked: only resuming compares them, or a later version wrote them.
+
+    Raises:
+        InputError: the file is no JSON object, or a setting is not of its type or out of its range.
+    """
+    path = Path(folder, SETTINGS)
+    if not path.is_file():
+        return {}
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"'{path}' is not valid JSON ({error}); restore it, or train again.") from error
+    if not isinstance(settings, dict):
+        raise InputError(f"'{path}' must contain an object, the settings of the training; it is {settings!r}.")
+    for name, rule in (RULES | NAMES).items():
+        if name in settings and not fits(settings[name], rule):
+            raise InputError(f"{name} in '{path}' must be {wanted(rule)}; it is {settings[name]!r}.")
+    if not isinstance(settings.get("channels", {}), dict):
+        raise InputError(f"channels in '{path}' must be classes by name; it is {settings['channels']!r}.")
+    return settings
+
+
+def settings_to_use(defaults: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """The settings that a run starts from: those of the weights in a folder, else the defaults.
+
+    Args:
+        defaults: the settings of a new training.
+        folder: folder of the weights; empty for a training, which does not depend on what its folder contains.
+
+    Raises:
+        InputError: the record next to the weights is damaged.
+    """
+    return {**(VERSION_0_1 if folder else {}), **defaults, **(settings_of(folder) if folder else {})}
+
+
+def layer_types(network: nn.Module) -> list[str]:
+    """The types of a network's layers: its own, and norms and activations, which may have no weights."""
+    names = {type(module).__name__ for module in network.modules()}
+    return sorted(name for name in names if not name.startswith(NO_MEANING))
+
+
+def require_same(settings: Mapping[str, Any], cohorts: Mapping[str, Cohort], network: nn.Module, path: Path) -> None:
+    """Refuse settings that contradict those that weights were trained with; what is not recorded may have any value.
+
+    Args:
+        settings: `recorded` of the config of this run.
+        cohorts: all cohorts by name.
+        network: the network that the weights will be loaded into.
+        path: the file of the weights.
+
+    Raises:
+        InputError: a setting differs; the message names it, both values and how to fix it.
+    """
+    trained, now = settings_of(str(path.parent)), json.loads(json.dumps(settings))
+    for name in COMPARED:
+        if name in trained and trained[name] != now[name]:
+            raise InputError(
+                f"{name} is {now[name]}, but '{path}' was trained with {name} {trained[name]}; leave --{name} out and "
+                f"give --ckpt_dir '{path.parent}'."
+            )
+    require_same_channels(trained, now, cohorts, path)
+    types = layer_types(network)
+    if trained.get("layers", types) != types:
+        sides = {"only now": {*types} - {*trained["layers"]}, "only in training": {*trained["layers"]} - {*types}}
+        differ = ", ".join(f"{', '.join(sorted(names))} {when}" for when, names in sides.items() if names)
+        raise InputError(
+            f"network_def differs from that of '{path}', {differ}; give the bundle, the recipe and the options "
+            "--network_def that it was trained with."
+        )
+
+
+def require_same_channels(
+    trained: Mapping[str, Any], now: Mapping[str, Any], cohorts: Mapping[str, Cohort], path: Path
+) -> None:
+    """Refuse a cohort or a head with other outputs, also in another order, than the weights were trained for."""
+    activation = trained.get("activation", now["activation"])
+    before = trained.get("channels")
+    if before is None and trained.get("cohort") in cohorts:  # of version 0.1.0
+        before = channels_of(cohorts[trained["cohort"]], activation)
+        now = {**now, "channels": channels_of(cohorts[now["cohort"]], now["activation"])}
+    if before is None or (activation == now["activation"] and [*before.items()] == [*now["channels"].items()]):
+        return
+    outputs = {name: channels_of(cohort, activation) for name, cohort in cohorts.items()}
+    fitting = [name for name, each in outputs.items() if [*each.items()] == [*before.items()]]
+    setting, fix = "head", "leave --head out, or give the recipe or head that it was trained with"
+    if fitting and now["cohort"] not in fitting:
+        setting, fix = f"cohort {now['cohort']}", f"give one of the cohorts that fit: {', '.join(fitting)}"
+    raise InputError(
+        f"{setting} means the outputs {', '.join(now['channels'])} ({now['activation']}), but '{path}' was trained for "
+        f"{', '.join(before)} ({activation}); {fix}."
+    )
+
+
+def channels_of(cohort: Cohort, activation: str) -> dict[str, list[str]]:
+    """The outputs of a network for a cohort: its regions by sigmoid, or its classes by softmax."""
+    if activation == "sigmoid":
+        return {name: list(members) for name, members in cohort.regions.items()}
+    return {name: [name] for name in cohort.classes}
