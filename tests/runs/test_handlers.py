@@ -20,7 +20,7 @@ def stepped(gradient, max_norm=1.0):
     before = network.weight.detach().clone()
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
     network.weight.grad = torch.tensor([gradient])
-    engine = SimpleNamespace(scaler=None, optimizer=optimizer, state=SimpleNamespace(skipped=0))
+    engine = SimpleNamespace(scaler=None, optimizer=optimizer, state=SimpleNamespace(skipped=0, skipped_in_a_row=0))
     ClipGradients(network, max_norm, most_skipped=2).clip(engine)
     optimizer.step()
     return (before - network.weight.detach()).flatten()
@@ -92,7 +92,7 @@ def test_the_last_epoch_is_always_validated(epochs, interval, validated):
 def test_only_skipped_steps_in_a_row_end_a_training():
     network = nn.Linear(2, 1)
     clip = ClipGradients(network, 1.0, most_skipped=3)
-    state = SimpleNamespace(skipped=0, iteration=9, output={"loss": torch.tensor(torch.nan)})
+    state = SimpleNamespace(skipped=0, skipped_in_a_row=0, iteration=9, output={"loss": torch.tensor(torch.nan)})
     engine = SimpleNamespace(scaler=None, state=state)
 
     def step(value):
