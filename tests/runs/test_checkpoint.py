@@ -21,7 +21,15 @@ class Trainer(Engine):
     """Counts its steps in a weight; the metric of each validation is given."""
 
     def __init__(
-        self, folder, epochs=3, metrics=(0.1, 0.3, 0.2), resume=True, patients=PATIENTS, step=1.0, patience=0, **fixed
+        self,
+        folder,
+        epochs=3,
+        metrics=(0.1, 0.3, 0.2),
+        resume=True,
+        patients=PATIENTS,
+        step=1.0,
+        patience=0,
+        **settings,
     ):
         self.network = nn.Linear(1, 1, bias=False)
         nn.init.zeros_(self.network.weight)
@@ -33,7 +41,7 @@ class Trainer(Engine):
         self.add_event_handler(Events.EPOCH_COMPLETED, self.validate)
         self.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
         state = {"network": self.network}
-        self.saver = Checkpoints(str(folder), state, self.validator, fixed, fixed, lambda: patients, resume)
+        self.saver = Checkpoints(str(folder), state, self.validator, settings, {}, lambda: patients, resume)
         self.saver.attach(self)
         StopWhenStale(self.validator, patience).attach(self)
 

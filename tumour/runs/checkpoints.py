@@ -164,8 +164,8 @@ class Checkpoints:
         folder: folder of `model.pt` and `last.ckpt`.
         state: objects with `state_dict` and `load_state_dict` by name, which are saved for resuming; `network` is one.
         validator: evaluator whose key metric selects the best network.
-        settings: settings that are written next to `model.pt`.
-        fixed: settings that must not change when training is resumed; others are used from the next epoch on.
+        settings: settings that must not change when training is resumed; written next to `model.pt`.
+        fixed: further settings that must not change. All others may: their new values are used from the next epoch on.
         patients: returns the patients of each part of the data; written next to `model.pt`, so that evaluation can
             leave out those used for training or model selection.
         resume: whether to resume from `last.ckpt` if it exists; if False, older files are moved to a subfolder. None
@@ -247,10 +247,10 @@ class Checkpoints:
     def require_same(self, saved: Mapping[str, Any], path: Path) -> None:
         """Refuse a checkpoint that this training cannot continue; add the patients that it has used."""
         otherwise = "Give another --ckpt_dir, or --resume False to start again (older files are moved to a subfolder)."
-        if "fixed" not in saved:
+        if "engine" not in saved:
             raise InputError(f"'{path}' was written by an earlier version and cannot be resumed. {otherwise}")
-        for name, value in self.fixed.items():
-            before = saved["fixed"].get(name)
+        for name, value in (self.settings | self.fixed).items():
+            before = saved["settings"].get(name)
             if before != value:
                 raise InputError(
                     f"'{path}' was trained with {name} = {before}, but {name} is now {value}; set it back. {otherwise}"
@@ -296,7 +296,7 @@ class Checkpoints:
             "engine": {name: getattr(engine.state, name) for name in ("iteration", *engine.state_dict_user_keys)},
             "scaler": scaler.state_dict() if scaler is not None else {},
             "best": [float(validated.best_metric), validated.best_metric_epoch, validated.epoch],
-            "fixed": self.fixed,
+            "settings": self.settings | self.fixed,
             "patients": self.used,
         }
         save_checkpoint(on_cpu(content, {}), self.folder / LAST, self.folder / BEFORE)
