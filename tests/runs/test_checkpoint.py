@@ -187,15 +187,17 @@ def test_a_deleted_best_network_is_selected_again(tmp_path, caplog):
     Trainer(tmp_path, epochs=3, metrics=(0.1, 0.9, 0.2)).go()
     (tmp_path / "model.pt").unlink()
     with caplog.at_level("WARNING", "bundle"):
-        Trainer(tmp_path, epochs=5, metrics=(0.1, 0.9, 0.2, 0.4, 0.3)).go()
+        Trainer(tmp_path, epochs=5, metrics=(0.1, 0.9, 0.2, 0.4, 0.3), patience=2).go()
     assert weight(tmp_path / "model.pt") == 16 and "model.pt' is missing" in caplog.text
 
 
 def test_the_best_network_that_was_not_written_is_taken_from_the_last_checkpoint(tmp_path):
     Trainer(tmp_path, epochs=2).go()
-    (tmp_path / "model.pt").unlink()
-    Trainer(tmp_path, epochs=3).go()
+    for name in ("model.pt", "patients.json"):
+        (tmp_path / name).unlink()
+    Trainer(tmp_path, epochs=3, patients=PATIENTS | {"train": ["a", "d"]}).go()
     assert weight(tmp_path / "model.pt") == 8
+    assert json.loads((tmp_path / "patients.json").read_text()) == PATIENTS  # of this network, not of later ones
 
 
 def test_a_training_that_stopped_without_improvement_is_not_continued(tmp_path):

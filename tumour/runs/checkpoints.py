@@ -235,9 +235,9 @@ class Checkpoints:
         validated = self.validator.state
         validated.best_metric, validated.best_metric_epoch, validated.epoch = saved["best"]
         if validated.best_metric_epoch == engine.state.epoch:
-            self.save_best()  # in case that the training was stopped before it did
+            self.save_best(saved["settings"], saved["patients"])  # in case that the training was stopped before it did
         elif validated.best_metric_epoch > 0 and not (self.folder / BEST).is_file():
-            validated.best_metric, validated.best_metric_epoch = -1, -1
+            validated.best_metric, validated.best_metric_epoch = -1, engine.state.epoch  # patience begins here
             logger.warning(f"'{self.folder / BEST}' is missing; the best network is selected from the next epochs.")
         if engine.state.epoch >= engine.state.max_epochs:
             logger.info(f"'{path}' already has {engine.state.epoch} epochs; to continue, give a larger --epochs.")
@@ -250,7 +250,7 @@ class Checkpoints:
         if "engine" not in saved:
             raise InputError(f"'{path}' was written by an earlier version and cannot be resumed. {otherwise}")
         for name, value in (self.settings | self.fixed).items():
-            before = saved["settings"].get(name)
+            before = (saved["settings"] | saved["fixed"]).get(name)
             if before != value:
                 raise InputError(
                     f"'{path}' was trained with {name} = {before}, but {name} is now {value}; set it back. {otherwise}"
@@ -279,12 +279,12 @@ class Checkpoints:
     def save(self, engine: Engine) -> None:
         self.save_last(engine)  # first: if the training is stopped here, the best network is in it
         if self.validator.state.best_metric_epoch == engine.state.epoch:
-            self.save_best()
+            self.save_best(self.settings, self.used)
 
-    def save_best(self) -> None:
+    def save_best(self, settings: Mapping[str, Any], patients: Mapping[str, Sequence[str]]) -> None:
         if not rank():
-            save_json(self.used, self.folder / PATIENTS)
-            save_json(self.settings, self.folder / SETTINGS)
+            save_json(patients, self.folder / PATIENTS)
+            save_json(settings, self.folder / SETTINGS)
             save_checkpoint(to_float16(self.state["network"].state_dict()), self.folder / BEST)
 
     def save_last(self, engine: Any) -> None:
@@ -296,7 +296,8 @@ class Checkpoints:
             "engine": {name: getattr(engine.state, name) for name in ("iteration", *engine.state_dict_user_keys)},
             "scaler": scaler.state_dict() if scaler is not None else {},
             "best": [float(validated.best_metric), validated.best_metric_epoch, validated.epoch],
-            "settings": self.settings | self.fixed,
+            "settings": self.settings,
+            "fixed": self.fixed,
             "patients": self.used,
         }
         save_checkpoint(on_cpu(content, {}), self.folder / LAST, self.folder / BEFORE)
