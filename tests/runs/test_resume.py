@@ -101,6 +101,12 @@ def test_a_training_stopped_at_random_moments_leaves_the_same_files(
     assert not list(tmp_path.glob("**/.*"))
 
 
+def test_the_same_command_twice_gives_the_same_files_in_bfloat16(patients, tmp_path):
+    settings = {"precision": "bfloat16", "patch_size": [48, 48, 48]}
+    one, other = (train(tmp_path / name, patients("brats2021"), 2, **settings) for name in ("one", "other"))
+    assert results(one) == results(other)
+
+
 def continued(uninterrupted, data, tmp_path, epochs, **settings):
     """A training of two epochs, continued with other settings."""
     shutil.copytree(uninterrupted(2), tmp_path, dirs_exist_ok=True)
