@@ -81,7 +81,7 @@ def trial(folder: Path, args_files: Sequence[str], options: Mapping[str, Any]) -
 def steps_in(minutes: float, folder: Path, args_files: Sequence[str], options: Mapping[str, Any]) -> int:
     """Number of training steps that fit into a time, without reading and validation; measured once per folder."""
     log = folder / "results" / "training.csv"
-    if not log.is_file():
+    if not log.is_file() or len(read_table(log)) < EPOCHS:  # not measured, or interrupted
         short = {"epochs": EPOCHS, "iterations_per_epoch": PACE_STEPS, "val_interval": EPOCHS}
         run("training", folder, args_files, {**options, **short})
     seconds = read_table(log)["seconds"].iloc[1:].mean() / PACE_STEPS  # the first epoch also starts the data loader

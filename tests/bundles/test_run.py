@@ -274,7 +274,7 @@ def test_a_wrong_setting_gives_one_clear_sentence(setting, patients, tmp_path):
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")
 
 
-def test_ctrl_c_saves_a_checkpoint_and_the_same_command_resumes(patients, tmp_path):
+def test_ctrl_c_stops_in_one_line_and_the_same_command_resumes(patients, tmp_path):
     command = arguments(
         "training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), epochs=40, iterations_per_epoch=3
     )
@@ -284,14 +284,16 @@ def test_ctrl_c_saves_a_checkpoint_and_the_same_command_resumes(patients, tmp_pa
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     printed = process.communicate(timeout=60)[0]
-    assert process.returncode == 130 and "run the same command again to resume" in printed
-    stopped = torch.load(tmp_path / "models" / "last.ckpt", weights_only=True)["iteration"]
-    assert 0 < stopped < 120
+    assert (
+        process.returncode == 130 and "run the same command again to resume" in printed and "Traceback" not in printed
+    )
+    stopped = torch.load(tmp_path / "models" / "last.ckpt", weights_only=True)["engine"]["iteration"]
+    assert 0 < stopped < 120 and stopped % 3 == 0
     epochs = stopped // 3 + 1
     data = patients("brats2021")
     printed = succeed("training", BUNDLES[0], tmp_path, "brats2021", data, epochs=epochs, iterations_per_epoch=3)
     assert f"at epoch {epochs}" in printed
-    assert torch.load(tmp_path / "models" / "last.ckpt", weights_only=True)["iteration"] == epochs * 3
+    assert torch.load(tmp_path / "models" / "last.ckpt", weights_only=True)["engine"]["iteration"] == epochs * 3
     assert [int(row["epoch"]) for row in rows(tmp_path / "results" / "training.csv")] == list(range(1, epochs + 1))
 
 

@@ -2,15 +2,18 @@
 
 import logging
 import os
+import random
 import re
 import resource
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
 from monai.data import CacheDataset, DataLoader
 from monai.engines import SupervisedEvaluator
+from monai.transforms import RandomizableTransform
 from tumour import processes as parallel
 from tumour.cases.case import Case
 from tumour.checks.case import Finding
@@ -175,3 +178,44 @@ def test_a_label_map_without_tumour_is_noted(caplog):
     assert scored == ["a", "b", "c"] and not data.left_out
     assert [str(note) for note in data.notes] == ["b: the predicted label map contains no tumour; look at its scans."]
     assert str(data.notes[0]) in caplog.text
+
+
+class Noise(RandomizableTransform):
+    """A patch of random numbers of MONAI, NumPy, PyTorch and Python."""
+
+    def __call__(self, item):
+        numbers = [self.R.rand(), np.random.rand(), float(torch.rand(1)), random.random()]
+        return {"case": item["case"], "numbers": torch.tensor(numbers)}
+
+
+def patches_of(epoch, workers=0, seed=0, cases=5):
+    items = [{"case": number, "image": number} for number in range(cases)]
+    dataset = datasets.cached(items, [], [Noise()], "memory", "")
+    sampler = datasets.Draws(dataset, iterations=4, batch_size=2, seed=seed)
+    sampler.set_epoch(epoch)
+    loader = DataLoader(
+        datasets.Drawn(dataset), batch_size=2, sampler=sampler, num_workers=workers, worker_init_fn=datasets.init_worker
+    )
+    batches = list(loader)
+    assert len(batches) == 4
+    return torch.cat([batch["case"] for batch in batches]).tolist(), torch.cat([batch["numbers"] for batch in batches])
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_epoch_has_the_same_patches_with_any_number_of_workers(workers):
+    one, other = patches_of(7), patches_of(7, workers)
+    assert one[0] == other[0] and torch.equal(one[1], other[1])
+
+
+def test_every_patch_epoch_seed_and_process_has_numbers_of_its_own(monkeypatch):
+    drawn = [patches_of(1), patches_of(2), patches_of(1, seed=1)]
+    monkeypatch.setattr(datasets, "rank", lambda: 1)
+    drawn.append(patches_of(1))
+    numbers = torch.cat([part[1].flatten() for part in drawn])
+    assert len(numbers.unique()) == len(numbers) == 4 * 8 * 4
+    assert len({tuple(part[0]) for part in drawn}) == 4
+
+
+def test_a_case_is_drawn_again_after_all_others():
+    cases, _ = patches_of(3)
+    assert sorted(cases[:5]) == list(range(5)) and len({*cases[5:]}) == 3

@@ -1,34 +1,52 @@
 import json
+import os
+import signal
 
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from monai.optimizers import WarmupCosineSchedule
 from torch import nn
 from tumour.errors import InputError
-from tumour.runs.checkpoints import Checkpoints, load_weights, read_checkpoint, save_checkpoint, to_float16
+from tumour.runs.checkpoints import Checkpoints, load_weights, read_checkpoint, restore, save_checkpoint, to_float16
+from tumour.runs.handlers import StopWhenStale
 
 from tests.conftest import BUNDLES, ROOT
 from tools.show import merged
+
+PATIENTS = {"train": ["a"], "validate": ["b"], "test": ["c"]}
 
 
 class Trainer(Engine):
     """Counts its steps in a weight; the metric of each validation is given."""
 
-    def __init__(self, folder, epochs=3, metrics=(0.1, 0.3, 0.2), resume=True, **settings):
+    def __init__(
+        self,
+        folder,
+        epochs=3,
+        metrics=(0.1, 0.3, 0.2),
+        resume=True,
+        patients=PATIENTS,
+        step=1.0,
+        patience=0,
+        **settings,
+    ):
         self.network = nn.Linear(1, 1, bias=False)
         nn.init.zeros_(self.network.weight)
-        super().__init__(lambda engine, batch: self.network.weight.data.add_(1))
+        super().__init__(lambda engine, batch: self.network.weight.data.add_(step))
         self.validator = Engine(lambda engine, batch: None)
         self.validator.state.best_metric, self.validator.state.best_metric_epoch = -1, -1
         self.state.max_epochs, self.state.epoch_length = epochs, 4
         self.metrics = metrics
         self.add_event_handler(Events.EPOCH_COMPLETED, self.validate)
-        patients = {"train": ["a"], "validate": ["b"], "test": ["c"]}
-        saver = Checkpoints(str(folder), {"network": self.network}, self.validator, settings, lambda: patients, resume)
-        saver.attach(self)
-        self.saver = saver
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+        state = {"network": self.network}
+        self.saver = Checkpoints(str(folder), state, self.validator, settings, {}, lambda: patients, resume)
+        self.saver.attach(self)
+        StopWhenStale(self.validator, patience).attach(self)
 
     def validate(self):
+        self.validator.state.epoch = self.state.epoch
         metric = self.metrics[self.state.epoch - 1]
         if metric > self.validator.state.best_metric:
             self.validator.state.best_metric, self.validator.state.best_metric_epoch = metric, self.state.epoch
@@ -90,7 +108,7 @@ def test_after_a_damaged_checkpoint_training_resumes_from_the_one_before_it(tmp_
     spoil(tmp_path / "last.ckpt")
     with caplog.at_level("WARNING", "bundle"):
         again = Trainer(tmp_path)
-        again.saver.load(again)
+        again.saver.start(again)
     assert again.state.iteration == 8 and float(again.network.weight) == 8
     assert "Resuming from" in caplog.text
 
@@ -100,29 +118,178 @@ def test_a_finished_training_is_not_trained_again(tmp_path):
     assert float(Trainer(tmp_path).go().network.weight) == 12
 
 
-def test_a_signal_ends_the_training_after_the_step_and_saves_a_complete_checkpoint(tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("step", "kept"), [(6, 4), (8, 8)])
+def test_a_training_that_a_signal_ends_repeats_an_epoch_that_was_not_complete(number, code, step, kept, tmp_path):
+    before = signal.getsignal(number)
     trainer = Trainer(tmp_path)
-    trainer.add_event_handler(Events.ITERATION_STARTED(once=6), lambda: trainer.saver.note_signal(2, None))
+    trainer.add_event_handler(Events.ITERATION_COMPLETED(once=step), lambda: os.kill(os.getpid(), number))
     with pytest.raises(SystemExit) as stop:
         trainer.go()
-    assert stop.value.code == 130
-    assert weight(tmp_path / "last.ckpt") == 6
+    assert stop.value.code == code and signal.getsignal(number) == before  # so a second one ends the process
+    assert weight(tmp_path / "last.ckpt") == kept
     again = Trainer(tmp_path).go()
     assert float(again.network.weight) == 12 and again.state.iteration == 12
 
 
-def test_a_signal_at_the_end_of_an_epoch_keeps_its_validation(tmp_path):
+def fail():
+    raise RuntimeError("a worker is gone")
+
+
+@pytest.mark.parametrize(("stopped", "error"), [(True, SystemExit), (False, RuntimeError)])
+def test_workers_that_the_same_signal_ends_are_no_error(stopped, error, tmp_path):
     trainer = Trainer(tmp_path)
-    trainer.add_event_handler(Events.ITERATION_STARTED(once=8), lambda: trainer.saver.note_signal(15, None))
-    with pytest.raises(SystemExit) as stop:
+    if stopped:
+        trainer.add_event_handler(Events.ITERATION_COMPLETED(once=6), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    trainer.add_event_handler(Events.ITERATION_COMPLETED(once=6), fail)
+    with pytest.raises(error):
         trainer.go()
-    assert stop.value.code == 143
-    assert weight(tmp_path / "model.pt") == weight(tmp_path / "last.ckpt") == 8
+
+
+class Killed(BaseException):
+    """The end of a process."""
+
+
+@pytest.mark.parametrize("count", range(1, 12))  # three epochs, of which two have a best network of three files
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_training_stopped_between_any_two_writes_never_replaces_a_network_by_a_worse_one(
+    count, when, tmp_path, monkeypatch
+):
+    """The second run has other weights and metrics in the same epochs, as on a GPU."""
+    plain, calls = os.replace, []
+
+    def replace(source, target):
+        calls.append(target)
+        if len(calls) == count and when == "before":
+            raise Killed
+        plain(source, target)
+        if len(calls) == count:
+            raise Killed
+
+    def score(steps):
+        return first[round(steps / 4)] if steps % 4 == 0 else second[round(steps / 4.5)]
+
+    first, second = (0.0, 0.1, 0.5, 0.2), (0.0, 0.05, 0.3, 0.4)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        with pytest.raises(Killed):
+            Trainer(tmp_path, metrics=first[1:]).go()
+    best = tmp_path / "model.pt"
+    before = score(weight(best)) if best.exists() else 0
+    Trainer(tmp_path, metrics=second[1:], step=1.125).go()
+    last = read_checkpoint(tmp_path / "last.ckpt")
+    assert last["engine"]["iteration"] == 12 and (tmp_path / "before-last.ckpt").is_file()
+    assert score(weight(best)) >= before
+    assert best.exists() and json.loads((tmp_path / "patients.json").read_text()) == PATIENTS
+
+
+def test_a_deleted_best_network_is_selected_again(tmp_path, caplog):
+    Trainer(tmp_path, epochs=3, metrics=(0.1, 0.9, 0.2)).go()
+    (tmp_path / "model.pt").unlink()
+    with caplog.at_level("WARNING", "bundle"):
+        Trainer(tmp_path, epochs=5, metrics=(0.1, 0.9, 0.2, 0.4, 0.3), patience=2).go()
+    assert weight(tmp_path / "model.pt") == 16 and "model.pt' is missing" in caplog.text
+
+
+def test_the_best_network_that_was_not_written_is_taken_from_the_last_checkpoint(tmp_path):
+    Trainer(tmp_path, epochs=2).go()
+    for name in ("model.pt", "patients.json"):
+        (tmp_path / name).unlink()
+    Trainer(tmp_path, epochs=3, patients=PATIENTS | {"train": ["a", "d"]}).go()
+    assert weight(tmp_path / "model.pt") == 8
+    assert json.loads((tmp_path / "patients.json").read_text()) == PATIENTS  # of this network, not of later ones
+
+
+def test_a_training_that_stopped_without_improvement_is_not_continued(tmp_path):
+    settings = {"epochs": 9, "metrics": (0.1, 0.3, 0.2, 0.1, 0.1, 0.9, 0.9, 0.9, 0.9), "patience": 2}
+    assert Trainer(tmp_path, **settings).go().state.epoch == 4
+    assert float(Trainer(tmp_path, **settings).go().network.weight) == 16
+    assert Trainer(tmp_path, **settings | {"patience": 4}).go().state.epoch == 9
+
+
+def test_the_scale_of_float16_losses_and_the_skipped_steps_are_resumed(tmp_path):
+    trainer = Trainer(tmp_path)
+    trainer.state_dict_user_keys.append("skipped_in_a_row")
+    trainer.state.skipped_in_a_row = 7
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=3.0)
+    trainer.go()
+    again = Trainer(tmp_path)
+    again.state_dict_user_keys.append("skipped_in_a_row")
+    again.go()
+    assert again.scaler.get_scale() == 3 and again.state.skipped_in_a_row == 7
+
+
+MOVED = [
+    {"train": ["a"], "validate": ["b", "d"], "test": ["c"]},
+    {"train": ["b"], "validate": [], "test": ["c"]},
+    {"train": ["d"], "validate": ["b"], "test": ["a", "c"]},
+]
+
+
+@pytest.mark.parametrize("patients", MOVED)
+def test_other_patients_to_select_on_or_trained_ones_to_test_on_are_refused(patients, tmp_path):
+    Trainer(tmp_path).go()
+    with pytest.raises(InputError, match="trained with other patients: [abd] is .*restore the data.*--ckpt_dir"):
+        Trainer(tmp_path, epochs=4, patients=patients).go()
+
+
+def test_patients_added_to_or_removed_from_the_training_part_are_all_recorded(tmp_path):
+    Trainer(tmp_path, epochs=2).go()
+    Trainer(tmp_path, metrics=(0.1, 0.3, 0.4), patients=PATIENTS | {"train": ["d"]}).go()
+    assert json.loads((tmp_path / "patients.json").read_text()) == PATIENTS | {"train": ["a", "d"]}
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused_in_one_sentence(tmp_path):
+    save_checkpoint({"network": {}, "settings": {}, "iteration": 4, "best": [0.1, 1]}, tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match="written by an earlier version.*--resume False"):
+        Trainer(tmp_path).go()
+
+
+def schedule_of(length, rate=0.1, decay=0.01):
+    weights = nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(weights.parameters(), lr=rate, weight_decay=decay)
+    return weights, optimizer, WarmupCosineSchedule(optimizer, warmup_steps=3, t_total=length)
+
+
+def rates(optimizer, scheduler, steps):
+    seen = []
+    for _ in range(steps):
+        optimizer.step()
+        scheduler.step()
+        seen.append(optimizer.param_groups[0]["lr"])
+    return seen
+
+
+@pytest.mark.parametrize(("length", "rate"), [(20, 0.1), (40, 0.1), (20, 0.02), (12, 0.1)])
+def test_a_resumed_schedule_is_that_of_the_new_length_and_rate(length, rate):
+    weights, optimizer, scheduler = schedule_of(20)
+    weights(torch.ones(1, 2)).sum().backward()
+    rates(optimizer, scheduler, 10)
+    saved = optimizer.state_dict(), scheduler.state_dict()
+    _, again, resumed = schedule_of(length, rate, decay=0.5)
+    restore(again, saved[0])
+    restore(resumed, saved[1])
+    assert again.param_groups[0]["weight_decay"] == 0.5
+    first = again.state_dict()["state"][0], saved[0]["state"][0]
+    assert all(torch.equal(first[0][name], first[1][name]) for name in ("exp_avg", "exp_avg_sq", "step"))
+    left = rates(again, resumed, length - 10)
+    _, fresh, whole = schedule_of(length, rate)
+    assert left == rates(fresh, whole, length)[10:] and left == sorted(left, reverse=True) and left[-1] == 0
+
+
+def test_equal_checkpoints_are_equal_files(tmp_path, monkeypatch):
+    content = {"a": torch.ones(3)}
+    save_checkpoint(content, tmp_path / "one.pt")
+    monkeypatch.setattr(os, "getpid", lambda: 123456)
+    save_checkpoint(content, tmp_path / "other.pt")
+    assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "other.pt").read_bytes()
 
 
 def test_a_training_with_other_settings_is_refused_with_both_values(tmp_path):
     Trainer(tmp_path, cohort="brats2018", fold=0).go()
-    with pytest.raises(InputError, match="with cohort = brats2018, but cohort is now brats2021.*--ckpt_dir"):
+    with pytest.raises(
+        InputError, match="with cohort = brats2018, but cohort is now brats2021; set it back.*--ckpt_dir"
+    ):
         Trainer(tmp_path, cohort="brats2021", fold=0).go()
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from tumour import processes
 from tumour.errors import InputError
-from tumour.runs import checkpoints, devices
+from tumour.runs import devices
 from tumour.runs.checkpoints import load_weights, on_cpu, to_float16
 
 from tests.conftest import BUNDLES
@@ -64,18 +64,6 @@ def test_a_process_without_a_gpu_of_its_own_is_refused_in_one_sentence(environme
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(InputError, match=message):
         processes.own_device()
-
-
-def test_several_processes_ask_each_other_only_now_and_then(monkeypatch):
-    asked = []
-    saver = SimpleNamespace(asked_to_stop=lambda: asked.append(1) and False)
-    for count, expected in ((1, 40), (2, 2)):
-        asked.clear()
-        monkeypatch.setattr(checkpoints, "processes", lambda count=count: count)
-        for step in range(1, 42):
-            engine = SimpleNamespace(state=SimpleNamespace(iteration=step, epoch_length=41))
-            checkpoints.Checkpoints.stop_if_asked(saver, engine)
-        assert len(asked) == expected
 
 
 def test_the_log_names_the_device_and_a_gpu_that_pytorch_cannot_use(monkeypatch, caplog):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from custom_components.losses import DiceBCELoss
 from ignite.engine import Engine
-from monai.engines import SupervisedEvaluator
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import from_engine
 from monai.losses import DiceCELoss
 from monai.transforms import AsDiscreted, Compose
@@ -20,7 +20,7 @@ def stepped(gradient, max_norm=1.0):
     before = network.weight.detach().clone()
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
     network.weight.grad = torch.tensor([gradient])
-    engine = SimpleNamespace(scaler=None, optimizer=optimizer, state=SimpleNamespace(skipped=0))
+    engine = SimpleNamespace(scaler=None, optimizer=optimizer, state=SimpleNamespace(skipped=0, skipped_in_a_row=0))
     ClipGradients(network, max_norm, most_skipped=2).clip(engine)
     optimizer.step()
     return (before - network.weight.detach()).flatten()
@@ -92,7 +92,7 @@ def test_the_last_epoch_is_always_validated(epochs, interval, validated):
 def test_only_skipped_steps_in_a_row_end_a_training():
     network = nn.Linear(2, 1)
     clip = ClipGradients(network, 1.0, most_skipped=3)
-    state = SimpleNamespace(skipped=0, iteration=9, output={"loss": torch.tensor(torch.nan)})
+    state = SimpleNamespace(skipped=0, skipped_in_a_row=0, iteration=9, output={"loss": torch.tensor(torch.nan)})
     engine = SimpleNamespace(scaler=None, state=state)
 
     def step(value):
@@ -104,3 +104,10 @@ def test_only_skipped_steps_in_a_row_end_a_training():
     assert state.skipped == 4
     with pytest.raises(InputError, match=r"step 9: .*last 3 steps \(loss nan\)\. Lower learning_rate"):
         step(torch.nan)
+
+
+def test_steps_skipped_in_a_row_are_counted_across_a_stop():
+    """`Checkpoints` saves what the trainer lists."""
+    trainer = SupervisedTrainer(torch.device("cpu"), 1, [], nn.Identity(), None, None)
+    ClipGradients(nn.Linear(2, 1), 1.0, most_skipped=3).attach(trainer)
+    assert [getattr(trainer.state, name) for name in trainer.state_dict_user_keys] == [0]

@@ -63,9 +63,9 @@ def test_two_processes_learn_the_same_as_one_with_the_same_total_batch(patients,
     assert checked[0] == checked[1] and checked[0].count("\n") == 7  # all six cases, each checked by one process
 
 
-def test_an_interrupt_saves_one_checkpoint_of_both_and_the_same_command_resumes(patients, tmp_path):
+def test_two_processes_that_are_stopped_and_resumed_equal_two_that_are_not(patients, tmp_path):
     given = ("training", "multi_gpu_train", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"))
-    process = start(*given, epochs=40, iterations_per_epoch=3)
+    process = start(*given, epochs=40, iterations_per_epoch=3, **{"lr_scheduler::t_total": 120})
     while not (tmp_path / "models" / "last.ckpt").is_file():
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.05)
@@ -73,9 +73,15 @@ def test_an_interrupt_saves_one_checkpoint_of_both_and_the_same_command_resumes(
     printed = process.communicate(timeout=120)[0]
     assert process.returncode != 0 and printed.count("run the same command again to resume") == 1
     stopped = torch.load(tmp_path / "models" / "last.ckpt", weights_only=True)
-    assert 0 < stopped["iteration"] < 120 and not any(name.startswith("module.") for name in stopped["network"])
-    epochs = stopped["iteration"] // 3 + 1
-    printed = finish(start(*given, epochs=epochs, iterations_per_epoch=3))
+    assert not any(name.startswith("module.") for name in stopped["network"])
+    epochs = stopped["engine"]["iteration"] // 3 + 1
+    assert 1 < epochs < 40
+    settings = {"epochs": epochs, "iterations_per_epoch": 3, "lr_scheduler::t_total": 120}
+    printed = finish(start(*given, **settings))
     assert f"at epoch {epochs}" in printed
     assert re.findall(r"INFO epoch (\d+)/", printed) == [str(epochs)]  # only one process logs
     assert curve(tmp_path)["epoch"].tolist() == list(range(1, epochs + 1))
+    finish(start(*given[:3], tmp_path / "uninterrupted", *given[4:], **settings))
+    pd.testing.assert_frame_equal(curve(tmp_path), curve(tmp_path / "uninterrupted"), check_exact=True)
+    for name in ("model.pt", "last.ckpt"):
+        assert (tmp_path / "models" / name).read_bytes() == (tmp_path / "uninterrupted/models" / name).read_bytes()

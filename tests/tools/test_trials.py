@@ -93,6 +93,20 @@ def test_recipes_stand_beside_our_default_with_every_seed(patients, tmp_path, mo
     assert ours[7] == ", ".join(f"{dice['default', seed].mean():.3f}" for seed in (0, 1))
 
 
+def test_an_interrupted_measurement_of_the_speed_is_completed(tmp_path, monkeypatch):
+    """The first epoch, which is not counted, may be all that there is."""
+    log, runs = tmp_path / "results" / "training.csv", []
+
+    def train(*args):
+        runs.append(args)
+        pd.DataFrame({"epoch": [1, 2, 3, 4], "seconds": [90, 5, 5, 5]}).to_csv(log, index=False)
+
+    log.parent.mkdir()
+    log.write_text("epoch,seconds\n1,90\n")
+    monkeypatch.setattr(trials, "run", train)
+    assert [trials.steps_in(1, tmp_path, [], {}) for _ in range(2)] == [120, 120] and len(runs) == 1
+
+
 def test_the_peak_memory_of_a_trial_is_that_of_its_process(patients, tmp_path):
     options = {"cohort": "brats2021", "dataset_dir": str(patients("brats2021")), "precision": "float32", **TINY}
     memory = trials.run("training", tmp_path, trials.args_of("unet3d"), options)

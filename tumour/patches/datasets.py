@@ -6,19 +6,21 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from ignite.utils import manual_seed
 from monai.data import CacheDataset, Dataset, PersistentDataset, pickle_hashing
-from monai.data.utils import worker_init_fn
 from monai.transforms import Compose, Transform
 from monai.utils import convert_to_tensor, ensure_tuple
 from torch.utils.data import IterableDataset, RandomSampler
+from torch.utils.data.distributed import DistributedSampler
 from tumour.cases.case import Case, LeftOut, item_of
 from tumour.checks.case import CaseCheck, size_and_time
 from tumour.checks.usable import examine, refuse
 from tumour.errors import CaseError, InputError, first_cause, input_error_in
 from tumour.files import atomic_write
 from tumour.maps.aftertreatment import require_finite
-from tumour.processes import cores, gather, memory, share
+from tumour.processes import cores, gather, memory, rank, share
 
 logger = logging.getLogger("bundle")
 
@@ -121,21 +123,52 @@ def _fit(cases: Sequence[Mapping[str, Any]], read: NameFailures, cache_dir: str)
     return size <= limit
 
 
-def epoch_sampler(dataset: Dataset, iterations: int, batch_size: int) -> RandomSampler:
-    """Draw cases in random order for epochs of `iterations` batches; each case is drawn again after all others."""
-    return RandomSampler(dataset, num_samples=iterations * batch_size)  # type: ignore[arg-type]
+class Draws(DistributedSampler):
+    """Draw cases in random order for epochs of `iterations` batches; each case is drawn again after all others.
+
+    Each draw is a pair of the index of a case and a seed, which depend only on `seed`, the process, the number of the
+    epoch (MONAI's trainers set it) and the number of the draw; `Drawn` makes the patch. So an epoch has the same
+    patches with any number of workers, and if it is repeated.
+    """
+
+    def __init__(self, dataset: Dataset, iterations: int, batch_size: int, seed: int) -> None:
+        super().__init__(dataset, num_replicas=1, rank=0, seed=seed)  # each process has its own cases
+        self.num_samples = iterations * batch_size
+
+    def __iter__(self) -> Iterator[Any]:
+        numbers = np.random.SeedSequence([self.seed, rank(), self.epoch])
+        first, *seeds = numbers.generate_state(1 + self.num_samples).tolist()
+        generator = torch.Generator().manual_seed(first)
+        order = RandomSampler(self.dataset, num_samples=self.num_samples, generator=generator)  # type: ignore[arg-type]
+        return zip(order, seeds, strict=True)
+
+
+class Drawn(torch.utils.data.Dataset):
+    """A data set of which each draw (index, seed) gives a patch whose random numbers depend only on the seed."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, draw: tuple[int, int]) -> Any:
+        index, seed = draw
+        manual_seed(seed)  # for transforms of other libraries
+        self.dataset.transform.set_random_state(seed)
+        return self.dataset[index]
 
 
 def init_worker(number: int) -> None:
-    """Initialise a data loader's worker: seed, one thread, lower priority, and Ctrl-C only for the main process.
+    """Initialise a data loader's worker: one thread, lower priority, and Ctrl-C only for the main process.
 
     The lower priority matters on a CPU: if a worker takes a core from training, all training threads wait for it.
     """
-    worker_init_fn(number)
     if hasattr(os, "nice"):
         os.nice(10)
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not what the training does on it
 
 
 def workers_for(device: torch.device | str) -> int:

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,23 +18,35 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from tumour.cohort import Cohort
 from tumour.errors import InputError
-from tumour.files import atomic_write, save_json
-from tumour.processes import gather, processes, rank
+from tumour.files import atomic_write, remove_leftovers, save_json
+from tumour.processes import rank
 from tumour.runs.trained import SETTINGS, layer_types, require_same, settings_of
 
 BEST, LAST, BEFORE = "model.pt", "last.ckpt", "before-last.ckpt"
 PATIENTS = "patients.json"
 MAY_CHANGE = ("patch_size", "window")  # when a training is resumed: larger patches in the last epochs are common
-ASK_EVERY = 20  # steps: asking all processes makes each wait for its GPU
 logger = logging.getLogger("bundle")
 
 
-def save_checkpoint(content: Any, path: Path) -> None:
-    """Write a checkpoint atomically."""
+def save_checkpoint(content: Any, path: Path, previous: Path | None = None) -> None:
+    """Write a checkpoint atomically; equal contents give equal files.
+
+    Args:
+        content: what is saved.
+        path: its file.
+        previous: where the file that is replaced is kept.
+    """
     with atomic_write(path) as part:
-        torch.save(content, part)
+        with open(part, "wb") as file:  # torch stores the name of a path, here that of the temporary file
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())  # else a power failure may leave an empty file
+        if previous and path.is_file():
+            os.replace(path, previous)
 
 
 def to_float16(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -101,6 +114,26 @@ def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], path: 
     network.load_state_dict(weights)
 
 
+def restore(value: Any, saved: Mapping[str, Any]) -> None:
+    """Restore the state of a part of a training, but not its settings: those of this run are used from here on.
+
+    A learning rate schedule is repeated up to its step, since its length and its peak may have changed.
+
+    Args:
+        value: object with `state_dict` and `load_state_dict`.
+        saved: its state dict.
+    """
+    if isinstance(value, Optimizer):
+        value.load_state_dict({"state": saved["state"], "param_groups": value.state_dict()["param_groups"]})
+    elif isinstance(value, LRScheduler):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of a schedule that runs ahead of the optimizer
+            for _ in range(saved["last_epoch"]):
+                value.step()
+    else:
+        value.load_state_dict(saved)
+
+
 class LoadWeights:
     """Handler that loads the weights of a network from a file before an evaluator starts.
 
@@ -129,24 +162,28 @@ class LoadWeights:
 
 
 class Checkpoints:
-    """Handler that saves the best network and the state of the training after every epoch, and resumes from the state.
+    """Handler that saves the state of the training and the best network after every epoch, and resumes from the state.
 
-    Attach it to the trainer after the validation handler. Ctrl-C (or SIGTERM, which clusters send) ends the training
-    after the current step and saves a complete checkpoint. A second Ctrl-C ends it immediately; then the checkpoint of
-    the last epoch remains.
+    Attach it to the trainer after the validation handler. A training that is stopped repeats the epoch in which it was
+    stopped: an epoch depends only on the state before it, on the seed and on the number of the epoch (see
+    `tumour.runs.seeding`), so in float32 on one machine a resumed training equals one without a stop.
+
+    Ctrl-C (or SIGTERM, which clusters send) ends the training before the next step; an epoch without steps left is
+    validated and saved first. A second Ctrl-C ends it immediately.
 
     Args:
         folder: folder of `model.pt` and `last.ckpt`.
         state: objects with `state_dict` and `load_state_dict` by name, which are saved for resuming; `network` is one.
         validator: evaluator whose key metric selects the best network.
         settings: settings that must not change when training is resumed; written next to `model.pt`.
+        fixed: further settings that must not change. All others may: their new values are used from the next epoch on.
         patients: returns the patients of each part of the data; written next to `model.pt`, so that evaluation can
             leave out those used for training or model selection.
         resume: whether to resume from `last.ckpt` if it exists; if False, older files are moved to a subfolder. None
             does neither, for clients that load `model.pt` themselves and use it until a better one is saved.
 
     Raises (when training starts):
-        InputError: the checkpoint is incomplete, belongs to another network or has other settings.
+        InputError: the checkpoint is incomplete, belongs to another network, or has other settings or patients.
     """
 
     def __init__(
@@ -155,21 +192,28 @@ class Checkpoints:
         state: Mapping[str, Any],
         validator: Engine,
         settings: Mapping[str, Any],
+        fixed: Mapping[str, Any],
         patients: Callable[[], Mapping[str, Sequence[str]]],
         resume: bool | None = True,
     ) -> None:
         self.folder, self.state, self.validator = Path(folder), dict(state), validator
-        self.settings, self.patients, self.resume = json.loads(json.dumps(settings)), patients, resume
-        self.stopped_by = self.leaving_by = 0
+        self.settings, self.fixed = (json.loads(json.dumps(each)) for each in (settings, fixed))
+        self.patients, self.resume = patients, resume
+        self.stopped_by = 0
         self.previous: dict[int, Any] = {}
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.stop_if_asked)
+        engine.add_event_handler(Events.ITERATION_STARTED, self.stop_if_asked)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self.stop_if_asked)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
         engine.add_event_handler(Events.COMPLETED, self.release_signals)
 
     def start(self, engine: Engine) -> None:
+        self.used = {name: list(part) for name, part in self.patients().items()}
+        if not rank():
+            for name in (BEST, LAST, PATIENTS, SETTINGS):
+                remove_leftovers(self.folder / name)
         if engine.state.iteration or self.resume is None:
             pass  # clients that train in rounds pass the weights to start from
         elif not self.resume:
@@ -189,27 +233,50 @@ class Checkpoints:
                 raise
             saved = read_checkpoint(path)
             logger.warning(f"{error} Resuming from '{path}' instead.")
-        for name, value in self.settings.items():
-            if name not in MAY_CHANGE and saved["settings"].get(name, value) != value:
-                raise InputError(
-                    f"'{path}' was trained with {name} = {saved['settings'].get(name)}, but {name} is now {value}. "
-                    "Give another --ckpt_dir, or --resume False to start again (older files are moved to a subfolder)."
-                )
+        self.require_same(saved, path)
         load_weights(self.state["network"], saved["network"], path)
         for name, value in self.state.items():
             if name != "network":
-                value.load_state_dict(saved[name])
-        engine.state.iteration = saved["iteration"]
-        engine.state.epoch = saved["iteration"] // engine.state.epoch_length
-        self.validator.state.best_metric, self.validator.state.best_metric_epoch = saved["best"]
-        torch.manual_seed(saved["iteration"] + rank())  # otherwise the crops of the first epochs would be repeated
+                restore(value, saved[name])
+        if saved["scaler"] and getattr(engine, "scaler", None) is not None:
+            engine.scaler.load_state_dict(saved["scaler"])
+        for name in ("iteration", *engine.state_dict_user_keys):
+            setattr(engine.state, name, saved["engine"][name])
+        engine.state.epoch = engine.state.iteration // engine.state.epoch_length
+        validated = self.validator.state
+        validated.best_metric, validated.best_metric_epoch, validated.epoch = saved["best"]
+        if validated.best_metric_epoch == engine.state.epoch:
+            self.save_best(saved["settings"], saved["patients"])  # in case that the training was stopped before it did
+        elif validated.best_metric_epoch > 0 and not (self.folder / BEST).is_file():
+            validated.best_metric, validated.best_metric_epoch = -1, engine.state.epoch  # patience begins here
+            logger.warning(f"'{self.folder / BEST}' is missing; the best network is selected from the next epochs.")
         if engine.state.epoch >= engine.state.max_epochs:
-            logger.info(f"'{path}' already has {engine.state.max_epochs} epochs; to continue, give a larger --epochs.")
+            logger.info(f"'{path}' already has {engine.state.epoch} epochs; to continue, give a larger --epochs.")
         else:
             logger.info(f"resuming from '{path}' at epoch {engine.state.epoch + 1}.")
 
+    def require_same(self, saved: Mapping[str, Any], path: Path) -> None:
+        """Refuse a checkpoint that this training cannot continue; add the patients that it has used."""
+        otherwise = "Give another --ckpt_dir, or --resume False to start again (older files are moved to a subfolder)."
+        if "engine" not in saved:
+            raise InputError(f"'{path}' was written by an earlier version and cannot be resumed. {otherwise}")
+        for name, value in (self.settings | self.fixed).items():
+            before = (saved["settings"] | saved["fixed"]).get(name)
+            if name not in MAY_CHANGE and before != value:
+                raise InputError(
+                    f"'{path}' was trained with {name} = {before}, but {name} is now {value}; set it back. {otherwise}"
+                )
+        trained, selected = saved["patients"]["train"], saved["patients"]["validate"]
+        moved = {*selected} ^ {*self.used["validate"]} or {*trained} & {*self.used["test"]}
+        if moved:
+            raise InputError(
+                f"'{path}' was trained with other patients: {min(moved)} is now in another part or missing, "
+                f"because patients were added or removed; restore the data. {otherwise}"
+            )
+        self.used["train"] = sorted({*trained, *self.used["train"]})
+
     def move_aside(self) -> None:
-        names = (BEST, LAST, BEFORE, PATIENTS, SETTINGS)
+        names = (LAST, BEFORE, BEST, PATIENTS, SETTINGS)
         old = [self.folder / name for name in names if (self.folder / name).is_file()]
         if old and not rank():
             number = 1
@@ -221,49 +288,41 @@ class Checkpoints:
             logger.info(f"moved the checkpoints of an earlier training to '{target}'.")
 
     def save(self, engine: Engine) -> None:
-        if self.validator.state.best_metric_epoch == engine.state.epoch and not rank():
-            save_json(self.patients(), self.folder / PATIENTS)
-            layers = layer_types(self.state["network"])
-            save_json({**self.settings, "layers": layers}, self.folder / SETTINGS)
-            save_checkpoint(to_float16(self.state["network"].state_dict()), self.folder / BEST)
-        self.save_last(engine)
-        if self.asked_to_stop():
-            self.leave(engine)
+        self.save_last(engine)  # first: if the training is stopped here, the best network is in it
+        if self.validator.state.best_metric_epoch == engine.state.epoch:
+            self.save_best(self.settings, self.used)
 
-    def save_last(self, engine: Engine) -> None:
-        content = {name: value.state_dict() for name, value in self.state.items()}
-        best = [float(self.validator.state.best_metric), self.validator.state.best_metric_epoch]
-        content |= {"iteration": engine.state.iteration, "best": best, "settings": self.settings}
+    def save_best(self, settings: Mapping[str, Any], patients: Mapping[str, Sequence[str]]) -> None:
+        if not rank():
+            save_json(patients, self.folder / PATIENTS)
+            save_json({**settings, "layers": layer_types(self.state["network"])}, self.folder / SETTINGS)
+            save_checkpoint(to_float16(self.state["network"].state_dict()), self.folder / BEST)
+
+    def save_last(self, engine: Any) -> None:
         if rank():
             return
-        if (self.folder / LAST).is_file():
-            os.replace(self.folder / LAST, self.folder / BEFORE)
-        save_checkpoint(on_cpu(content, {}), self.folder / LAST)
+        validated, scaler = self.validator.state, getattr(engine, "scaler", None)
+        content = {name: value.state_dict() for name, value in self.state.items()}
+        content |= {
+            "engine": {name: getattr(engine.state, name) for name in ("iteration", *engine.state_dict_user_keys)},
+            "scaler": scaler.state_dict() if scaler is not None else {},
+            "best": [float(validated.best_metric), validated.best_metric_epoch, validated.epoch],
+            "settings": self.settings,
+            "fixed": self.fixed,
+            "patients": self.used,
+        }
+        save_checkpoint(on_cpu(content, {}), self.folder / LAST, self.folder / BEFORE)
 
     def note_signal(self, number: int, frame: Any) -> None:
-        if self.stopped_by:
-            self.release_signals()
-            raise KeyboardInterrupt
         self.stopped_by = number
-        logger.info("stopping after this step; press Ctrl-C again to stop immediately.")
-
-    def stop_if_asked(self, engine: Any) -> None:
-        step = engine.state.iteration % engine.state.epoch_length  # at an epoch's end `save` asks
-        if step and (processes() == 1 or step % ASK_EVERY == 0) and self.asked_to_stop():
-            self.save_last(engine)
-            self.leave(engine)
-
-    def asked_to_stop(self) -> bool:
-        """Whether any process received a signal; all processes stop after the same step."""
-        # not in stopped_by: otherwise the first signal to this process would count as the second
-        self.leaving_by = max(gather([self.stopped_by]))
-        return self.leaving_by > 0
-
-    def leave(self, engine: Engine) -> None:
         self.release_signals()
-        logger.info(f"stopped at step {engine.state.iteration}; run the same command again to resume.")
-        gather([])  # wait for the checkpoint: torchrun stops all processes when one exits
-        raise SystemExit(128 + self.leaving_by)
+        logger.info("stopping; run the same command again to resume after the last completed epoch.")
+
+    def stop_if_asked(self, engine: Engine, error: BaseException | None = None) -> None:
+        if self.stopped_by:  # an error may then be due to workers or processes that the signal has ended
+            raise SystemExit(128 + self.stopped_by)
+        if error is not None:
+            raise error
 
     def release_signals(self, engine: Engine | None = None) -> None:
         for number, handler in self.previous.items():

@@ -71,9 +71,10 @@ class ClipGradients:
 
     def __init__(self, network: nn.Module, max_norm: float, most_skipped: int) -> None:
         self.network, self.max_norm, self.most_skipped = network, max_norm, most_skipped
-        self.in_a_row = 0
 
     def attach(self, engine: Engine) -> None:
+        engine.state_dict_user_keys.append("skipped_in_a_row")  # saved for resuming
+        engine.state.skipped_in_a_row = 0
         engine.add_event_handler(Events.EPOCH_STARTED, self.start_epoch)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self.clip)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.require_finite_weights)
@@ -86,16 +87,16 @@ class ClipGradients:
             engine.scaler.unscale_(engine.optimizer)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
         if torch.isfinite(norm):
-            self.in_a_row = 0
+            engine.state.skipped_in_a_row = 0
             return
         self.network.zero_grad()  # sets the gradients to None, so the optimizer changes nothing
         engine.state.skipped += 1
-        self.in_a_row += 1
-        if self.in_a_row >= self.most_skipped:
+        engine.state.skipped_in_a_row += 1
+        if engine.state.skipped_in_a_row >= self.most_skipped:
             loss = float(engine.state.output["loss"])
             raise InputError(
                 f"The training stops at step {engine.state.iteration}: the gradient was not finite in the last "
-                f"{self.in_a_row} steps (loss {loss:g}). {ADVICE}"
+                f"{engine.state.skipped_in_a_row} steps (loss {loss:g}). {ADVICE}"
             )
 
     def require_finite_weights(self, engine: Any) -> None:
@@ -118,7 +119,8 @@ class ValidateEvery(ValidationHandler):
 class StopWhenStale:
     """End the training when the key metric has not improved for `patience` epochs.
 
-    The handler keeps no counter, so a resumed training stops at the same epoch as an uninterrupted one.
+    The handler keeps no counter, so a resumed training stops at the same epoch as an uninterrupted one. Attach it after
+    the checkpoints.
 
     Args:
         validator: evaluator with the key metric.
@@ -129,6 +131,7 @@ class StopWhenStale:
         self.validator, self.patience = validator, patience
 
     def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.stop_if_stale)  # a training that was stopped for it is resumed
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.stop_if_stale)
 
     def stop_if_stale(self, engine: Engine) -> None:

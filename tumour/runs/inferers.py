@@ -1,5 +1,6 @@
 """Run a network: precision for each device, test-time augmentation, and a check of patch and window sizes."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -9,6 +10,10 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from tumour.errors import InputError, one_of
 
+# On a CPU, oneDNN 3.12 takes wrong values from unused memory into the bfloat16 gradient of a 3-D convolution's weights
+# where the map has two voxels along its first axis, as the deepest level has for such patches.
+SMALL = 32
+logger = logging.getLogger("bundle")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -26,7 +31,8 @@ class MixedPrecision(Inferer):
     """Run another inferer with autocast and return float32.
 
     MONAI's engines support autocast only on CUDA (`amp`); this class also supports CPUs. Training in float16 also needs
-    the engine's `amp`, for its gradient scaler.
+    the engine's `amp`, for its gradient scaler. On a CPU, patches with a first side of 32 voxels or less are trained in
+    float32, because their gradients would be wrong in bfloat16.
 
     Args:
         inferer: runs the network on complete inputs or in windows.
@@ -46,7 +52,12 @@ class MixedPrecision(Inferer):
         self.dtype = one_of(PRECISIONS, precision, "precision")
 
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32):
+        enabled = self.dtype is not torch.float32
+        small = any(size <= SMALL for size in inputs.shape[2:3])
+        if enabled and small and self.device.type == "cpu" and torch.is_grad_enabled():
+            logger.warning(f"patches of {SMALL} voxels are trained in float32: their gradients are wrong in bfloat16.")
+            enabled, self.dtype = False, torch.float32
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=enabled):
             plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs  # layers need no metadata
             return self.inferer(plain.float(), network, *args, **kwargs).float()
 

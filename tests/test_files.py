@@ -1,0 +1,76 @@
+"""Files are written completely or not at all, and what a killed process left is deleted."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from tumour.files import atomic_write, remove_leftovers, save_json
+
+from tests.conftest import ROOT
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from tumour.files import atomic_write
+with atomic_write(Path(sys.argv[1])) as part:
+    part.write_bytes(b"half")
+    print("writing", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """A process that is writing `data.json`, and its temporary file."""
+    process = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path / "data.json"], cwd=ROOT, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"writing\n"
+    yield process, tmp_path / f".{process.pid}.data.json"
+    process.kill()
+    process.communicate()
+
+
+def test_what_a_killed_process_left_is_deleted_by_the_next_that_writes_the_same_file(writer, tmp_path):
+    process, part = writer
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert part.read_bytes() == b"half" and not (tmp_path / "data.json").exists()
+    others = [
+        tmp_path / name for name in (f".{process.pid}.other.json", ".data.json", ".note.data.json", ".1.data.json~")
+    ]
+    for path in others:
+        path.touch()
+    save_json(1, tmp_path / "data.json")
+    assert not part.exists() and all(path.exists() for path in others)
+
+
+def test_what_a_running_process_writes_is_not_deleted(writer, tmp_path):
+    process, part = writer
+    save_json(1, tmp_path / "data.json")
+    remove_leftovers(tmp_path / "data.json")
+    assert part.read_bytes() == b"half"
+
+
+def test_the_number_of_a_killed_process_may_be_that_of_another_one(writer, tmp_path):
+    process, part = writer
+    process.kill()
+    process.wait()
+    again = part.rename(tmp_path / f".{os.getppid()}.data.json")
+    remove_leftovers(tmp_path / "data.json")
+    assert not again.exists()
+
+
+def test_a_block_that_fails_changes_nothing(tmp_path):
+    save_json(1, tmp_path / "data.json")
+    with pytest.raises(KeyError), atomic_write(tmp_path / "data.json") as part:
+        part.write_text("half")
+        raise KeyError
+    assert [path.name for path in tmp_path.iterdir()] == ["data.json"]
+    assert (tmp_path / "data.json").read_text() == "1\n"
+
+
+def test_files_have_the_usual_permissions(tmp_path):
+    (tmp_path / "plain").touch()
+    save_json(1, tmp_path / "data.json")
+    assert (tmp_path / "data.json").stat().st_mode == (tmp_path / "plain").stat().st_mode
