@@ -15,6 +15,7 @@ RULES: dict[str, dict[str, Any]] = {  # settings that a run takes from the recor
     "cohort": {"type": "name"},
     "modalities": {"type": "list of names"},
     "size": {"type": "name"},
+    "norm": {"type": "name", "choices": ["batch", "instance"]},
     "activation": {"type": "name", "choices": ["sigmoid", "softmax"]},
     "spacing": {"type": "list of numbers", "length": 3, "min": 0.1, "max": 10},
     "resize": {"type": "list of integers", "min": 16},
@@ -23,8 +24,8 @@ RULES: dict[str, dict[str, Any]] = {  # settings that a run takes from the recor
     "modality_dropout": {"type": "number", "min": 0, "max": 1},
 }
 NAMES = {"layers": {"type": "list of names"}}  # only compared
-COMPARED = ("size", "modalities", "spacing", "resize", "normalisation", "patch_size", "window")
-VERSION_0_1 = {"patch_size": [96, 96, 96]}  # its window, which it did not record; its other defaults are as now
+COMPARED = ("size", "norm", "modalities", "spacing", "resize", "normalisation", "patch_size", "window")
+VERSION_0_1 = {"patch_size": [96, 96, 96], "norm": "instance"}  # what earlier versions used and did not record
 NO_MEANING = ("Dropout", "Identity", "Sequential", "ModuleList", "ModuleDict")  # in a trained network
 
 
@@ -63,7 +64,7 @@ def settings_to_use(defaults: Mapping[str, Any], folder: str) -> dict[str, Any]:
     Raises:
         InputError: the record next to the weights is damaged.
     """
-    return {**(VERSION_0_1 if folder else {}), **defaults, **(settings_of(folder) if folder else {})}
+    return {**defaults, **(VERSION_0_1 | settings_of(folder) if folder else {})}
 
 
 def layer_types(network: nn.Module) -> list[str]:
