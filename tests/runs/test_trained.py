@@ -48,10 +48,14 @@ def test_a_training_records_what_gives_its_weights_their_meaning(bundle, trained
     assert record["cohort"] == "brats2021" and record["modalities"] == ["T1", "T1ce", "T2", "FLAIR"]
     assert (record["size"], record["spacing"], record["resize"]) == ("fast", [1, 1, 1], [])
     assert record["patch_size"] == record["window"] == [32, 32, 32]
-    assert record["activation"] == "sigmoid" and list(record["channels"]) == ["TC", "WT", "ET"]
+    assert (
+        record["norm"] == "batch"
+        and record["activation"] == "sigmoid"
+        and list(record["channels"]) == ["TC", "WT", "ET"]
+    )
     assert record["channels"]["TC"] == ["necrotic", "enhancing"]
     assert record["normalisation"] == {"nonzero": True, "channel_wise": True}
-    assert {"Conv3d", "InstanceNorm3d", "LeakyReLU"} <= set(record["layers"])
+    assert {"Conv3d", "BatchNorm3d", "LeakyReLU"} <= set(record["layers"])
 
 
 def test_weights_segment_and_are_scored_with_the_settings_that_they_were_trained_with(patients, tmp_path):
@@ -135,9 +139,9 @@ def test_shipped_weights_with_a_cohort_of_other_regions_are_refused_with_the_coh
     assert f"give one of the cohorts that fit: {', '.join(fitting)}." in sentence and "size" not in sentence
 
 
-def test_what_version_0_1_did_not_record_may_be_given(patients, trained, tmp_path):
+def test_what_was_not_recorded_may_be_given(patients, trained, tmp_path):
     shutil.copytree(trained(BUNDLES[0]) / "models", tmp_path / "models")
-    save_json({"cohort": "brats2021", "modalities": ["T1", "T1ce", "T2", "FLAIR"]}, tmp_path / "models/settings.json")
+    save_json({"cohort": "brats2021", "norm": "batch"}, tmp_path / "models/settings.json")
     succeed("inferring", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), patch_size=[48, 48, 48])
 
 

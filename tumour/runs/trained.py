@@ -24,7 +24,7 @@ RULES: dict[str, dict[str, Any]] = {  # settings that a run takes from the recor
     "modality_dropout": {"type": "number", "min": 0, "max": 1},
 }
 NAMES = {"layers": {"type": "list of names"}}  # only compared
-COMPARED = ("size", "norm", "modalities", "spacing", "resize", "normalisation", "patch_size", "window")
+COMPARED = ("size", "modalities", "spacing", "resize", "normalisation", "patch_size", "window", "norm")
 VERSION_0_1 = {"patch_size": [96, 96, 96], "norm": "instance"}  # what earlier versions used and did not record
 NO_MEANING = ("Dropout", "Identity", "Sequential", "ModuleList", "ModuleDict")  # in a trained network
 
