@@ -4,6 +4,8 @@ COHORT ?= brats2021
 DATA ?=
 ARGS ?=
 RECIPE ?=
+ENSEMBLE ?=
+MEMBERS ?=
 OVER ?= attention
 OUT ?= comparisons
 MINUTES ?= 30
@@ -20,13 +22,14 @@ RUN = $(PY) -m monai.bundle run
 COMMA = ,
 # one word of the shell, whatever it contains: folders may have blanks, quotes and parentheses
 quote = '$(subst ','\'',$(value $(1)))'
-# config files on top of those that args.yaml lists: a recipe; one more for several devices
+# config files on top of those that args.yaml lists: a recipe; an ensemble; one more for several devices
 SEVERAL = $(filter-out 1,$(DEVICES))
-ON_TOP = $(if $(RECIPE),'bundles/common/recipes/$(RECIPE).yaml'$(COMMA))$(if $(SEVERAL),$(1:%='bundles/common/multi_gpu_%.yaml'))
+ON_TOP = $(if $(RECIPE),'bundles/common/recipes/$(RECIPE).yaml'$(COMMA))$(if $(ENSEMBLE),'$(ENSEMBLE)/ensemble.yaml'$(COMMA))\
+$(if $(SEVERAL),$(1:%='bundles/common/multi_gpu_%.yaml'))
 # a recipe sets its own cohort, unless the user sets one
 ITS_COHORT = $(if $(RECIPE),$(filter file,$(origin COHORT)))
 LAYERS = --args_file bundles/$(BUNDLE)/args.yaml $(if $(ON_TOP),--+config_file "[$(ON_TOP)]") \
-	$(if $(ITS_COHORT),,--cohort $(COHORT)) --dataset_dir $(call quote,DATA) $(ARGS)
+	$(if $(ITS_COHORT),,--cohort $(COHORT)) --dataset_dir $(call quote,DATA) $(if $(ENSEMBLE),--ckpt_dir $(call quote,ENSEMBLE)) $(ARGS)
 LAUNCH = $(if $(SEVERAL),$(PY) -m torch.distributed.run --standalone --nproc_per_node=$(DEVICES) -m monai.bundle run,$(RUN))
 DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --dataset_dir $(DEMO)/$(1) \
 	--patch_size "[64, 64, 64]" --ckpt_dir $(DEMO)/models --output_dir $(DEMO)/results
@@ -36,7 +39,7 @@ CODE = custom_components tumour tools tests benchmarks
 GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data check train evaluate infer report watch results table compare ablation recipes release verify export \
+.PHONY: help setup demo data check train evaluate infer report watch results table compare ablation recipes ensemble release verify export \
 	test smoke lint show benchmark clean
 
 help: ## print the targets
@@ -115,6 +118,9 @@ ablation: setup ## train and score BUNDLE with each value of OVER (attention, si
 
 recipes: setup ## compare our default and the five recipes after MINUTES of training each, three seeds, one table
 	$(PY) -m tools.trials recipes --output $(call quote,OUT)/recipes --cohort $(COHORT) --dataset_dir $(call quote,DATA) --minutes $(MINUTES) $(ARGS)
+
+ensemble: setup ## write one network that averages others to OUT (MEMBERS="DIR DIR ..."); then: make evaluate ENSEMBLE=OUT
+	@$(PY) -m tools.ensemble --members $(call quote,MEMBERS) --output $(call quote,OUT) --bundle $(BUNDLE)
 
 benchmark: .venv/benchmark/ready ## compare the speed with other tools (benchmarks/README.md; DATA=real patients: all benchmarks, takes hours)
 	.venv/benchmark/bin/python -m benchmarks.score

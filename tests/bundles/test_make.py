@@ -57,8 +57,15 @@ def test_several_devices_add_one_config_file_with_and_without_a_recipe(target, o
     assert files == [*own, *on_top, f"bundles/common/{overlay}.yaml"]
 
 
+@pytest.mark.parametrize("target", ["evaluate", "infer"])
+def test_an_ensemble_adds_its_config_file_and_its_folder(target):
+    line = words(target, ENSEMBLE="my folds/joint")
+    assert ast.literal_eval(option(line, "+config_file")) == ["my folds/joint/ensemble.yaml"]
+    assert option(line, "ckpt_dir") == "my folds/joint"
+
+
 @pytest.mark.parametrize(
-    "target", "demo data check report watch table compare ablation recipes release verify export show".split()
+    "target", "demo data check report watch table compare ablation recipes ensemble release verify export show".split()
 )
 def test_every_other_target_is_a_valid_shell_command(target):
     assert shlex.split(" ".join(words(target)))

@@ -94,6 +94,11 @@ def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], path: 
             f"'{path}' belongs to another network: {len(differ)} of {len(expected)} weights differ in name or shape, "
             f"e.g. '{min(differ)}'. Give the bundle, size, modalities and network_def that it was trained with"
             f"{f': {settings}' if settings else ''}."
+            + (
+                f" It is an ensemble: add --+config_file \"['{path.parent}/ensemble.yaml']\"."
+                if recorded.get("members")
+                else ""
+            )
         )
     network.load_state_dict(weights)
 
