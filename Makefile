@@ -9,6 +9,7 @@ MEMBERS ?=
 OVER ?= attention
 OUT ?= comparisons
 MINUTES ?= 30
+FOLDS ?= 5
 DEVICES ?= 1
 WEIGHTS ?=
 URL ?=
@@ -33,13 +34,16 @@ LAYERS = --args_file bundles/$(BUNDLE)/args.yaml $(if $(ON_TOP),--+config_file "
 LAUNCH = $(if $(SEVERAL),$(PY) -m torch.distributed.run --standalone --nproc_per_node=$(DEVICES) -m monai.bundle run,$(RUN))
 DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --dataset_dir $(DEMO)/$(1) \
 	--patch_size "[64, 64, 64]" --ckpt_dir $(DEMO)/models --output_dir $(DEMO)/results
+CROSSVALIDATION = $(if $(filter file,$(origin OUT)),bundles/$(BUNDLE)/crossvalidation,$(call quote,OUT))
+FOLDED = --bundle $(BUNDLE) --cohort $(COHORT) --dataset_dir $(call quote,DATA) --output $(CROSSVALIDATION) \
+	--folds $(FOLDS) $(if $(RECIPE),--recipe $(RECIPE)) $(ARGS)
 BENCHMARKS = training_step waiting inference start quality
 CODE = custom_components tumour tools tests benchmarks
 # the BUNDLE that the user gave, else all
 GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data check train evaluate infer report watch results table compare ablation recipes ensemble release verify export \
+.PHONY: help setup demo data check train evaluate infer report watch results table compare ablation recipes crossvalidate final ensemble release verify export \
 	test smoke lint show benchmark clean
 
 help: ## print the targets
@@ -118,6 +122,12 @@ ablation: setup ## train and score BUNDLE with each value of OVER (attention, si
 
 recipes: setup ## compare our default and the five recipes after MINUTES of training each, three seeds, one table
 	$(PY) -m tools.trials recipes --output $(call quote,OUT)/recipes --cohort $(COHORT) --dataset_dir $(call quote,DATA) --minutes $(MINUTES) $(ARGS)
+
+crossvalidate: setup ## train and score each of FOLDS folds of COHORT in DATA with BUNDLE, one table (OUT=folder, ARGS="--epochs 50 ...")
+	$(PY) -m tools.crossvalidate folds $(FOLDED)
+
+final: setup ## after crossvalidate, with the same variables: train on all patients; the card gives the score of the folds
+	$(PY) -m tools.crossvalidate final $(FOLDED)
 
 ensemble: setup ## write one network that averages others to OUT (MEMBERS="DIR DIR ..."); then: make evaluate ENSEMBLE=OUT
 	@$(PY) -m tools.ensemble --members $(call quote,MEMBERS) --output $(call quote,OUT) --bundle $(BUNDLE)

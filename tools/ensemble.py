@@ -17,15 +17,12 @@ import yaml
 from tumour.errors import InputError, command_line
 from tumour.files import atomic_write, save_json
 from tumour.runs.checkpoints import BEST, PATIENTS, SETTINGS, read_checkpoint, save_checkpoint, settings_of
+from tumour.scores.evaluation import record_crossvalidation
 
 from tools.release.configs import ROOT, bundles, ensemble_def, folder_of
 from tools.show import merged
 
-MAY_DIFFER = (
-    "fold",
-    "test_share",
-    "seed",
-)  # of the settings of members: they say which patients, not what is predicted
+MAY_DIFFER = ("fold", "folds", "test_share", "seed", "keep", "layers")  # which patients; the layers of each network
 OVERLAY = "ensemble.yaml"
 
 
@@ -72,6 +69,14 @@ def patients_of(paths: Sequence[Path]) -> dict[str, list[str]]:
     return {"train": sorted(train), "validate": sorted(validate - train), "test": sorted(test - train - validate)}
 
 
+def crossvalidation(paths: Sequence[Path]) -> dict[str, Any]:
+    """The summary of the cross-validation of which the members are all folds; empty if they are something else."""
+    folders = {path.resolve().parents[2] for path in paths}
+    summary = folders.pop() / "summary.json"
+    found = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() and not folders else {}
+    return found if found.get("folds") == len({path.resolve().parent for path in paths}) else {}
+
+
 def ensemble(members: str, output: str, bundle: str = "") -> str:
     """Write model.pt, its records, and ensemble.yaml, the config file that builds the network.
 
@@ -108,6 +113,8 @@ def ensemble(members: str, output: str, bundle: str = "") -> str:
         part.write_text(f"# The ensemble in {BEST}, for --+config_file.\n{text}", encoding="utf-8")
     joint = {f"members.{n}.{key}": value for n, path in enumerate(paths) for key, value in weights[path].items()}
     save_checkpoint(joint, target / BEST)
+    if summary := crossvalidation(paths):
+        record_crossvalidation(target / BEST, summary["cohort"], summary)
     size = (target / BEST).stat().st_size / 1e6
     return f"{target / BEST}: {len(names)} networks ({', '.join(names)}), {size:.1f} MB; use it with ENSEMBLE={output}"
 
