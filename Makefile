@@ -10,6 +10,7 @@ OVER ?= attention
 OUT ?= comparisons
 MINUTES ?= 30
 FOLDS ?= 5
+CROSSVALIDATIONS := $(or $(CROSSVALIDATIONS),$(patsubst %/summary.json,%,$(wildcard bundles/*/crossvalidation/summary.json)))
 DEVICES ?= 1
 WEIGHTS ?=
 URL ?=
@@ -43,7 +44,7 @@ CODE = custom_components tumour tools tests benchmarks
 GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data check train evaluate infer report watch results table compare ablation recipes crossvalidate final ensemble release verify export \
+.PHONY: help setup demo data check train evaluate infer report watch results table compare ablation recipes crossvalidate final best ensemble release verify export \
 	test smoke lint show benchmark clean
 
 help: ## print the targets
@@ -128,6 +129,10 @@ crossvalidate: setup ## train and score each of FOLDS folds of COHORT in DATA wi
 
 final: setup ## after crossvalidate, with the same variables: train on all patients; the card gives the score of the folds
 	$(PY) -m tools.crossvalidate final $(FOLDED)
+
+best: setup ## choose network, mirroring and after-treatment from the scores of cross-validations (CROSSVALIDATIONS="DIR DIR ...")
+	$(PY) -m tools.best --crossvalidations $(call quote,CROSSVALIDATIONS) --cohort $(COHORT) --dataset_dir $(call quote,DATA) \
+		--output $(call quote,OUT)/best --folds $(FOLDS) $(if $(RECIPE),--recipe $(RECIPE)) $(ARGS)
 
 ensemble: setup ## write one network that averages others to OUT (MEMBERS="DIR DIR ..."); then: make evaluate ENSEMBLE=OUT
 	@$(PY) -m tools.ensemble --members $(call quote,MEMBERS) --output $(call quote,OUT) --bundle $(BUNDLE)

@@ -72,15 +72,15 @@ def settings_of_folds(options: Mapping[str, Any], folds: int) -> dict[str, Any]:
 def require_same_settings(output: Path, settings: Mapping[str, Any]) -> None:
     """Write the settings of a new cross-validation; refuse others than those with which it was started."""
     path = output / STARTED
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else settings
+    before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else dict(settings)
     for name in dict.fromkeys([*before, *settings]):
         if before.get(name) != settings.get(name):
-            was, now = before.get(name), settings.get(name)
+            was, now = before.get(name, "unset"), settings.get(name, "unset")
             if name == "patients":
-                was, now = (sorted(a.keys() - b.keys()) for a, b in ((was, now), (now, was)))
+                gone, new = (", ".join(sorted({*a} - {*b})) or "none" for a, b in ((was, now), (now, was)))
                 raise InputError(
-                    f"'{output}' was started with other patients: {', '.join(was) or 'none'} removed, "
-                    f"{', '.join(now) or 'none'} added; restore the data, or give another folder."
+                    f"'{output}' was started with other patients: {gone} removed, {new} added; restore the data, or "
+                    "give another folder."
                 )
             raise InputError(
                 f"'{output}' was started with {name} = {was}, but {name} is now {now}; set it back, or give another "

@@ -65,13 +65,14 @@ def test_an_ensemble_adds_its_config_file_and_its_folder(target):
 
 
 @pytest.mark.parametrize(
-    "target", "demo data check report watch table compare ablation recipes ensemble release verify export show".split()
+    "target",
+    "demo data check report watch table compare ablation recipes crossvalidate final best ensemble release verify export show".split(),
 )
 def test_every_other_target_is_a_valid_shell_command(target):
     assert shlex.split(" ".join(words(target)))
 
 
 @pytest.mark.parametrize("folder", ["my data", "a(b)", 'say "x"', "it's", "a&b;c", "$HOME", "a`b`", "Köln"])
-@pytest.mark.parametrize("target", ["train", "check", "compare", "recipes"])
+@pytest.mark.parametrize("target", ["train", "check", "compare", "recipes", "crossvalidate", "final", "best"])
 def test_a_folder_may_be_called_what_you_like(target, folder):
     assert option(words(target, DATA=folder), "dataset_dir") == folder

@@ -124,7 +124,7 @@ NONSENSE = [  # and part of the sentence
     ("cohort", "brats2022", "brats2021"),
     ("size", "huge", "fast, full"),
     ("fold", "5", "from 0 to 4"),
-    ("fold", "all", "an integer"),
+    ("fold", "some", "from 0 to 4 or all"),
     ("seed", "-1", "from 0"),
     ("test_share", "20", "from 0 to 1"),
     ("workers", "-1", "from 0"),
