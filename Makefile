@@ -36,8 +36,8 @@ LAUNCH = $(if $(SEVERAL),$(PY) -m torch.distributed.run --standalone --nproc_per
 DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --dataset_dir $(DEMO)/$(1) \
 	--patch_size "[64, 64, 64]" --ckpt_dir $(DEMO)/models --output_dir $(DEMO)/results
 CROSSVALIDATION = $(if $(filter file,$(origin OUT)),bundles/$(BUNDLE)/crossvalidation,$(call quote,OUT))
-FOLDED = --bundle $(BUNDLE) --cohort $(COHORT) --dataset_dir $(call quote,DATA) --output $(CROSSVALIDATION) \
-	--folds $(FOLDS) $(if $(RECIPE),--recipe $(RECIPE)) $(ARGS)
+ON_FOLDS = --cohort $(COHORT) --dataset_dir $(call quote,DATA) --folds $(FOLDS) $(if $(RECIPE),--recipe $(RECIPE)) $(ARGS)
+FOLDED = --bundle $(BUNDLE) --output $(CROSSVALIDATION) $(ON_FOLDS)
 BENCHMARKS = training_step waiting inference start quality
 CODE = custom_components tumour tools tests benchmarks
 # the BUNDLE that the user gave, else all
@@ -131,8 +131,7 @@ final: setup ## after crossvalidate, with the same variables: train on all patie
 	$(PY) -m tools.crossvalidate final $(FOLDED)
 
 best: setup ## choose network, mirroring and after-treatment from the scores of cross-validations (CROSSVALIDATIONS="DIR DIR ...")
-	$(PY) -m tools.best --crossvalidations $(call quote,CROSSVALIDATIONS) --cohort $(COHORT) --dataset_dir $(call quote,DATA) \
-		--output $(call quote,OUT)/best --folds $(FOLDS) $(if $(RECIPE),--recipe $(RECIPE)) $(ARGS)
+	$(PY) -m tools.best --crossvalidations $(call quote,CROSSVALIDATIONS) --output $(call quote,OUT)/best $(ON_FOLDS)
 
 ensemble: setup ## write one network that averages others to OUT (MEMBERS="DIR DIR ..."); then: make evaluate ENSEMBLE=OUT
 	@$(PY) -m tools.ensemble --members $(call quote,MEMBERS) --output $(call quote,OUT) --bundle $(BUNDLE)
