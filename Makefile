@@ -79,8 +79,8 @@ train: setup ## train BUNDLE on COHORT in DATA (ARGS="--epochs 50 ...", RECIPE=a
 evaluate: setup ## score BUNDLE on the patients of DATA that were not used for training
 	$(LAUNCH) evaluating $(call LAYERS,evaluate)
 
-infer: setup ## segment the scans in DATA
-	$(RUN) inferring $(LAYERS)
+infer: setup ## segment the scans in DATA; an interrupted run continues with the cases that have no label map yet (DEVICES=2)
+	$(LAUNCH) inferring $(call LAYERS,infer)
 
 data: setup ## download COHORT=msd to DATA (default: data); the others need a registration
 	$(PY) -m tools.download --cohort $(COHORT) --output $(if $(DATA),$(call quote,DATA),data)

@@ -45,7 +45,10 @@ def test_a_recipe_is_merged_on_top_of_the_bundle_and_sets_the_cohort_unless_the_
     assert option(words("train", RECIPE="metastases_brats2024", COHORT="brats2021"), "cohort") == "brats2021"
 
 
-@pytest.mark.parametrize(("target", "overlay"), [("train", "multi_gpu_train"), ("evaluate", "multi_gpu_evaluate")])
+@pytest.mark.parametrize(
+    ("target", "overlay"),
+    [("train", "multi_gpu_train"), ("evaluate", "multi_gpu_evaluate"), ("infer", "multi_gpu_infer")],
+)
 @pytest.mark.parametrize("recipe", ["", "metastases_brats2024"])
 def test_several_devices_add_one_config_file_with_and_without_a_recipe(target, overlay, recipe, monkeypatch):
     line = words(target, BUNDLE="unet3d", DEVICES="2", RECIPE=recipe)

@@ -23,7 +23,7 @@ COMMON = ROOT / "bundles" / "common"
 WORKFLOWS = {"train": "training", "evaluate": "evaluating", "inference": "inferring"}  # file: run id
 # what zoo tools look up in each file; they merge evaluate.json on top of train.json, so it needs nothing more
 PROPERTIES = {"train": TrainProperties, "evaluate": {}, "inference": InferProperties}
-OVERLAYS = ("multi_gpu_train", "multi_gpu_evaluate", "inference_trt")
+OVERLAYS = ("multi_gpu_train", "multi_gpu_evaluate", "multi_gpu_infer", "inference_trt")
 
 
 def bundles() -> list[str]:
