@@ -10,6 +10,7 @@ OVER ?= attention
 OUT ?= comparisons
 MINUTES ?= 30
 FOLDS ?= 5
+CLUSTER ?=
 CROSSVALIDATIONS := $(or $(CROSSVALIDATIONS),$(patsubst %/summary.json,%,$(wildcard bundles/*/crossvalidation/summary.json)))
 DEVICES ?= 1
 WEIGHTS ?=
@@ -124,8 +125,8 @@ ablation: setup ## train and score BUNDLE with each value of OVER (attention, si
 recipes: setup ## compare our default and the five recipes after MINUTES of training each, three seeds, one table
 	$(PY) -m tools.trials recipes --output $(call quote,OUT)/recipes --cohort $(COHORT) --dataset_dir $(call quote,DATA) --minutes $(MINUTES) $(ARGS)
 
-crossvalidate: setup ## train and score each of FOLDS folds of COHORT in DATA with BUNDLE, one table (OUT=folder, ARGS="--epochs 50 ...")
-	$(PY) -m tools.crossvalidate folds $(FOLDED)
+crossvalidate: setup ## train and score each of FOLDS folds of COHORT in DATA with BUNDLE, one table (OUT=folder, CLUSTER=slurm, ARGS="--epochs 50 ...")
+	$(PY) -m tools.crossvalidate folds $(FOLDED) $(if $(CLUSTER),--cluster $(CLUSTER))
 
 final: setup ## after crossvalidate, with the same variables: train on all patients; the card gives the score of the folds
 	$(PY) -m tools.crossvalidate final $(FOLDED)

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 from tumour.cases.parts import ALL
-from tumour.errors import InputError, command_line
+from tumour.errors import InputError, command_line, one_of
 from tumour.files import atomic_write, save_json
 from tumour.runs.checkpoints import BEST, PATIENTS
 from tumour.runs.layers import layers, merge
@@ -28,6 +29,7 @@ from tools.command import run_command
 from tools.tables import markdown, read_table
 
 OVERLAY = "bundles/common/crossvalidate.yaml"
+DAY = 24 * 60  # minutes; submitit's own limit for a job is 5 minutes
 STARTED = "settings.json"  # what the folds are trained with
 OF_THE_MACHINE = ("device", "workers", "cache", "compile", "strict", "resume", "report_at_end", "fold")
 
@@ -118,9 +120,11 @@ def crossvalidate(
     output: str,
     folds: int = 5,
     recipe: str = "",
+    cluster: str = "",
+    cluster_options: str = "",
     **options: Any,
 ) -> str:
-    """Train and score the folds one after the other, and collect the scores of all patients.
+    """Train and score the folds, one after the other or as jobs of a cluster, and collect the scores of all patients.
 
     Args:
         bundle: a folder of bundles/.
@@ -129,6 +133,8 @@ def crossvalidate(
         output: folder for the folds, scores.csv, lesions.csv, summary.json and crossvalidation.md.
         folds: number of folds.
         recipe: name of a file in bundles/common/recipes.
+        cluster: slurm or local: each fold is a job, submitted by submitit; this command waits for them.
+        cluster_options: submitit's parameters of a job, as "timeout_min=600 gpus_per_node=1 slurm_partition=gpu".
         options: passed to every run.
     """
     target = Path(output)
@@ -139,14 +145,50 @@ def crossvalidate(
     }
     check_command(commands[0][3:])
     require_same_settings(target, settings_of_folds(shared, folds))
-    for fold, command in commands.items():
-        scores = scores_in(folder_of(target, fold))
-        if not scores.is_file():
-            print(f"\n== fold {fold} of {folds}", flush=True)
-            status = run(command)
-            if not scores.is_file():  # a status alone may mean that a case was left out
-                raise failed(command, status)
+    left = {fold: each for fold, each in commands.items() if not scores_in(folder_of(target, fold)).is_file()}
+    if cluster:
+        run_on_cluster(left, target / "jobs", cluster, cluster_options)
+    for fold, command in {} if cluster else left.items():
+        print(f"\n== fold {fold} of {folds}", flush=True)
+        status = run(command)
+        if not scores_in(folder_of(target, fold)).is_file():  # a status alone may mean that a case was left out
+            raise failed(command, status)
     return collect(target, folds, cohort, dataset_dir)
+
+
+def run_on_cluster(commands: Mapping[int, Sequence[str]], folder: Path, cluster: str, parameters: str) -> None:
+    """Run each fold as a job and wait for all; jobs that an earlier call submitted and that still run are waited for.
+
+    Args:
+        commands: by fold.
+        folder: folder for the jobs' logs and jobs.json, their ids.
+        cluster: slurm, or local, whose jobs are processes of this machine and end with this command.
+        parameters: of submitit's executor, `name=value` separated by blanks.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise InputError("cluster needs submitit; install it with .venv/bin/pip install submitit.") from error
+    kind = one_of({"slurm": submitit.SlurmJob, "local": submitit.LocalJob}, cluster, "cluster")
+    executor = submitit.AutoExecutor(folder, cluster=cluster)
+    given = dict(each.split("=", 1) for each in parameters.split())
+    executor.update_parameters(name="fold", **{"timeout_min": DAY} | {k: yaml.safe_load(v) for k, v in given.items()})
+    path = folder / "jobs.json"
+    ids = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    jobs: dict[int, Any] = {}
+    for fold, command in commands.items():
+        earlier = kind(folder, ids[str(fold)]) if str(fold) in ids else None
+        if earlier is None or earlier.done():
+            jobs[fold] = executor.submit(submitit.helpers.CommandFunction(list(command)))
+            ids[str(fold)] = jobs[fold].job_id
+            save_json(ids, path)
+        else:
+            jobs[fold] = earlier
+        print(f"fold {fold}: job {jobs[fold].job_id}, {jobs[fold].paths.stdout}", flush=True)
+    for fold, job in jobs.items():
+        job.wait()
+        if not scores_in(folder_of(folder.parent, fold)).is_file():
+            raise InputError(f"fold {fold} was not scored; see '{job.paths.stderr}' and '{job.paths.stdout}'.")
 
 
 def final(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from tumour.errors import InputError
+from tumour.files import save_json
 from tumour.runs.checkpoints import to_float16
 from tumour.scores.tables import mean_interval
 
@@ -192,6 +194,77 @@ def test_a_fold_that_fails_ends_it_with_its_command(two_sets, tmp_path, monkeypa
     monkeypatch.setattr(module, "subprocess", SimpleNamespace(Popen=lambda c: SimpleNamespace(wait=lambda: 1)))
     with pytest.raises(InputError, match="run crossvalidating .* ended with status 1"):
         crossvalidate("unet3d", "brats2021", str(two_sets), str(tmp_path / "out"), 2)
+
+
+def test_each_fold_is_a_job_of_submitit(tmp_path):
+    pytest.importorskip("submitit", reason="submitit is not installed; it is needed only for CLUSTER=")
+    places = [module.scores_in(module.folder_of(tmp_path, fold)) for fold in range(2)]
+    commands = {n: ["sh", "-c", f"mkdir -p {path.parent} && touch {path}"] for n, path in enumerate(places)}
+    module.run_on_cluster(commands, tmp_path / "jobs", "local", "timeout_min=5")
+    assert all(path.is_file() for path in places)
+    assert json.loads((tmp_path / "jobs" / "jobs.json").read_text()).keys() == {"0", "1"}
+    with pytest.raises(InputError, match="fold 2 was not scored; see .*log.err"):
+        module.run_on_cluster({2: ["false"]}, tmp_path / "jobs", "local", "")
+
+
+def test_only_folds_that_are_not_done_become_jobs_with_their_plain_commands(copy, crossvalidated, monkeypatch):
+    given, folder = copy
+    shutil.rmtree(folder / "fold1")
+    asked = []
+
+    def submit(commands, *rest):
+        asked.append((commands, *rest))
+        for command in commands.values():
+            assert here(command).returncode == 0
+
+    monkeypatch.setattr(module, "run_on_cluster", submit)
+    assert crossvalidate(output=str(folder), cluster="slurm", cluster_options="x=1", **given) == crossvalidated[2]
+    assert [[*commands] for commands, *_ in asked] == [[1]] and asked[0][1:] == (folder / "jobs", "slurm", "x=1")
+
+
+class Jobs:
+    """Stands for submitit with a cluster whose jobs run until they are waited for."""
+
+    def __init__(self, folder):
+        self.folder, self.submitted, self.waited = folder, [], []
+        self.LocalJob, self.SlurmJob = None, self.job
+        self.helpers = SimpleNamespace(CommandFunction=lambda command: command)
+
+    def AutoExecutor(self, folder, cluster):
+        return SimpleNamespace(update_parameters=lambda **given: self.submitted.append(given), submit=self.submit)
+
+    def submit(self, command):
+        self.submitted.append(command)
+        return self.job(self.folder, str(len(self.submitted)))
+
+    def job(self, folder, number):
+        def wait():
+            self.waited.append(number)
+            save_json({}, self.folder / "fold0" / "results" / "scores" / "summary.json")
+
+        logs = SimpleNamespace(stdout="out", stderr="err")
+        return SimpleNamespace(job_id=number, done=lambda: number in self.waited, wait=wait, paths=logs)
+
+
+def test_a_job_that_still_runs_is_waited_for_and_another_is_submitted_again(monkeypatch, tmp_path):
+    jobs = Jobs(tmp_path)
+    monkeypatch.setitem(sys.modules, "submitit", jobs)
+    save_json({"0": "41"}, tmp_path / "jobs" / "jobs.json")  # submitted by an earlier call
+    module.run_on_cluster({0: ["run"]}, tmp_path / "jobs", "slurm", "gpus_per_node=2 slurm_partition=gpu")
+    assert jobs.waited == ["41"] and jobs.submitted == [
+        {"name": "fold", "timeout_min": 24 * 60, "gpus_per_node": 2, "slurm_partition": "gpu"}
+    ]
+    with pytest.raises(InputError, match="fold 1 was not scored; see 'err' and 'out'"):
+        module.run_on_cluster({0: ["run"], 1: ["fail"]}, tmp_path / "jobs", "slurm", "")
+    assert jobs.submitted[2:] == [["run"], ["fail"]]
+    with pytest.raises(InputError, match="cluster must be one of slurm, local; it is 'moon'"):
+        module.run_on_cluster({0: ["run"]}, tmp_path / "jobs", "moon", "")
+
+
+def test_a_cluster_without_submitit_is_refused_with_how_to_install_it(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(InputError, match="pip install submitit"):
+        module.run_on_cluster({}, tmp_path, "slurm", "")
 
 
 def test_one_fold_is_one_plain_command_of_monai(crossvalidated, tmp_path):
