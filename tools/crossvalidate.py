@@ -105,7 +105,7 @@ def failed(command: Sequence[str], status: int) -> InputError:
     return InputError(f"'{' '.join(command)}' ended with status {status}; see its output above.")
 
 
-def folder_of(output: Path, fold: int | str) -> Path:
+def folder_of(output: Path, fold: int) -> Path:
     return output / f"fold{fold}"
 
 
@@ -204,12 +204,12 @@ def final(
     if not summary.is_file():
         raise InputError(f"'{summary}' does not exist; finish the cross-validation first.")
     shared = options_of(bundle, cohort, dataset_dir, folds, recipe, options)
-    command = command_of("training", folder_of(target, ALL), target, {**shared, "fold": ALL})
+    command = command_of("training", target / "final", target, {**shared, "fold": ALL})
     check_command(command[3:])
     require_same_settings(target, settings_of_folds(shared, folds))
     if status := run(command):
         raise failed(command, status)
-    checkpoint = folder_of(target, ALL) / "models" / BEST
+    checkpoint = target / "final" / "models" / BEST
     record_crossvalidation(checkpoint, cohort, json.loads(summary.read_text(encoding="utf-8")))
     return f"{checkpoint}: trained on all patients; the score of the cross-validation is recorded next to it"
 

@@ -9,6 +9,7 @@ import contextlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +82,15 @@ def ensemble(members: str, output: str, bundle: str = "") -> str:
     """Write model.pt, its records, and ensemble.yaml, the config file that builds the network.
 
     Args:
-        members: folders with a model.pt, or checkpoints, separated by blanks.
+        members: folders with a model.pt, or checkpoints, separated by blanks; with * for several.
         output: folder for the ensemble.
         bundle: the bundle that a member belongs to where its weights fit several.
 
     Raises:
         InputError: a member cannot be read, belongs to no bundle, or has other settings than the first.
     """
-    paths = [path / BEST if path.is_dir() else path for path in map(Path, shlex.split(members))]
+    names = [name for word in shlex.split(members) for name in sorted(glob(word)) or [word]]
+    paths = [path / BEST if path.is_dir() else path for path in map(Path, names)]
     target = Path(output)
     if not paths:
         raise InputError('members is empty; give folders, as --members "models/fold0 models/fold1".')
@@ -97,26 +99,26 @@ def ensemble(members: str, output: str, bundle: str = "") -> str:
     weights = {path: read_checkpoint(path) for path in paths}
     settings = {path: settings_of(str(path.parent)) for path in paths}
     require_equal_settings(settings)
-    names = []
+    bundles_of = []
     for path in paths:
         name = network_of(weights[path], settings[path], bundle)
         if name is None:
             raise InputError(
                 f"'{path}' belongs to none of the bundles {', '.join(bundles())}, whose networks may be members."
             )
-        names.append(name)
+        bundles_of.append(name)
     common = {key: value for key, value in settings[paths[0]].items() if key not in MAY_DIFFER}
     save_json(patients_of(paths), target / PATIENTS)
-    save_json(common | {"members": names}, target / SETTINGS)
+    save_json(common | {"members": bundles_of}, target / SETTINGS)
     with atomic_write(target / OVERLAY) as part:
-        text = yaml.safe_dump({"network_def": ensemble_def(names)}, sort_keys=False, width=120)
+        text = yaml.safe_dump({"network_def": ensemble_def(bundles_of)}, sort_keys=False, width=120)
         part.write_text(f"# The ensemble in {BEST}, for --+config_file.\n{text}", encoding="utf-8")
     joint = {f"members.{n}.{key}": value for n, path in enumerate(paths) for key, value in weights[path].items()}
     save_checkpoint(joint, target / BEST)
     if summary := crossvalidation(paths):
         record_crossvalidation(target / BEST, summary["cohort"], summary)
-    size = (target / BEST).stat().st_size / 1e6
-    return f"{target / BEST}: {len(names)} networks ({', '.join(names)}), {size:.1f} MB; use it with ENSEMBLE={output}"
+    size = f"{(target / BEST).stat().st_size / 1e6:.1f} MB"
+    return f"{target / BEST}: {len(paths)} networks ({', '.join(bundles_of)}), {size}; use it with ENSEMBLE={output}"
 
 
 def main() -> None:

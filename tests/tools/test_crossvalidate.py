@@ -290,9 +290,9 @@ def test_the_final_network_is_trained_on_all_patients_and_its_card_gives_the_sco
     given, folder = copy
     assert "trained on all patients" in final(output=str(folder), **given)
     assert in_this_process == [("training", "all")]
-    used = people(folder, "all")
+    used = json.loads((folder / "final" / "models" / "patients.json").read_text())
     assert len(used["train"]) == 7 and used["validate"] == used["test"] == []
-    models = folder / "foldall" / "models"
+    models = folder / "final" / "models"
     kept, last = (torch.load(models / name, weights_only=True) for name in ("model.pt", "last.ckpt"))
     assert all(torch.equal(kept[name], value) for name, value in to_float16(last["network"]).items())
     scores = read_table(folder / "scores.csv")
@@ -315,7 +315,7 @@ def test_a_final_network_before_the_folds_are_done_is_refused(copy):
 def test_an_ensemble_of_all_folds_has_their_score_and_one_of_some_has_not(crossvalidated, tmp_path):
     _, folder, _ = crossvalidated
     members = [f"{folder}/fold{fold}/models" for fold in range(FOLDS)]
-    ensemble(" ".join(members), str(tmp_path / "all"))
+    ensemble(f"'{folder}/fold*/models'", str(tmp_path / "all"))
     ensemble(" ".join(members[:2]), str(tmp_path / "some"))
     assert "7 of brats2021, cross-validation in 3 folds" in results({"unet3d": tmp_path / "all" / "model.pt"})
     assert "cross-validation" not in results({"unet3d": tmp_path / "some" / "model.pt"})
