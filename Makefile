@@ -4,9 +4,14 @@ COHORT ?= brats2021
 DATA ?=
 ARGS ?=
 RECIPE ?=
+ENSEMBLE ?=
+MEMBERS ?=
 OVER ?= attention
 OUT ?= comparisons
 MINUTES ?= 30
+FOLDS ?= 5
+CLUSTER ?=
+CROSSVALIDATIONS := $(or $(CROSSVALIDATIONS),$(patsubst %/summary.json,%,$(wildcard bundles/*/crossvalidation/summary.json)))
 DEVICES ?= 1
 WEIGHTS ?=
 URL ?=
@@ -20,23 +25,27 @@ RUN = $(PY) -m monai.bundle run
 COMMA = ,
 # one word of the shell, whatever it contains: folders may have blanks, quotes and parentheses
 quote = '$(subst ','\'',$(value $(1)))'
-# config files on top of those that args.yaml lists: a recipe; one more for several devices
+# config files on top of those that args.yaml lists: a recipe; an ensemble; one more for several devices
 SEVERAL = $(filter-out 1,$(DEVICES))
-ON_TOP = $(if $(RECIPE),'bundles/common/recipes/$(RECIPE).yaml'$(COMMA))$(if $(SEVERAL),$(1:%='bundles/common/multi_gpu_%.yaml'))
+ON_TOP = $(if $(RECIPE),'bundles/common/recipes/$(RECIPE).yaml'$(COMMA))$(if $(ENSEMBLE),'$(ENSEMBLE)/ensemble.yaml'$(COMMA))\
+$(if $(SEVERAL),$(1:%='bundles/common/multi_gpu_%.yaml'))
 # a recipe sets its own cohort, unless the user sets one
 ITS_COHORT = $(if $(RECIPE),$(filter file,$(origin COHORT)))
 LAYERS = --args_file bundles/$(BUNDLE)/args.yaml $(if $(ON_TOP),--+config_file "[$(ON_TOP)]") \
-	$(if $(ITS_COHORT),,--cohort $(COHORT)) --dataset_dir $(call quote,DATA) $(ARGS)
+	$(if $(ITS_COHORT),,--cohort $(COHORT)) --dataset_dir $(call quote,DATA) $(if $(ENSEMBLE),--ckpt_dir $(call quote,ENSEMBLE)) $(ARGS)
 LAUNCH = $(if $(SEVERAL),$(PY) -m torch.distributed.run --standalone --nproc_per_node=$(DEVICES) -m monai.bundle run,$(RUN))
 DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --dataset_dir $(DEMO)/$(1) \
 	--patch_size "[64, 64, 64]" --ckpt_dir $(DEMO)/models --output_dir $(DEMO)/results
+CROSSVALIDATION = $(if $(filter file,$(origin OUT)),bundles/$(BUNDLE)/crossvalidation,$(call quote,OUT))
+ON_FOLDS = --cohort $(COHORT) --dataset_dir $(call quote,DATA) --folds $(FOLDS) $(if $(RECIPE),--recipe $(RECIPE)) $(ARGS)
+FOLDED = --bundle $(BUNDLE) --output $(CROSSVALIDATION) $(ON_FOLDS)
 BENCHMARKS = training_step waiting inference start quality
 CODE = custom_components tumour tools tests benchmarks
 # the BUNDLE that the user gave, else all
 GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data check train evaluate infer report watch results table compare ablation recipes release verify export \
+.PHONY: help setup demo data check train evaluate infer report watch results table compare ablation recipes crossvalidate final best ensemble release verify export \
 	test smoke lint show benchmark clean
 
 help: ## print the targets
@@ -71,8 +80,8 @@ train: setup ## train BUNDLE on COHORT in DATA (ARGS="--epochs 50 ...", RECIPE=a
 evaluate: setup ## score BUNDLE on the patients of DATA that were not used for training
 	$(LAUNCH) evaluating $(call LAYERS,evaluate)
 
-infer: setup ## segment the scans in DATA
-	$(RUN) inferring $(LAYERS)
+infer: setup ## segment the scans in DATA; an interrupted run continues with the cases that have no label map yet (DEVICES=2)
+	$(LAUNCH) inferring $(call LAYERS,infer)
 
 data: setup ## download COHORT=msd to DATA (default: data); the others need a registration
 	$(PY) -m tools.download --cohort $(COHORT) --output $(if $(DATA),$(call quote,DATA),data)
@@ -115,6 +124,18 @@ ablation: setup ## train and score BUNDLE with each value of OVER (attention, si
 
 recipes: setup ## compare our default and the five recipes after MINUTES of training each, three seeds, one table
 	$(PY) -m tools.trials recipes --output $(call quote,OUT)/recipes --cohort $(COHORT) --dataset_dir $(call quote,DATA) --minutes $(MINUTES) $(ARGS)
+
+crossvalidate: setup ## train and score each of FOLDS folds of COHORT in DATA with BUNDLE, one table (OUT=folder, CLUSTER=slurm, ARGS="--epochs 50 ...")
+	$(PY) -m tools.crossvalidate folds $(FOLDED) $(if $(CLUSTER),--cluster $(CLUSTER))
+
+final: setup ## after crossvalidate, with the same variables: train on all patients; the card gives the score of the folds
+	$(PY) -m tools.crossvalidate final $(FOLDED)
+
+best: setup ## choose network, mirroring and after-treatment from the scores of cross-validations (CROSSVALIDATIONS="DIR DIR ...")
+	$(PY) -m tools.best --crossvalidations $(call quote,CROSSVALIDATIONS) --output $(call quote,OUT)/best $(ON_FOLDS)
+
+ensemble: setup ## write one network that averages others to OUT (MEMBERS="DIR DIR ..."); then: make evaluate ENSEMBLE=OUT
+	@$(PY) -m tools.ensemble --members $(call quote,MEMBERS) --output $(call quote,OUT) --bundle $(BUNDLE)
 
 benchmark: .venv/benchmark/ready ## compare the speed with other tools (benchmarks/README.md; DATA=real patients: all benchmarks, takes hours)
 	.venv/benchmark/bin/python -m benchmarks.score

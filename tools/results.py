@@ -13,7 +13,7 @@ from tumour.errors import InputError, command_line
 from tumour.files import atomic_write
 from tumour.runs.checkpoints import PATIENTS
 from tumour.runs.trained import settings_of
-from tumour.scores.evaluation import scores_of
+from tumour.scores.evaluation import crossvalidation_of, scores_of
 from tumour.scores.tables import interval_text
 
 from tools.tables import markdown
@@ -50,24 +50,38 @@ def patients(record: Mapping[str, Any]) -> int:
     return max(scores["dice"]["cases"] for scores in record["scores"].values())
 
 
+def crossvalidated(cohort: str, record: Mapping[str, Any]) -> str:
+    """The patients of a cross-validation, named as such."""
+    return f"{patients(record)} of {cohort}, cross-validation in {record['folds']} folds"
+
+
 def results(checkpoints: Mapping[str, Path]) -> str:
     """The scores of checkpoints, one row per checkpoint and data set, and how to read them.
 
     Args:
         checkpoints: by the name of their bundle.
     """
-    rows, counts = [], set()
+    rows, counts, out_of_fold = [], set(), False
     for bundle, checkpoint in checkpoints.items():
         first = {"bundle": f"`{bundle}`", "training patients": training_patients(checkpoint)}
         records = scores_of(checkpoint)
         rows += [first | row(cohort, record) for cohort, record in records.items()]
-        rows += [] if records else [first | {"test patients": "not scored yet"}]
+        for cohort, record in crossvalidation_of(checkpoint).items():
+            rows.append(first | row(cohort, record) | {"test patients": crossvalidated(cohort, record)})
+            out_of_fold = True
+        rows += [] if records or crossvalidation_of(checkpoint) else [first | {"test patients": "not scored yet"}]
         counts |= {patients(record) for record in records.values()}
     few = " or ".join(str(count) for count in sorted(counts) if count < FEW)
     note = (
         "Training patients: used for training + used to select the checkpoint. The test patients were used for\n"
         "neither; scores are means over them, with 95% bootstrap intervals."
     )
+    if out_of_fold:
+        note += (
+            "\nCross-validation: the scores of networks trained with the same settings, one per fold, each on the\n"
+            "patients of the fold that it was trained without; this network, or the members of this ensemble, were\n"
+            "trained on all of them."
+        )
     if few:
         note += f"\n**Only {few} test patients**: the scores show that training works, not which network is best."
     return f"{note}\n\n{markdown(rows)}"

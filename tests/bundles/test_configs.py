@@ -71,7 +71,7 @@ def test_every_reference_names_an_id_that_exists(bundle):
     assert dangling == []
 
 
-@pytest.mark.parametrize("name", ["multi_gpu_train", "multi_gpu_evaluate", "inference_trt"])
+@pytest.mark.parametrize("name", ["multi_gpu_train", "multi_gpu_evaluate", "multi_gpu_infer", "inference_trt"])
 def test_an_overlay_changes_only_ids_that_exist(name):
     parser = merged(args_file(BUNDLES[0]))
     overlay = yaml.safe_load((ROOT / f"bundles/common/{name}.yaml").read_text())

@@ -45,7 +45,10 @@ def test_a_recipe_is_merged_on_top_of_the_bundle_and_sets_the_cohort_unless_the_
     assert option(words("train", RECIPE="metastases_brats2024", COHORT="brats2021"), "cohort") == "brats2021"
 
 
-@pytest.mark.parametrize(("target", "overlay"), [("train", "multi_gpu_train"), ("evaluate", "multi_gpu_evaluate")])
+@pytest.mark.parametrize(
+    ("target", "overlay"),
+    [("train", "multi_gpu_train"), ("evaluate", "multi_gpu_evaluate"), ("infer", "multi_gpu_infer")],
+)
 @pytest.mark.parametrize("recipe", ["", "metastases_brats2024"])
 def test_several_devices_add_one_config_file_with_and_without_a_recipe(target, overlay, recipe, monkeypatch):
     line = words(target, BUNDLE="unet3d", DEVICES="2", RECIPE=recipe)
@@ -57,14 +60,23 @@ def test_several_devices_add_one_config_file_with_and_without_a_recipe(target, o
     assert files == [*own, *on_top, f"bundles/common/{overlay}.yaml"]
 
 
+@pytest.mark.parametrize("target", ["evaluate", "infer"])
+def test_an_ensemble_adds_its_config_file_and_its_folder(target):
+    line = words(target, ENSEMBLE="my folds/joint")
+    assert ast.literal_eval(option(line, "+config_file")) == ["my folds/joint/ensemble.yaml"]
+    assert option(line, "ckpt_dir") == "my folds/joint"
+
+
 @pytest.mark.parametrize(
-    "target", "demo data check report watch table compare ablation recipes release verify export show".split()
+    "target",
+    "demo data check report watch table compare ablation recipes crossvalidate final best ensemble".split()
+    + "release verify export show".split(),
 )
 def test_every_other_target_is_a_valid_shell_command(target):
     assert shlex.split(" ".join(words(target)))
 
 
 @pytest.mark.parametrize("folder", ["my data", "a(b)", 'say "x"', "it's", "a&b;c", "$HOME", "a`b`", "Köln"])
-@pytest.mark.parametrize("target", ["train", "check", "compare", "recipes"])
+@pytest.mark.parametrize("target", ["train", "check", "compare", "recipes", "crossvalidate", "final", "best"])
 def test_a_folder_may_be_called_what_you_like(target, folder):
     assert option(words(target, DATA=folder), "dataset_dir") == folder

@@ -1,10 +1,14 @@
 """Two processes on a CPU, as a test of several GPUs."""
 
+import json
 import re
 import signal
+import socket
 import subprocess
 import time
 
+import nibabel as nib
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -12,6 +16,7 @@ from tumour import processes as parallel
 from tumour.errors import InputError
 
 from tests.conftest import BUNDLES, ROOT, arguments, succeed
+from tests.members import member
 
 
 def start(run_id, overlay, *args, **settings):
@@ -20,6 +25,35 @@ def start(run_id, overlay, *args, **settings):
     torchrun = [command[0], "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command = [*torchrun, *command[1:], "--+config_file", str([f"bundles/common/{overlay}.yaml"])]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def start_node(number, port, run_id, overlay, *args, **settings):
+    """One of two nodes with one process each, which meet at a port of this machine."""
+    command = arguments(run_id, *args, **settings)
+    meet = ["--rdzv_backend=c10d", "--rdzv_id=test", f"--rdzv_endpoint=127.0.0.1:{port}", "--local_addr=127.0.0.1"]
+    torchrun = [
+        command[0],
+        "-m",
+        "torch.distributed.run",
+        "--nnodes=2",
+        f"--node_rank={number}",
+        "--nproc_per_node=1",
+        *meet,
+    ]
+    command = [*torchrun, *command[1:], "--+config_file", str([f"bundles/common/{overlay}.yaml"])]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def free_port():
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        return place.getsockname()[1]
+
+
+def on_two_nodes(*args, **settings):
+    port = free_port()
+    nodes = [start_node(number, port, *args, **settings) for number in range(2)]
+    return [finish(node) for node in nodes]
 
 
 def finish(process):
@@ -85,3 +119,59 @@ def test_two_processes_that_are_stopped_and_resumed_equal_two_that_are_not(patie
     pd.testing.assert_frame_equal(curve(tmp_path), curve(tmp_path / "uninterrupted"), check_exact=True)
     for name in ("model.pt", "last.ckpt"):
         assert (tmp_path / "models" / name).read_bytes() == (tmp_path / "uninterrupted/models" / name).read_bytes()
+
+
+def maps(folder):
+    paths = sorted((folder / "results" / "segmentations").glob("*.nii.gz"))
+    return {path.name: np.asarray(nib.load(path).dataobj) for path in paths}
+
+
+def require_equal_runs(one, two):
+    """The same label maps bit for bit, each case recorded once."""
+    ours, theirs = maps(one), maps(two)
+    assert len(ours) == 6 and ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[case], theirs[case]) for case in ours)
+    cases = [case["name"] for case in json.loads((two / "results/runs/inferring.json").read_text())["cases"]]
+    assert sorted(cases) == sorted(name.removesuffix(".nii.gz") for name in ours)
+
+
+@pytest.fixture
+def segmented(patients, tmp_path):
+    """Weights, and what one process makes of six patients with them."""
+    member(tmp_path / "models", BUNDLES[0])
+    succeed("inferring", BUNDLES[0], tmp_path / "one", "brats2021", patients("brats2021"), ckpt_dir=tmp_path / "models")
+    return tmp_path
+
+
+def test_two_processes_segment_as_one_does_and_each_case_once(segmented, patients):
+    given = BUNDLES[0], segmented / "two", "brats2021", patients("brats2021")
+    printed = finish(start("inferring", "multi_gpu_infer", *given, ckpt_dir=segmented / "models"))
+    assert "6 of 6 cases segmented" in printed
+    require_equal_runs(segmented / "one", segmented / "two")
+    record = segmented / "two/results/runs/inferring.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "state": "not finished"}))
+    kept, *lost = sorted((segmented / "two/results/segmentations").iterdir())
+    for path in lost:
+        path.unlink()
+    written = kept.stat().st_mtime_ns
+    finish(start("inferring", "multi_gpu_infer", *given, ckpt_dir=segmented / "models"))
+    assert kept.stat().st_mtime_ns == written  # the others are segmented after the interruption
+    require_equal_runs(segmented / "one", segmented / "two")
+
+
+def test_two_nodes_segment_as_one_process_does(segmented, patients):
+    given = BUNDLES[0], segmented / "two", "brats2021", patients("brats2021")
+    first, second = on_two_nodes("inferring", "multi_gpu_infer", *given, ckpt_dir=segmented / "models")
+    assert "6 of 6 cases segmented" in first + second
+    require_equal_runs(segmented / "one", segmented / "two")
+
+
+def test_two_nodes_train_as_two_processes_of_one_node_do(twelve, tmp_path):
+    def given(name):
+        return BUNDLES[0], tmp_path / name, "brats2021", twelve
+
+    finish(start("training", "multi_gpu_train", *given("one")))
+    on_two_nodes("training", "multi_gpu_train", *given("two"), test_share=0)
+    pd.testing.assert_frame_equal(curve(tmp_path / "one"), curve(tmp_path / "two"))
+    one, two = (torch.load(tmp_path / name / "models" / "model.pt", weights_only=True) for name in ("one", "two"))
+    assert all(torch.equal(one[name], two[name]) for name in one)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 from tumour.errors import InputError
+from tumour.runs.trained import settings_of
 
 from tools.release.configs import COMMON, folder_of
 from tools.release.metadata import interface
@@ -44,11 +45,13 @@ def common_part(bundle: str, config: Mapping[str, Any], checkpoint: Path | None,
     """bundles/common/card.md with the facts of this release filled in."""
     template = jinja2.Template((COMMON / "card.md").read_text(encoding="utf-8"), undefined=jinja2.StrictUndefined)
     state = "none" if checkpoint is None else "linked" if url else "shipped"
+    members = settings_of(str(checkpoint.parent)).get("members", []) if checkpoint else []
+    ensemble = f" The network averages the probabilities of {len(members)} networks." if members else ""
     return template.render(
         bundle=bundle,
         cohort=config["defaults"]["cohort"],
         interface=interface(config),
-        weights=WEIGHTS[state],
+        weights=WEIGHTS[state] + ensemble,
         performance=results({bundle: checkpoint}) if checkpoint else WEIGHTS["none"],
     )
 

@@ -23,7 +23,7 @@ COMMON = ROOT / "bundles" / "common"
 WORKFLOWS = {"train": "training", "evaluate": "evaluating", "inference": "inferring"}  # file: run id
 # what zoo tools look up in each file; they merge evaluate.json on top of train.json, so it needs nothing more
 PROPERTIES = {"train": TrainProperties, "evaluate": {}, "inference": InferProperties}
-OVERLAYS = ("multi_gpu_train", "multi_gpu_evaluate", "inference_trt")
+OVERLAYS = ("multi_gpu_train", "multi_gpu_evaluate", "multi_gpu_infer", "inference_trt")
 
 
 def bundles() -> list[str]:
@@ -54,11 +54,14 @@ def configs(bundle: str, settings: Mapping[str, Any] | None = None) -> dict[str,
     # `run` adds the folder to the path only after `initialize`, and only as it was written on the command line
     config["imports"] = [*config["imports"], "$import os", "$import sys"]
     config["initialize"] = ["$sys.path.insert(0, os.path.abspath(str(@bundle_root)))", *config["initialize"]]
+    recipes = {path.stem: recipe(config, path) for path in sorted(COMMON.glob("recipes/*.yaml"))}  # train one network
+    if members := (settings or {}).get("members"):
+        config["network_def"] = ensemble_def(members)
     files = {name: workflow(config, name) for name in WORKFLOWS}
     files["train"]["uses_weights"] = False
     files["train"]["defaults"] = {name: config["defaults"][name] for name in own}
     files |= {name: yaml.safe_load((COMMON / f"{name}.yaml").read_text(encoding="utf-8")) for name in OVERLAYS}
-    return files | {path.stem: recipe(config, path) for path in sorted(COMMON.glob("recipes/*.yaml"))}
+    return files | recipes
 
 
 def trained_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,6 +78,16 @@ def trained_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> 
     if any(name not in known for name in modalities):
         raise InputError(f"modalities in {SETTINGS} must be a list of {', '.join(known)}; it is {modalities!r}.")
     return found
+
+
+def ensemble_def(members: Any) -> dict[str, Any]:
+    """The config of a network that averages those of bundles, given by name; a name that is no bundle is refused."""
+    if not isinstance(members, list) or not members:
+        raise InputError(f"members in {SETTINGS} must be a list of bundles; it is {members!r}.")
+    with contextlib.chdir(ROOT):
+        networks = [merged(str(folder_of(str(name)) / "args.yaml"))["network_def"] for name in members]
+    average = {"_target_": "custom_components.ensemble.Ensemble", "activation": "$@head['activation']"}
+    return {**average, "members": networks}
 
 
 def workflow(config: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
-from tumour.scores.evaluation import scores_of
+from tumour.scores.evaluation import crossvalidation_of, scores_of
 
 from tools.release.configs import COMMON, folder_of
 from tools.results import patients
@@ -66,7 +66,8 @@ def release_metadata(bundle: str, config: Mapping[str, Any], checkpoint: Path | 
 def eval_metrics(checkpoint: Path) -> dict[str, dict[str, float]]:
     """The mean scores recorded for a checkpoint and their number of patients, by data set."""
     metrics: dict[str, dict[str, float]] = {}
-    for cohort, record in scores_of(checkpoint).items():
+    crossvalidation = {f"{name}, cross-validation": each for name, each in crossvalidation_of(checkpoint).items()}
+    for cohort, record in (scores_of(checkpoint) | crossvalidation).items():
         metrics[cohort] = {"patients": patients(record)}
         for region, scores in record["scores"].items():
             metrics[cohort] |= {f"{metric}_{region}": round(float(of["mean"]), 4) for metric, of in scores.items()}

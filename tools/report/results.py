@@ -75,7 +75,7 @@ class Results:
     def means(self) -> pd.DataFrame:
         """Mean Dice and IoU over the regions in %, for the best validation and for the test patients."""
         rows, best = {}, best_epoch(self.log)
-        if best:
+        if best and self.patients.get("validate") != []:  # empty: the last weights were kept
             epoch = self.log.set_index("epoch").loc[best]
             rows[f"validation, epoch {best} (used for model selection)"] = [
                 epoch["validate_dice"],
@@ -83,7 +83,10 @@ class Results:
             ]
         tested = [scores for scores in self.summary.get("scores", {}).values() if scores["kind"] == "region"]
         if tested:
-            rows["test"] = [fmean(scores[metric]["mean"] for scores in tested) for metric in ("dice", "iou")]
+            folds = self.summary.get("folds")
+            rows[f"cross-validation, {folds} folds" if folds else "test"] = [
+                fmean(scores[metric]["mean"] for scores in tested) for metric in ("dice", "iou")
+            ]
         return 100 * pd.DataFrame.from_dict(rows, orient="index", columns=["Dice %", "IoU %"])
 
     def worst_first(self, cases: Sequence[str], regions: Sequence[str]) -> list[tuple[str, dict[str, float]]]:

@@ -13,7 +13,7 @@ from tumour.cases.find import cases_to_use
 from tumour.cohort import Cohort
 from tumour.errors import InputError
 
-FOLDS = 5
+FOLDS, ALL = 5, "all"
 NAMES = ("train", "validate", "test")
 logger = logging.getLogger("bundle")
 
@@ -23,7 +23,7 @@ class Parts:
 
     Args:
         dataset_dir, cohort, modalities, cohorts: as in `tumour.cases.find.find_cases`.
-        fold, test_share, seed: as in `split`.
+        fold, test_share, seed, folds: as in `split`.
     """
 
     def __init__(
@@ -32,13 +32,14 @@ class Parts:
         cohort: Cohort,
         modalities: Sequence[str],
         cohorts: Mapping[str, Cohort],
-        fold: int,
+        fold: int | str,
         test_share: float,
         seed: int,
+        folds: int = FOLDS,
     ) -> None:
         self.dataset_dir, self.cohort = dataset_dir, cohort
         self._place = (dataset_dir, cohort, modalities, cohorts)
-        self._split = (fold, test_share, seed)
+        self._split = (fold, test_share, seed, folds)
 
     @cached_property
     def found(self) -> Cases:
@@ -51,6 +52,11 @@ class Parts:
         return split(self.found.complete, *self._split)
 
     @property
+    def trains_on_all(self) -> bool:
+        """Whether no patient outside the test share is held out."""
+        return self._split[0] == ALL
+
+    @property
     def test(self) -> list[Case]:
         self.refuse_empty("test")
         return self.by_name["test"]
@@ -59,7 +65,7 @@ class Parts:
         """Raise an InputError that says how to fill a part if it holds no case."""
         if self.by_name[name]:
             return
-        fold, test_share, _ = self._split
+        fold, test_share, _, folds = self._split
         labelled = [case for case in self.found.complete if case.label]
         if _is_listed(labelled):
             fix = {"test": '"testing"', "validate": f'"validation" (or with "fold": {fold})', "train": '"training"'}[
@@ -71,29 +77,32 @@ class Parts:
         if name == "test":
             raise InputError(f"The test share holds none of {count} patients; raise test_share ({test_share}).")
         few = f"{left} of {count} patients are left outside the test share ({test_share})"
-        fix = "add patients or lower test_share" if left < 2 else f"choose a fold of 0..{min(left, FOLDS) - 1}"
+        fix = "add patients or lower test_share" if left < 2 else f"choose a fold of 0..{min(left, folds) - 1}"
         raise InputError(f"There is no patient to {name} on in fold {fold}: {few}; {fix}.")
 
 
-def split(cases: Sequence[Case], fold: int, test_share: float, seed: int) -> dict[str, list[Case]]:
+def split(
+    cases: Sequence[Case], fold: int | str, test_share: float, seed: int, folds: int = FOLDS
+) -> dict[str, list[Case]]:
     """Split the labelled cases by patient into `train`, `validate` and `test`.
 
     If a datalist has folds, or labelled cases outside its training part, its split is used. Otherwise the patients are
     sorted by a hash of seed and patient id, so the split is the same for any order of files and on any machine. The
-    first `test_share` of them are for testing; of the rest, every fifth is for validation.
+    first `test_share` of them are for testing; of the rest, one fold is for validation: of five folds, every fifth.
 
     Args:
         cases: the cases; those without a label are not used.
-        fold: 0..4, which fifth of the patients is for validation.
+        fold: from 0 to folds - 1, which patients are for validation; `all`: all are for training, none for validation.
         test_share: share of the patients for testing, 0..1.
         seed: changes the order of the patients.
+        folds: number of folds.
 
     Raises:
         InputError: `fold` or `test_share` is out of range, no case has a label, or a datalist has one patient in two
             parts.
     """
-    if fold not in range(FOLDS):
-        raise InputError(f"fold is {fold}; it must be a whole number from 0 to {FOLDS - 1}.")
+    if fold != ALL and fold not in range(folds):
+        raise InputError(f"fold is {fold}; it must be a whole number from 0 to {folds - 1}, or all.")
     if not 0 <= test_share <= 1:
         raise InputError(f"test_share is {test_share}; it must be between 0 and 1.")
     labelled = [case for case in cases if case.label]
@@ -107,7 +116,7 @@ def split(cases: Sequence[Case], fold: int, test_share: float, seed: int) -> dic
     tested = round(len(patients) * test_share)
     part = dict.fromkeys(patients[:tested], "test")
     for number, patient in enumerate(patients[tested:]):
-        part[patient] = "validate" if number % FOLDS == fold else "train"
+        part[patient] = "validate" if number % folds == fold else "train"
     parts: dict[str, list[Case]] = {name: [] for name in NAMES}
     for case in labelled:
         parts[part[case.patient]].append(case)
@@ -119,9 +128,14 @@ def _is_listed(cases: Sequence[Case]) -> bool:
     return {case.part for case in cases} != {"training"}
 
 
-def _as_listed(cases: Sequence[Case], fold: int) -> dict[str, list[Case]]:
+def _as_listed(cases: Sequence[Case], fold: int | str) -> dict[str, list[Case]]:
     """The split that the parts and folds in a datalist define."""
-    part_of = {fold: "validate", "validation": "validate", "testing": "test", "test": "test"}
+    part_of = {
+        "validation": "train" if fold == ALL else "validate",
+        "testing": "test",
+        "test": "test",
+        fold: "validate",
+    }
     parts: dict[str, list[Case]] = {name: [] for name in NAMES}
     part_of_patient: dict[str, str] = {}
     for case in cases:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 from tumour.cases.case import Case, LeftOut
-from tumour.cases.parts import Parts, patients
+from tumour.cases.parts import FOLDS, Parts, patients
 from tumour.checks.case import CaseCheck, Finding
 from tumour.checks.label import contradiction
 from tumour.checks.table import Report
@@ -103,6 +103,8 @@ class UsableParts:
 
     @property
     def validate(self) -> list[Case]:
+        if self.parts.trains_on_all:  # the curve of the validation then shows patients used for training
+            return self.train[::FOLDS]
         self.parts.refuse_empty("validate")
         return self._checked[0]["validate"]
 
@@ -121,9 +123,16 @@ def patients_of(
     train: Sequence[Case | Mapping[str, Any]],
     validate: Sequence[Case | Mapping[str, Any]],
     usable: UsableParts,
+    keep: str = "best",
 ) -> dict[str, list[str]]:
-    """The patient ids in each part of the data; `train` and `validate` may be the items of a client."""
-    return patients({"train": train, "validate": validate, "test": usable.test}, usable.parts.cohort)
+    """The patient ids in each part of the data; `train` and `validate` may be the items of a client.
+
+    If the last weights are kept, the validation selects nothing: its patients are for testing, unless for training too.
+    """
+    used = patients({"train": train, "validate": validate, "test": usable.test}, usable.parts.cohort)
+    if keep == "last":
+        return {**used, "validate": [], "test": sorted({*used["test"], *used["validate"]} - {*used["train"]})}
+    return used
 
 
 def refuse(left_out: Iterable[LeftOut]) -> None:

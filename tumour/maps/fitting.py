@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from tumour.cohort import Cohort
 from tumour.errors import InputError
-from tumour.files import save_json
+from tumour.files import atomic_write, save_json
 from tumour.maps.aftertreatment import require_finite, treatment_steps, voxel_volume
 from tumour.maps.regions import RegionsToClassesd
 from tumour.scans.grid import bounding_box
@@ -75,10 +75,12 @@ class FitAfterTreatment:
     Args:
         path: JSON file to write, with `threshold`, `smallest_piece` and `smallest_region` by region, and `fitted`.
         cohort: the label values and the regions.
+        keep: file to which the cropped cases are saved too, for fits to the cases of several networks.
     """
 
-    def __init__(self, path: str, cohort: Cohort) -> None:
+    def __init__(self, path: str, cohort: Cohort, keep: str | None = None) -> None:
         self.path, self.cohort, self.regions = Path(path), cohort, dict(cohort.regions)
+        self.kept_in = keep
         self.to_classes = RegionsToClassesd("pred", cohort)
 
     def attach(self, engine: Engine) -> None:
@@ -119,9 +121,12 @@ class FitAfterTreatment:
                 total[name] += float(score) / len(self.cases)
         return total
 
-    def fit(self, engine: Engine) -> None:
+    def fit(self, engine: Engine | None = None) -> None:
         if not self.cases:
             raise InputError("No case can be used for fitting; the messages above give the reasons.")
+        if self.kept_in:
+            with atomic_write(Path(self.kept_in)) as part:
+                torch.save([(c.probabilities, torch.from_numpy(c.reference), c.voxel) for c in self.cases], part)
         treatment: dict[str, dict[str, float]] = {"threshold": {}, "smallest_piece": {}, "smallest_region": {}}
         before = after = self.mean_dice(treatment)
         names = list(self.regions)

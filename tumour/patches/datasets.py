@@ -3,7 +3,7 @@
 import logging
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -192,6 +192,7 @@ class ReadableCases(IterableDataset):
         left_out: cases that were left out before.
         strict: check all cases first and raise an error if any cannot be used.
         label_as: the key of a case's label in the items.
+        finished: names of cases that need not be read, because their results exist; they count as done.
 
     Attributes:
         done: the cases that were read.
@@ -210,9 +211,11 @@ class ReadableCases(IterableDataset):
         left_out: Sequence[LeftOut] = (),
         strict: bool = False,
         label_as: str = "label",
+        finished: Collection[str] = (),
     ) -> None:
         self.cases, self.transform, self.check, self.label_as = list(cases), transform, check, label_as
-        self.done: list[Case] = []
+        self.done = [case for case in self.cases if case.name in finished]
+        self.finished = finished
         self.left_out = list(left_out)
         self.notes: list[LeftOut] = []
         if strict:
@@ -220,6 +223,8 @@ class ReadableCases(IterableDataset):
 
     def __iter__(self) -> Iterator[Any]:
         for case in self.cases:
+            if case.name in self.finished:
+                continue
             try:
                 finding = self.check(case)
                 item = None if finding.faults else self.transform(case.item(self.label_as))

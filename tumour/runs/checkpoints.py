@@ -110,6 +110,11 @@ def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], path: 
         raise InputError(
             f"'{path}' belongs to another network: {len(differ)} of {len(expected)} weights differ in name or shape, "
             f"e.g. '{min(differ)}'. Give the {', '.join(names)} and network_def that it was trained with."
+            + (
+                f" It is an ensemble: add --+config_file \"['{path.parent}/ensemble.yaml']\"."
+                if recorded.get("members")
+                else ""
+            )
         )
     network.load_state_dict(weights)
 

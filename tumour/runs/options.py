@@ -77,7 +77,7 @@ def known_options(command: Sequence[str]) -> ConfigParser:
         if Path(file).parent == Path(own[-1]).parent:  # recipes of a release, which fit all its workflows
             parser.update(content)
         else:
-            lay(parser, content, f"'{file}': ")
+            lay(parser, content, f"'{file}': ", words(command)[1:2])
     lay(parser, settings, "")
     check_run_id(parser, words(command)[1:], run_id_of(command))
     return parser
@@ -99,9 +99,9 @@ def check_run_id(parser: ConfigParser, extra: Sequence[str], run_id: str) -> Non
         raise InputError(f"The run id must be one of {', '.join(names)}; it is '{run_id}'.")
 
 
-def lay(parser: ConfigParser, content: Mapping[str, Any], source: str) -> None:
+def lay(parser: ConfigParser, content: Mapping[str, Any], source: str, run_id: Sequence[str] = ()) -> None:
     """Merge ids and values on top of a config, each of which must be known there; `source` begins the message."""
-    used = {name.split("::")[0] for name in ReferenceResolver.find_refs_in_config(content, "")}
+    used = {name.split("::")[0] for name in ReferenceResolver.find_refs_in_config(content, "")} | {*run_id}
     for key, value in content.items():
         if key not in used:  # else a new part of the config, to which the others refer
             require_id(parser, key, value, source)
@@ -199,6 +199,8 @@ def check_settings(parser: ConfigParser, as_typed: Mapping[str, str]) -> None:
         if name not in parser:
             raise InputError(f"{name} is missing; set {name}, not all of {name.split('::')[0]}.")
         value = parser[name] if rule["type"] == "reference" else resolved(parser, name)
+        if "below" in rule:
+            rule = {**rule, "max": resolved(parser, rule["below"]) - 1}
         if rule["type"] == "path":
             check_path(name, value, as_typed.get(name))
         elif not fits(value, rule):
@@ -221,6 +223,8 @@ def resolved(parser: ConfigParser, name: str) -> Any:
 def fits(value: Any, rule: Mapping[str, Any]) -> bool:
     """Whether a value is of the type and in the range of its rule."""
     kind = rule["type"]
+    if isinstance(value, str) and value == rule.get("or"):
+        return True
     if kind == "switch":
         return str(value).lower() in SWITCHES
     if kind == "reference":
@@ -256,7 +260,7 @@ def wanted(rule: Mapping[str, Any]) -> str:
     low, high = rule.get("min"), rule.get("max")
     if low is not None:
         text += f" from {low:g} to {high:.10g}" if high is not None else f" of {low:g} or more"
-    return text
+    return f"{text} or {rule['or']}" if "or" in rule else text
 
 
 def check_device(value: Any) -> None:

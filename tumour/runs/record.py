@@ -1,17 +1,23 @@
 """Record a run: settings, versions, device, seconds, peak memory, and the cases that were used or left out."""
 
+import hashlib
+import json
+import logging
 import os
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
+from tumour.cases.case import Case
 from tumour.files import atomic_write, save_json
 from tumour.processes import gather, rank
 from tumour.runs.layers import config_of, started_by_monai
@@ -20,6 +26,9 @@ try:
     import resource
 except ImportError:  # Windows has none
     resource = None  # type: ignore[assignment]
+
+STYLE: dict[str, Any] = {"sort_keys": False, "width": 120}  # of a recorded config
+logger = logging.getLogger("bundle")
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
@@ -31,6 +40,42 @@ def peak_memory(device: torch.device) -> dict[str, float]:
     if device.type == "cuda":
         peak["on the GPU"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
     return peak
+
+
+def inputs_of(weights: str, dataset_dir: str) -> str:
+    """A digest of the weights and of the place of the data, which a record may contain when it is shared."""
+    content = Path(weights).read_bytes() if Path(weights).is_file() else b""
+    return hashlib.sha256(content + str(Path(dataset_dir).resolve()).encode()).hexdigest()
+
+
+def finished_cases(cases: Sequence[Case], record: str, inputs: str, folder: str) -> set[str]:
+    """The cases that an interrupted run with the same inputs and config has already segmented.
+
+    A label map counts if it is newer than the files of its case. Only runs that were started by
+    `python -m monai.bundle` are continued: the config of others is not recorded.
+
+    Args:
+        cases: the cases of this run.
+        record: the path that `RunRecord` writes to.
+        inputs: as returned by `inputs_of`.
+        folder: folder of the label maps.
+    """
+    path, found = Path(record), set()
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if started_by_monai() and before.get("state") == "not finished" and before.get("inputs") == inputs:
+        config = path.with_suffix(".yaml")
+        now = yaml.safe_dump(config_of(sys.argv[1:])[0].get(), **STYLE)
+        if config.is_file() and config.read_text(encoding="utf-8") == now:
+            for case in cases:
+                target = Path(folder, f"{case.name}.nii.gz")
+                if target.is_file() and all(
+                    target.stat().st_mtime > Path(file).stat().st_mtime for file in case.images
+                ):
+                    found.add(case.name)
+            if found and not rank():
+                logger.info(f"{len(found):,} of {len(cases):,} cases were segmented before this run was interrupted.")
+    gather([])  # before the first process replaces the record
+    return found
 
 
 class RunRecord:
@@ -45,10 +90,11 @@ class RunRecord:
         device: the device of the network.
         cases: object with `left_out`, the cases left out until now, and, if cases are read one after the other, `done`
             and `notes`.
+        inputs: as returned by `inputs_of`, for a run that continues if it was interrupted.
     """
 
-    def __init__(self, path: str, device: torch.device | str, cases: Any) -> None:
-        self.path, self.device, self.cases = Path(path), torch.device(device), cases
+    def __init__(self, path: str, device: torch.device | str, cases: Any, inputs: str = "") -> None:
+        self.path, self.device, self.cases, self.inputs = Path(path), torch.device(device), cases, inputs
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
@@ -61,7 +107,7 @@ class RunRecord:
         if started_by_monai() and not rank():
             config, changes = config_of(sys.argv[1:])
             with atomic_write(self.path.with_suffix(".yaml")) as part:
-                ConfigParser.export_config_file(config.get(), str(part), fmt="yaml", sort_keys=False, width=120)
+                ConfigParser.export_config_file(config.get(), str(part), fmt="yaml", **STYLE)
             self.settings = {**changes, "config": self.path.with_suffix(".yaml").name}
         self.write(engine, "not finished")
 
@@ -83,5 +129,5 @@ class RunRecord:
             "cases": [case.record() for case in cases],
             "left_out": [asdict(case) for case in left_out],
             "notes": [asdict(note) for note in notes],
-        }
+        } | ({"inputs": self.inputs} if self.inputs else {})
         save_json(content | self.settings, self.path)

@@ -26,6 +26,11 @@ def scores_of(checkpoint: Path) -> dict[str, Any]:
     return _record(checkpoint)["cohorts"]
 
 
+def crossvalidation_of(checkpoint: Path) -> dict[str, Any]:
+    """The recorded scores of the cross-validation with the settings of a checkpoint, by cohort; often empty."""
+    return _record(checkpoint).get("crossvalidation", {})
+
+
 def _record(checkpoint: Path) -> dict[str, Any]:
     """The record next to a checkpoint, or a new one if there is none with the hash of this file."""
     path, sha256 = checkpoint.with_name(RECORD), hashlib.sha256(checkpoint.read_bytes()).hexdigest()
@@ -41,14 +46,32 @@ def record_scores(checkpoint: Path, cohort: str, summary: Mapping[str, Any]) -> 
         cohort: name of the data set that was scored.
         summary: as returned by `tumour.scores.tables.write_scores`.
     """
-    scores = {
+    record = _record(checkpoint)
+    record["cohorts"][cohort] = {"challenge": summary["challenge"], "scores": _of_regions(summary)}
+    save_json(record, checkpoint.with_name(RECORD))
+
+
+def record_crossvalidation(checkpoint: Path, cohort: str, summary: Mapping[str, Any]) -> None:
+    """Record the scores of a cross-validation with the settings of a checkpoint next to it, apart from its own.
+
+    Args:
+        checkpoint: model.pt.
+        cohort: name of the data set of the cross-validation.
+        summary: of its scores, with its number of `folds`.
+    """
+    record = _record(checkpoint)
+    scores = {"challenge": summary["challenge"], "folds": summary["folds"], "scores": _of_regions(summary)}
+    record["crossvalidation"] = {cohort: scores}
+    save_json(record, checkpoint.with_name(RECORD))
+
+
+def _of_regions(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The Dice and HD95 of the regions in a summary."""
+    return {
         region: {name: {statistic: metrics[name][statistic] for statistic in STATISTICS} for name in ("dice", "hd95")}
         for region, metrics in summary["scores"].items()
         if metrics["kind"] == "region"
     }
-    record = _record(checkpoint)
-    record["cohorts"][cohort] = {"challenge": summary["challenge"], "scores": scores}
-    save_json(record, checkpoint.with_name(RECORD))
 
 
 class ScoreCases:

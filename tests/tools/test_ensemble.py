@@ -1,0 +1,108 @@
+"""An ensemble is written from folders of weights, and every run takes it."""
+
+import json
+import re
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from tumour.errors import InputError
+
+from tests.conftest import BUNDLES, ROOT, run, succeed
+from tests.members import ensemble_of, member
+from tools.ensemble import ensemble
+
+pytestmark = pytest.mark.usefixtures("at_the_root")
+
+
+def maps(folder):
+    paths = sorted((folder / "results" / "segmentations").glob("*.nii.gz"))
+    return {path.name: np.asarray(nib.load(path).dataobj) for path in paths}
+
+
+def infer(bundle, folder, data, checkpoint, ensemble=True):
+    layers = {"+config_file": f"['{checkpoint.parent}/ensemble.yaml']"} if ensemble else {}
+    succeed("inferring", bundle, folder, "brats2021", data, ckpt_dir=checkpoint.parent, **layers)
+    return maps(folder)
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_an_ensemble_of_one_member_segments_as_the_member_does(bundle, patients, tmp_path):
+    checkpoint, data = ensemble_of(tmp_path, bundle), patients("brats2021")
+    one = infer(bundle, tmp_path / "one", data, tmp_path / "member0" / "model.pt", ensemble=False)
+    joint = infer(bundle, tmp_path / "joint", data, checkpoint)
+    assert len(one) == 6 and one.keys() == joint.keys()
+    assert all(np.array_equal(one[case], joint[case]) for case in one)
+
+
+def test_networks_of_several_bundles_and_of_one_are_averaged(patients, tmp_path):
+    checkpoint, data = ensemble_of(tmp_path, "unet3d", "neuroseg3d", "unet3d"), patients("brats2021")
+    settings = json.loads((checkpoint.parent / "settings.json").read_text())
+    assert settings["members"] == ["unet3d", "neuroseg3d", "unet3d"] and "fold" not in settings
+    weights = torch.load(checkpoint, weights_only=True)
+    assert {name.split(".")[1] for name in weights} == {"0", "1", "2"}
+    joint = infer("resunet", tmp_path / "joint", data, checkpoint)  # any bundle: the file replaces its network
+    first = infer("unet3d", tmp_path / "one", data, tmp_path / "member0" / "model.pt", ensemble=False)
+    assert any(not np.array_equal(first[case], joint[case]) for case in joint)
+
+
+def test_an_ensemble_without_its_config_file_is_refused_with_what_to_add(patients, tmp_path):
+    checkpoint = ensemble_of(tmp_path, "unet3d", "unet3d")
+    done = run("inferring", "unet3d", tmp_path, "brats2021", patients("brats2021"), ckpt_dir=checkpoint.parent)
+    assert done.returncode and f"--+config_file \"['{checkpoint.parent}/ensemble.yaml']\"" in done.stderr
+
+
+def test_patients_used_for_training_any_member_are_recorded(tmp_path):
+    a = member(tmp_path / "a", "unet3d", 0, train=["p1", "p2"], validate=["p3"])
+    b = member(tmp_path / "b", "unet3d", 1, train=["p2", "p3"], validate=["p4"])
+    ensemble(f"{a} {b}", str(tmp_path / "out"))
+    recorded = json.loads((tmp_path / "out" / "patients.json").read_text())
+    assert recorded == {"train": ["p1", "p2", "p3"], "validate": ["p4"], "test": []}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("modalities", ["T1ce", "T1", "T2", "FLAIR"]),
+        ("spacing", [2, 2, 2]),
+        ("head", "classes"),
+        ("patch_size", [64] * 3),
+    ],
+)
+def test_members_with_other_settings_are_refused_with_setting_and_values(setting, value, tmp_path):
+    a, b = member(tmp_path / "a", "unet3d"), member(tmp_path / "b", "unet3d", 1, **{setting: value})
+    with pytest.raises(InputError, match=f"^{setting} is .* in '{a}.* and {re.escape(str(value))} in '{b}.*$"):
+        ensemble(f"{a} {b}", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_member_is_refused(tmp_path):
+    a = member(tmp_path / "a", "unet3d")
+    nested = ensemble_of(tmp_path / "nested", "unet3d")
+    (tmp_path / "bare").mkdir()
+    shutil.copy(a / "model.pt", tmp_path / "bare")
+    torch.save({"weight": torch.zeros(3)}, member(tmp_path / "strange", "unet3d") / "model.pt")
+    for members, message in {
+        f"{a} {tmp_path}/nowhere": "does not exist",
+        f"{a} {tmp_path}/bare": "has no settings.json",
+        f"{a} {nested.parent}": "is itself an ensemble",
+        f"{a} {tmp_path}/strange": "belongs to none of the bundles",
+        "": "members is empty",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            ensemble(members, str(tmp_path / "out"))
+    with pytest.raises(InputError, match="is the folder of a member"):
+        ensemble(str(a), str(a))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_a_member_may_have_a_blank(tmp_path):
+    spaced = member(tmp_path / "my fold", "unet3d")
+    assert "2 networks" in ensemble(f"'{spaced}' '{spaced}/model.pt'", str(tmp_path / "out"))
+
+
+def test_the_config_file_holds_no_path_of_this_machine(tmp_path):
+    text = (ensemble_of(tmp_path, *BUNDLES).parent / "ensemble.yaml").read_text()
+    assert str(tmp_path) not in text and str(ROOT) not in text

@@ -1,0 +1,276 @@
+"""Cross-validate a bundle: each patient is scored once, by a network that did not use it for training or selection.
+
+python -m tools.crossvalidate folds --bundle neuroseg3d --cohort NAME --dataset_dir DIR --output DIR
+python -m tools.crossvalidate final --bundle neuroseg3d --cohort NAME --dataset_dir DIR --output DIR
+
+The first trains one network per fold and collects the scores of all patients. The second trains the final network on
+all of them, with the same settings. All other options are passed to every run. A command that was stopped continues
+where it stopped if it is run again, and finished folds are not repeated.
+"""
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from tumour.cases.parts import ALL
+from tumour.errors import InputError, command_line, one_of
+from tumour.files import atomic_write, save_json
+from tumour.runs.checkpoints import BEST, PATIENTS
+from tumour.runs.layers import layers, merge
+from tumour.runs.options import check_command, rules
+from tumour.scores.evaluation import record_crossvalidation
+from tumour.scores.tables import interval_text, mean_interval, write_scores
+
+from tools.command import run_command
+from tools.tables import markdown, read_table
+
+OVERLAY = "bundles/common/crossvalidate.yaml"
+DAY = 24 * 60  # minutes; submitit's own limit for a job is 5 minutes
+STARTED = "settings.json"  # what the folds are trained with
+OF_THE_MACHINE = ("device", "workers", "cache", "compile", "strict", "resume", "report_at_end", "fold")
+
+
+def command_of(run_id: str, folder: Path, output: Path, options: Mapping[str, Any]) -> list[str]:
+    """The command of one fold, or of the final network, with its models and results in a folder."""
+    places = {
+        "ckpt_dir": folder / "models",
+        "output_dir": folder / "results",
+        "segmentations": output / "segmentations",
+    }
+    return run_command(run_id, **{**options, **places})
+
+
+def options_of(
+    bundle: str, cohort: str, dataset_dir: str, folds: int, recipe: str, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The options of all runs of a cross-validation."""
+    on_top = [f"bundles/common/recipes/{recipe}.yaml"] if recipe else []
+    options = {"args_file": f"bundles/{bundle}/args.yaml", "+config_file": [*on_top, OVERLAY]}
+    return {**options, "cohort": cohort, "dataset_dir": dataset_dir, "folds": folds, **given}
+
+
+def settings_of_folds(options: Mapping[str, Any], folds: int) -> dict[str, Any]:
+    """What the folds are trained and scored with: all settings, the network, and the patients of each fold."""
+    values: dict[str, Any] = {}
+    parser = merge(*layers(options))
+    for name, rule in rules(parser["settings"]):
+        if rule["type"] != "path" and name not in OF_THE_MACHINE and name.split("::")[0] in parser:
+            values[name] = parser[name] if rule["type"] == "reference" else parser.get_parsed_content(name)
+    values["network_def"] = parser["network_def"]
+    given = {name: value for name, value in options.items() if name not in ("dataset_dir", *OF_THE_MACHINE, *values)}
+    values["patients"] = {}  # with their folds
+    for fold in range(folds):
+        parts = merge(*layers({**options, "fold": fold})).get_parsed_content("parts")
+        parts.refuse_empty("validate")
+        parts.refuse_empty("train")
+        values["patients"] |= {case.patient: fold for case in parts.by_name["validate"]}
+    return json.loads(json.dumps({**given, **values}, default=str))
+
+
+def require_same_settings(output: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings of a new cross-validation; refuse others than those with which it was started."""
+    path = output / STARTED
+    before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else dict(settings)
+    for name in dict.fromkeys([*before, *settings]):
+        if before.get(name) != settings.get(name):
+            was, now = before.get(name, "unset"), settings.get(name, "unset")
+            if name == "patients":
+                gone, new = (", ".join(sorted({*a} - {*b})) or "none" for a, b in ((was, now), (now, was)))
+                raise InputError(
+                    f"'{output}' was started with other patients: {gone} removed, {new} added; restore the data, or "
+                    "give another folder."
+                )
+            raise InputError(
+                f"'{output}' was started with {name} = {was}, but {name} is now {now}; set it back, or give another "
+                "folder."
+            )
+    save_json(settings, path)
+
+
+def run(command: Sequence[str]) -> int:
+    """Run a command; its exit status. After Ctrl-C, which the command receives too, wait until it has stopped."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise InputError("stopped; run the same command again to continue.") from None
+
+
+def failed(command: Sequence[str], status: int) -> InputError:
+    return InputError(f"'{' '.join(command)}' ended with status {status}; see its output above.")
+
+
+def folder_of(output: Path, fold: int) -> Path:
+    return output / f"fold{fold}"
+
+
+def scores_in(folder: Path) -> Path:
+    return folder / "results" / "scores" / "summary.json"
+
+
+def crossvalidate(
+    bundle: str,
+    cohort: str,
+    dataset_dir: str,
+    output: str,
+    folds: int = 5,
+    recipe: str = "",
+    cluster: str = "",
+    cluster_options: str = "",
+    **options: Any,
+) -> str:
+    """Train and score the folds, one after the other or as jobs of a cluster, and collect the scores of all patients.
+
+    Args:
+        bundle: a folder of bundles/.
+        cohort: name of the data set.
+        dataset_dir: folder of the data set.
+        output: folder for the folds, scores.csv, lesions.csv, summary.json and crossvalidation.md.
+        folds: number of folds.
+        recipe: name of a file in bundles/common/recipes.
+        cluster: slurm or local: each fold is a job, submitted by submitit; this command waits for them.
+        cluster_options: submitit's parameters of a job, as "timeout_min=600 gpus_per_node=1 slurm_partition=gpu".
+        options: passed to every run.
+    """
+    target = Path(output)
+    shared = options_of(bundle, cohort, dataset_dir, folds, recipe, options)
+    commands = {
+        fold: command_of("crossvalidating", folder_of(target, fold), target, {**shared, "fold": fold})
+        for fold in range(folds)
+    }
+    check_command(commands[0][3:])
+    require_same_settings(target, settings_of_folds(shared, folds))
+    left = {fold: each for fold, each in commands.items() if not scores_in(folder_of(target, fold)).is_file()}
+    if cluster:
+        run_on_cluster(left, target / "jobs", cluster, cluster_options)
+    for fold, command in {} if cluster else left.items():
+        print(f"\n== fold {fold} of {folds}", flush=True)
+        status = run(command)
+        if not scores_in(folder_of(target, fold)).is_file():  # a status alone may mean that a case was left out
+            raise failed(command, status)
+    return collect(target, folds, cohort, dataset_dir)
+
+
+def run_on_cluster(commands: Mapping[int, Sequence[str]], folder: Path, cluster: str, parameters: str) -> None:
+    """Run each fold as a job and wait for all; jobs that an earlier call submitted and that still run are waited for.
+
+    Args:
+        commands: by fold.
+        folder: folder for the jobs' logs and jobs.json, their ids.
+        cluster: slurm, or local, whose jobs are processes of this machine and end with this command.
+        parameters: of submitit's executor, `name=value` separated by blanks.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise InputError("cluster needs submitit; install it with .venv/bin/pip install submitit.") from error
+    kind = one_of({"slurm": submitit.SlurmJob, "local": submitit.LocalJob}, cluster, "cluster")
+    executor = submitit.AutoExecutor(folder, cluster=cluster)
+    given = dict(each.split("=", 1) for each in parameters.split())
+    executor.update_parameters(name="fold", **{"timeout_min": DAY} | {k: yaml.safe_load(v) for k, v in given.items()})
+    path = folder / "jobs.json"
+    ids = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    jobs: dict[int, Any] = {}
+    for fold, command in commands.items():
+        earlier = kind(folder, ids[str(fold)]) if str(fold) in ids else None
+        if earlier is None or earlier.done():
+            jobs[fold] = executor.submit(submitit.helpers.CommandFunction(list(command)))
+            ids[str(fold)] = jobs[fold].job_id
+            save_json(ids, path)
+        else:
+            jobs[fold] = earlier
+        print(f"fold {fold}: job {jobs[fold].job_id}, {jobs[fold].paths.stdout}", flush=True)
+    for fold, job in jobs.items():
+        job.wait()
+        if not scores_in(folder_of(folder.parent, fold)).is_file():
+            raise InputError(f"fold {fold} was not scored; see '{job.paths.stderr}' and '{job.paths.stdout}'.")
+
+
+def final(
+    bundle: str, cohort: str, dataset_dir: str, output: str, folds: int = 5, recipe: str = "", **options: Any
+) -> str:
+    """Train the final network on all patients of a finished cross-validation, whose score is recorded next to it.
+
+    Args:
+        bundle, cohort, dataset_dir, output, folds, recipe, options: those of the cross-validation.
+    """
+    target = Path(output)
+    summary = target / "summary.json"
+    if not summary.is_file():
+        raise InputError(f"'{summary}' does not exist; finish the cross-validation first.")
+    shared = options_of(bundle, cohort, dataset_dir, folds, recipe, options)
+    command = command_of("training", target / "final", target, {**shared, "fold": ALL})
+    check_command(command[3:])
+    require_same_settings(target, settings_of_folds(shared, folds))
+    if status := run(command):
+        raise failed(command, status)
+    checkpoint = target / "final" / "models" / BEST
+    record_crossvalidation(checkpoint, cohort, json.loads(summary.read_text(encoding="utf-8")))
+    return f"{checkpoint}: trained on all patients; the score of the cross-validation is recorded next to it"
+
+
+def collect(output: Path, folds: int, cohort: str, dataset_dir: str) -> str:
+    """Write the scores of all patients, each of its own fold, into the folder; the table."""
+    rows, lesions, fold_of, place_of = [], [], {}, {}
+    for fold in range(folds):
+        folder = folder_of(output, fold)
+        trained = {*json.loads((folder / "models" / PATIENTS).read_text(encoding="utf-8"))["train"]}
+        record = json.loads((folder / "results" / "runs" / "evaluating.json").read_text(encoding="utf-8"))
+        for case in record["cases"]:
+            if case["patient"] in trained or case["name"] in fold_of:
+                raise InputError(f"{case['name']} is scored by a network that was trained on it; give another OUT.")
+            fold_of[case["name"]], place_of[case["name"]] = fold, data_set_of(case["images"][0], dataset_dir)
+        rows += read_table(scores_in(folder).with_name("scores.csv")).to_dict("records")
+        lesions += read_table(scores_in(folder).with_name("lesions.csv")).to_dict("records")
+        save_json({**record, "run": f"fold {fold}"}, output / "runs" / f"fold{fold}.json")
+    groups = {f"all of {cohort}": list(fold_of)}
+    if len(set(place_of.values())) > 1:
+        groups |= {
+            place: [case for case in fold_of if place_of[case] == place] for place in sorted({*place_of.values()})
+        }
+    groups |= {f"fold {fold}": [case for case in fold_of if fold_of[case] == fold] for fold in range(folds)}
+    frame = pd.DataFrame(rows)
+    table = [row_of(name, frame[frame["case"].isin(cases)]) for name, cases in groups.items()]
+    challenge = json.loads(scores_in(folder_of(output, 0)).read_text(encoding="utf-8"))["challenge"]
+    write_scores(rows, lesions, str(output), challenge=challenge, cohort=cohort, folds=folds, groups=table)
+    text = (
+        f"{len(fold_of)} scans in {folds} folds; each is scored by a network that was trained without its patient and\n"
+        f"keeps its last weights. Means with 95% bootstrap intervals over the scans, rules of {challenge}.\n\n"
+        f"{markdown(table)}"
+    )
+    with atomic_write(output / "crossvalidation.md") as path:
+        path.write_text(text + "\n", encoding="utf-8")
+    return text
+
+
+def data_set_of(image: str, dataset_dir: str) -> str:
+    """The folder of `dataset_dir` that holds the folder of a case, if there are several data sets in it."""
+    path, root = Path(image).resolve(), Path(dataset_dir).resolve()
+    parts = path.relative_to(root).parts if path.is_relative_to(root) else ()
+    return parts[0] if len(parts) > 2 else "no folder"
+
+
+def row_of(name: str, scores: pd.DataFrame) -> dict[str, str]:
+    """The scores of some cases as a row of the table."""
+    regions = scores[scores["kind"] == "region"]
+    dice = regions.pivot(index="case", columns="region", values="dice")[list(dict.fromkeys(regions["region"]))]
+    row = {"patients": name, "scans": str(len(dice))}
+    for region in dice:
+        row[f"Dice {region}"] = interval_text(dice[region].mean(), *mean_interval(dice[region].to_numpy()))
+    mean = dice.mean(axis=1).to_numpy()
+    row["mean Dice"] = interval_text(mean.mean(), *mean_interval(mean))
+    hd95 = regions.groupby("region", sort=False)["hd95"].mean()
+    return row | {"HD95, mm": ", ".join(f"{region} {value:.1f}" for region, value in hd95.items())}
+
+
+def main() -> None:
+    command_line({"folds": crossvalidate, "final": final}, "tools.crossvalidate")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Write an ensemble of trained networks as one network with one model.pt.
+
+python -m tools.ensemble --members "DIR DIR ..." --output DIR
+
+The members are folds of one bundle, several bundles, or several checkpoints of one training.
+"""
+
+import contextlib
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from tumour.errors import InputError, command_line
+from tumour.files import atomic_write, save_json
+from tumour.runs.checkpoints import BEST, PATIENTS, read_checkpoint, save_checkpoint
+from tumour.runs.trained import SETTINGS, settings_of, settings_to_use
+from tumour.scores.evaluation import record_crossvalidation
+
+from tools.release.configs import ROOT, bundles, ensemble_def, folder_of
+from tools.show import merged
+
+MAY_DIFFER = ("fold", "folds", "test_share", "seed", "keep", "layers")  # which patients; the layers of each network
+OVERLAY = "ensemble.yaml"
+
+
+def network_of(weights: Mapping[str, torch.Tensor], folder: Path, bundle: str) -> str | None:
+    """The bundle whose network has these weights, with the settings in their folder; `bundle` if several have."""
+    shapes = {name: value.shape for name, value in weights.items()}
+    for name in sorted(bundles(), key=lambda each: (each != bundle, each)):
+        with contextlib.chdir(ROOT), torch.device("meta"):
+            parser = merged(str(folder_of(name) / "args.yaml"))
+            parser["trained"] = settings_to_use(parser["defaults"], str(folder))
+            network = parser.get_parsed_content("network_def")
+        if {key: value.shape for key, value in network.state_dict().items()} == shapes:
+            return name
+    return None
+
+
+def require_equal_settings(settings: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Refuse members that were trained with other settings than the first."""
+    first, *others = settings
+    for path, given in settings.items():
+        if not given:
+            raise InputError(f"'{path.parent}' has no {SETTINGS}, so its settings are unknown; train it again.")
+        if "members" in given:
+            raise InputError(f"'{path}' is itself an ensemble; name its members instead.")
+    for path in others:
+        for name in settings[first].keys() | settings[path].keys():
+            a, b = settings[first].get(name), settings[path].get(name)
+            if a != b and name not in MAY_DIFFER:
+                raise InputError(f"{name} is {a} in '{first}' and {b} in '{path}'; members need the same settings.")
+
+
+def patients_of(paths: Sequence[Path]) -> dict[str, list[str]]:
+    """The patients of all members: used for training by any, else for model selection by any, else for testing."""
+    records = [path.with_name(PATIENTS) for path in paths]
+    for record in records:
+        if not record.is_file():
+            raise InputError(f"'{record}' does not exist; without it the training patients of a member are unknown.")
+    parts = [json.loads(record.read_text(encoding="utf-8")) for record in records]
+    train, validate, test = (
+        {patient for part in parts for patient in part[name]} for name in ("train", "validate", "test")
+    )
+    return {"train": sorted(train), "validate": sorted(validate - train), "test": sorted(test - train - validate)}
+
+
+def crossvalidation(paths: Sequence[Path]) -> dict[str, Any]:
+    """The summary of the cross-validation of which the members are all folds; empty if they are something else."""
+    folders = {path.resolve().parents[2] for path in paths}
+    summary = folders.pop() / "summary.json"
+    found = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() and not folders else {}
+    return found if found.get("folds") == len({path.resolve().parent for path in paths}) else {}
+
+
+def ensemble(members: str, output: str, bundle: str = "") -> str:
+    """Write model.pt, its records, and ensemble.yaml, the config file that builds the network.
+
+    Args:
+        members: folders with a model.pt, or checkpoints, separated by blanks; with * for several.
+        output: folder for the ensemble.
+        bundle: the bundle that a member belongs to where its weights fit several.
+
+    Raises:
+        InputError: a member cannot be read, belongs to no bundle, or has other settings than the first.
+    """
+    names = [name for word in shlex.split(members) for name in sorted(glob(word)) or [word]]
+    paths = [path / BEST if path.is_dir() else path for path in map(Path, names)]
+    target = Path(output)
+    if not paths:
+        raise InputError('members is empty; give folders, as --members "models/fold0 models/fold1".')
+    if any(target.resolve() == path.resolve().parent for path in paths):
+        raise InputError(f"'{output}' is the folder of a member; give another folder.")
+    weights = {path: read_checkpoint(path) for path in paths}
+    settings = {path: settings_of(str(path.parent)) for path in paths}
+    require_equal_settings(settings)
+    bundles_of = []
+    for path in paths:
+        name = network_of(weights[path], path.parent, bundle)
+        if name is None:
+            raise InputError(
+                f"'{path}' belongs to none of the bundles {', '.join(bundles())}, whose networks may be members."
+            )
+        bundles_of.append(name)
+    common = {key: value for key, value in settings[paths[0]].items() if key not in MAY_DIFFER}
+    save_json(patients_of(paths), target / PATIENTS)
+    save_json(common | {"members": bundles_of}, target / SETTINGS)
+    with atomic_write(target / OVERLAY) as part:
+        text = yaml.safe_dump({"network_def": ensemble_def(bundles_of)}, sort_keys=False, width=120)
+        part.write_text(f"# The ensemble in {BEST}, for --+config_file.\n{text}", encoding="utf-8")
+    joint = {f"members.{n}.{key}": value for n, path in enumerate(paths) for key, value in weights[path].items()}
+    save_checkpoint(joint, target / BEST)
+    if summary := crossvalidation(paths):
+        record_crossvalidation(target / BEST, summary["cohort"], summary)
+    size = f"{(target / BEST).stat().st_size / 1e6:.1f} MB"
+    return f"{target / BEST}: {len(paths)} networks ({', '.join(bundles_of)}), {size}; use it with ENSEMBLE={output}"
+
+
+def main() -> None:
+    command_line(ensemble, "tools.ensemble")
+
+
+if __name__ == "__main__":
+    main()
