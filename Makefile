@@ -1,5 +1,5 @@
 # `make` alone prints the targets.
-BUNDLE ?= neuroseg3d
+BUNDLE ?= resunet
 COHORT ?= brats2021
 DATA ?=
 ARGS ?=
@@ -72,7 +72,7 @@ demo: setup ## create synthetic patients, train NeuroSeg3D, score it, segment ne
 	@echo "label maps        "$(call quote,DEMO)/results/segmentations
 	@echo "curves            "$(call quote,DEMO)/results/training.csv", "$(call quote,DEMO)/results/tensorboard
 	@echo "report            "$(call quote,DEMO)/results/report/report.html
-	@echo "real data next    make train BUNDLE=neuroseg3d COHORT=brats2021 DATA=the/folder/as/downloaded"
+	@echo "real data next    make train BUNDLE=resunet COHORT=brats2021 DATA=the/folder/as/downloaded"
 
 train: setup ## train BUNDLE on COHORT in DATA (ARGS="--epochs 50 ...", RECIPE=a name in bundles/common/recipes, DEVICES=2)
 	$(LAUNCH) training $(call LAYERS,train)
