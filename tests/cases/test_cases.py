@@ -501,3 +501,25 @@ def test_an_inconsistent_cohort_is_refused(entry, message):
     assert Cohort.from_config("mine", good, usual).modalities == ("T1",)
     with pytest.raises(InputError, match=message):
         Cohort.from_config("mine", {**good, **entry}, usual)
+
+
+@pytest.mark.parametrize("folds", [2, 5, 7])
+def test_each_patient_outside_the_test_share_is_in_exactly_one_of_any_number_of_folds(folds):
+    cases = people(20, scans=2)
+    splits = [split(cases, fold, 0.2, seed=0, folds=folds) for fold in range(folds)]
+    held_out = [case.name for parts in splits for case in parts["validate"]]
+    assert len(held_out) == len({*held_out}) == 32
+    for parts in splits:
+        patients = {name: {case.patient for case in part} for name, part in parts.items()}
+        assert not patients["train"] & patients["validate"] and len(patients["test"]) == 4
+    with pytest.raises(InputError, match=f"from 0 to {folds - 1}, or all"):
+        split(cases, folds, 0.2, seed=0, folds=folds)
+
+
+def test_fold_all_uses_every_patient_outside_the_test_share_for_training():
+    cases = people(20)
+    parts = split(cases, "all", 0.2, seed=0)
+    assert [len(parts[name]) for name in ("train", "validate", "test")] == [16, 0, 4]
+    assert parts["test"] == split(cases, 3, 0.2, seed=0)["test"]
+    listed = [replace(case, part=part) for case, part in zip(cases, [0, 1, "validation", "testing"] * 5, strict=True)]
+    assert [len(part) for part in split(listed, "all", 0.2, seed=0).values()] == [15, 0, 5]
