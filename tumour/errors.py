@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stderr
 from difflib import get_close_matches
 from functools import partial, wraps
+from itertools import pairwise
 from types import TracebackType
 from typing import Any
 
@@ -114,7 +115,7 @@ def call_of(component: Any, name: str) -> Callable[[], Any] | None:
             ) from stop
         close = nearest(fault.rsplit(" ", 1)[-1], names) if "consume" in fault or "Cannot find key" in fault else ""
         raise InputError(f"{fault}{close}; --help lists all.") from stop
-    for word, following in zip(sys.argv[1:], [*sys.argv[2:], "--"], strict=True):
+    for word, following in pairwise([*sys.argv[1:], "--"]):
         key = word.removeprefix("--").replace("-", "_")
         if word.startswith("--") and following.startswith("--") and key in parameters:
             if parameters[key].annotation in (str, "str"):

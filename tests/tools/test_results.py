@@ -18,6 +18,13 @@ def test_the_readme_contains_the_table_that_the_command_makes():
     assert all(f"| `{bundle}` |" in table for bundle in BUNDLES if (ROOT / "bundles" / bundle / "weights").is_dir())
 
 
+def test_the_command_needs_no_option(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["tools.results"])
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    results.main()
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == text
+
+
 def scored(folder, cases):
     torch.save({"a": torch.ones(3)}, folder / "model.pt")
     (folder / "patients.json").write_text(json.dumps({"train": ["a", "b"], "validate": ["c"]}))
