@@ -51,7 +51,7 @@ def test_the_same_weights_give_the_same_label_maps_as_in_the_checkout(twelve, tm
     torch.save(network.state_dict(), tmp_path / "models" / "model.pt")
     succeed("inferring", "neuroseg3d", tmp_path, "brats2021", twelve)
     home = Home("neuroseg3d", sys.executable, tmp_path, twelve)
-    home.run([], "inference", cwd=tmp_path, ckpt_dir=tmp_path / "models")
+    home.run([], "inference", cwd=tmp_path, ckpt_dir=tmp_path / "models", patch_size=[32, 32, 32])
     ours, theirs = tmp_path / "results" / "segmentations", home.folder / "eval" / "segmentations"
     assert len(list(ours.iterdir())) == 12
     seen = set()
