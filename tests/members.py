@@ -8,7 +8,7 @@ from tests.conftest import ROOT
 from tools.ensemble import ensemble
 from tools.show import merged
 
-SETTINGS = {"cohort": "brats2021", "modalities": ["T1", "T1ce", "T2", "FLAIR"], "size": "fast"}
+SETTINGS = {"cohort": "brats2021", "modalities": ["T1", "T1ce", "T2", "FLAIR"], "size": "fast", "norm": "batch"}
 
 
 def member(folder, bundle, seed=0, train=(), validate=(), **settings):

@@ -268,7 +268,7 @@ def test_dicom_is_segmented_on_its_own_grid_and_unusable_cases_are_reported(scan
     third = folder / "unregistered"
     for name, path in zip(FOUR, cases[2].images, strict=True):
         write_series(path, third / name, 50 + len(name), slice(0, 30) if name == "T1ce" else slice(None))
-    succeed("training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), epochs=1)
+    succeed("training", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), epochs=1, modality_dropout=0)
     done = run("inferring", BUNDLES[0], tmp_path, "brats2021", folder)
     made = nib.load(tmp_path / "results" / "segmentations" / f"{cases[0].name}.nii.gz")
     scan = nib.load(cases[0].images[0])

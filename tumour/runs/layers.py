@@ -40,11 +40,11 @@ def run_id_of(arguments: Sequence[str]) -> str:
 
 
 def uses_weights() -> bool:
-    """Whether this process uses weights that were trained before: a command of MONAI other than `run training`.
+    """Whether this process uses weights that were trained before: a command of MONAI other than those that train.
 
     A release states this in each of its configs, so that other programs need not be asked.
     """
-    return started_by_monai() and run_id_of(sys.argv[1:]) != "training"
+    return started_by_monai() and run_id_of(sys.argv[1:]) not in ("training", "crossvalidating")
 
 
 def words(arguments: Sequence[str]) -> tuple[Any, ...]:
