@@ -37,7 +37,7 @@ GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo data check train evaluate infer report watch results table compare ablation recipes release verify export \
-	test smoke lint show benchmark clean
+	test smoke lint show gpu benchmark clean
 
 help: ## print the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -115,6 +115,9 @@ ablation: setup ## train and score BUNDLE with each value of OVER (attention, si
 
 recipes: setup ## compare our default and the five recipes after MINUTES of training each, three seeds, one table
 	$(PY) -m tools.trials recipes --output $(call quote,OUT)/recipes --cohort $(COHORT) --dataset_dir $(call quote,DATA) --minutes $(MINUTES) $(ARGS)
+
+gpu: setup ## check this machine's GPU in under ten minutes and print a table to send (DATA=real patients)
+	@$(PY) -m benchmarks.gpu --data $(call quote,DATA) --cohort $(COHORT)
 
 benchmark: .venv/benchmark/ready ## compare the speed with other tools (benchmarks/README.md; DATA=real patients: all benchmarks, takes hours)
 	.venv/benchmark/bin/python -m benchmarks.score
