@@ -37,7 +37,7 @@ GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo data check train evaluate infer report watch results table compare ablation recipes release verify export \
-	test smoke lint show gpu benchmark clean
+	test smoke lint show benchmark clean
 
 help: ## print the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -116,9 +116,6 @@ ablation: setup ## train and score BUNDLE with each value of OVER (attention, si
 recipes: setup ## compare our default and the five recipes after MINUTES of training each, three seeds, one table
 	$(PY) -m tools.trials recipes --output $(call quote,OUT)/recipes --cohort $(COHORT) --dataset_dir $(call quote,DATA) --minutes $(MINUTES) $(ARGS)
 
-gpu: setup ## check this machine's GPU in under ten minutes and print a table to send (DATA=real patients)
-	@$(PY) -m benchmarks.gpu --data $(call quote,DATA) --cohort $(COHORT)
-
 benchmark: .venv/benchmark/ready ## compare the speed with other tools (benchmarks/README.md; DATA=real patients: all benchmarks, takes hours)
 	.venv/benchmark/bin/python -m benchmarks.score
 	$(foreach each,$(if $(DATA),$(BENCHMARKS)),.venv/benchmark/bin/python -m benchmarks.$(each) --data $(call quote,DATA) --cohort $(COHORT) &&) true
@@ -128,6 +125,10 @@ benchmark: .venv/benchmark/ready ## compare the speed with other tools (benchmar
 	$(PY) -c "import site; print(site.getsitepackages()[0])" > $$(echo .venv/benchmark/lib/python3.*/site-packages)/beside.pth
 	.venv/benchmark/bin/pip install --quiet --no-deps --requirement benchmarks/requirements.txt
 	touch $@
+
+.PHONY: gpu
+gpu: setup ## check this machine's GPU in under ten minutes and print a table to send (DATA=real patients)
+	@$(PY) -m benchmarks.gpu --data $(call quote,DATA) --cohort $(COHORT)
 
 release: setup ## pack all bundles, or BUNDLE, in the model zoo format into dist/ (WEIGHTS=model.pt, URL=its address if it is not packed)
 	@$(PY) -m tools.release $(GIVEN) --weights $(call quote,WEIGHTS) --url $(call quote,URL)

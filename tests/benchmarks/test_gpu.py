@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from benchmarks import gpu, ours, waiting
+from tests.bundles.test_make import words
 from tests.conftest import restored
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
@@ -57,6 +58,12 @@ def test_the_share_of_waiting_is_that_of_the_steps_without_validation(patients, 
     settings = {"patch_size": [32] * 3, "overlap": 0, "workers": 0, "precision": "float32"}
     share, seconds = waiting.wait_and_step(str(patients("brats2021")), "brats2021", "unet3d", 4, **settings)
     assert 0 < share < 1 and seconds > 0
+
+
+def test_make_runs_it_with_or_without_patients():
+    for folder in ("", "my data"):
+        line = words("gpu", DATA=folder)
+        assert line[1:] == ["-m", "benchmarks.gpu", "--data", folder, "--cohort", "brats2021"]
 
 
 def test_one_stage_that_fails_or_hangs_does_not_end_the_others(monkeypatch, capsys):

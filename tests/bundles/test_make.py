@@ -58,7 +58,7 @@ def test_several_devices_add_one_config_file_with_and_without_a_recipe(target, o
 
 
 @pytest.mark.parametrize(
-    "target", "demo data check report watch table compare ablation recipes release verify export show gpu".split()
+    "target", "demo data check report watch table compare ablation recipes release verify export show".split()
 )
 def test_every_other_target_is_a_valid_shell_command(target):
     assert shlex.split(" ".join(words(target)))
