@@ -147,6 +147,10 @@ benchmark: .venv/benchmark/ready ## compare the speed with other tools (benchmar
 	.venv/benchmark/bin/pip install --quiet --no-deps --requirement benchmarks/requirements.txt
 	touch $@
 
+.PHONY: gpu
+gpu: setup ## check this machine's GPU in under ten minutes and print a table to send (DATA=real patients)
+	@$(PY) -m benchmarks.gpu --data $(call quote,DATA) --cohort $(COHORT)
+
 release: setup ## pack all bundles, or BUNDLE, in the model zoo format into dist/ (WEIGHTS=model.pt, URL=its address if it is not packed)
 	@$(PY) -m tools.release $(GIVEN) --weights $(call quote,WEIGHTS) --url $(call quote,URL)
 

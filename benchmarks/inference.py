@@ -6,6 +6,7 @@ python -m benchmarks.inference --data DIR [--cohort brats2018] [--work DIR] [--c
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import fire
 import nibabel as nib
@@ -27,6 +28,15 @@ SIDES = {
     "zoo": "model zoo, SegResNet, one 240 x 240 x 160 window",
 }
 PATCH = 96
+CHECKPOINT = "bundles/unet3d/weights/model.pt"
+
+
+def evaluator(scans: Path, target: Path, cohort: str, checkpoint: str = CHECKPOINT, **settings: Any) -> Any:
+    """Our evaluator, which segments all scans of a folder; the label maps are written to `target`."""
+    where = {"dataset_dir": str(scans), "segmentations": str(target), "output_dir": str(target.parent / "eval")}
+    where["ckpt_dir"] = str(Path(checkpoint).parent)
+    parser = ours.config("unet3d", cohort=cohort, patch_size=[PATCH] * 3, **where, **settings)
+    return parser.get_parsed_content("evaluator")
 
 
 def side(name: str, work: str, cohort: str, data: str, checkpoint: str, case: str) -> None:
@@ -37,14 +47,9 @@ def side(name: str, work: str, cohort: str, data: str, checkpoint: str, case: st
     target.mkdir(parents=True, exist_ok=True)
     if name.startswith("ours"):
         scans = folder_with(folder / "scan" / case, [chosen])
-        where = {"dataset_dir": str(scans), "segmentations": str(target), "output_dir": str(folder / "eval")}
-        parser = ours.config(
-            "unet3d", cohort=cohort, patch_size=[PATCH] * 3, ckpt_dir=str(Path(checkpoint).parent), **where
-        )
-        if name == "ours-float32":
-            parser["precision"] = "float32"
-        evaluator = parser.get_parsed_content("evaluator")
-        serve(lambda: evaluator.run())
+        precision = {"precision": "float32"} if name == "ours-float32" else {}
+        ours_evaluator = evaluator(scans, target, cohort, checkpoint, **precision)
+        serve(lambda: ours_evaluator.run())
     elif name == "zoo":
         network = zoo.network().eval()
         serve(lambda: zoo.segment(network, chosen, zoo.WINDOW, target / f"{case}.nii.gz"))
@@ -70,7 +75,7 @@ def measure(
     data: str,
     cohort: str = "brats2018",
     work: str = nnunet.WORK,
-    checkpoint: str = "bundles/unet3d/weights/model.pt",
+    checkpoint: str = CHECKPOINT,
     rounds: int = 5,
     sides: Sequence[str] = tuple(SIDES),
 ) -> None:

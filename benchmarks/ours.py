@@ -15,9 +15,12 @@ NNUNET_SIZE = {
 
 
 def config(bundle: str, **settings: Any) -> ConfigParser:
-    """The merged config of a bundle with settings as on a command line; `a::b` sets a nested value."""
+    """The merged config of a bundle with settings as on a command line; `a::b` sets a nested value.
+
+    It runs on the CPU, as the other tools do here, unless `device` is one of the settings.
+    """
     parser = merged(f"bundles/{bundle}/args.yaml")
-    for name, value in settings.items():
+    for name, value in {"device": "cpu", **settings}.items():
         parser[name] = value
     parser.get_parsed_content("initialize")
     return parser
