@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from tools.tables import markdown
 
 Rows = Iterator[tuple[str, str]]  # what is checked, and the result
 BATCH, PATCH, PATCH_CPU = 2, 128, 32
+GRACE = 3  # seconds for a stage to end
 
 
 def synchronise(device: str) -> None:
@@ -171,7 +173,10 @@ def run_stage(name: str, limit: float, *arguments: str) -> list[dict[str, str]]:
         try:
             failure = f"failed with exit status {process.returncode}" if process.wait(limit) else ""
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # with its workers
+            for order in (signal.SIGTERM, signal.SIGKILL):  # torchrun ends its own processes only at the first
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, order)
+                time.sleep(GRACE)
             process.wait()
             failure = f"stopped after {limit:.0f} s"
         printed.seek(0)
