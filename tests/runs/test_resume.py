@@ -83,7 +83,7 @@ def uninterrupted(patients, tmp_path_factory):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
-    ("stops", "epochs"), [("KILL TERM INT", 6), pytest.param("KILL " * 60, 60, marks=pytest.mark.slow)]
+    ("stops", "epochs"), [("KILL TERM INT", 12), pytest.param("KILL " * 60, 60, marks=pytest.mark.slow)]
 )
 def test_a_training_stopped_at_random_moments_leaves_the_same_files(
     stops, epochs, workers, uninterrupted, patients, tmp_path
@@ -92,10 +92,11 @@ def test_a_training_stopped_at_random_moments_leaves_the_same_files(
     for name in stops.split():
         child = start(tmp_path, patients("brats2021"), epochs, workers=workers)
         wait_for_the_first_epoch(tmp_path, child)
-        time.sleep(moments.uniform(0, 0.8))
+        time.sleep(moments.uniform(0, 0.5))
         os.killpg(child, signal.Signals[f"SIG{name}"])
         stopped.append(finish(child))
-    assert {*stopped} <= {-9, 143, 130}, (stopped, (tmp_path / "log").read_text())
+    assert {*stopped} <= {-9, 143, 130, -15, 0}, (tmp_path / "log").read_text()  # the last two: just after its end
+    assert stopped[0] == -9
     train(tmp_path, patients("brats2021"), epochs, workers=workers)
     assert results(tmp_path) == expected
     assert not list(tmp_path.glob("**/.*"))
