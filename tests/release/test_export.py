@@ -91,7 +91,7 @@ def test_a_network_of_two_modalities_is_exported(format, tmp_path):
     parser = merged("bundles/unet3d/args.yaml")
     parser["modalities"] = ["T1ce", "FLAIR"]
     torch.save(parser.get_parsed_content("network_def").state_dict(), tmp_path / "model.pt")
-    (tmp_path / "settings.json").write_text('{"modalities": ["T1ce", "FLAIR"]}')
+    (tmp_path / "settings.json").write_text('{"modalities": ["T1ce", "FLAIR"], "norm": "batch"}')
     path = exported("unet3d", format, tmp_path / "model.pt", tmp_path)
     with torch.no_grad():
         assert export.FORMATS[format][1](path)(torch.zeros(1, 2, 32, 32, 32)).shape == (1, 3, 32, 32, 32)

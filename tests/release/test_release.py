@@ -380,7 +380,8 @@ def test_every_check_of_the_zoo_passes(tmp_path):
 def test_the_zoo_checks_run_the_packed_weights_and_do_not_change_them(tmp_path, monkeypatch):
     """The network has fewer modalities and was trained on data with other file names and label values."""
     monkeypatch.chdir(ROOT)
-    settings = {"cohort": "brats2023_gli", "modalities": ["FLAIR", "T1ce"], "patch_size": [64] * 3, "window": [64] * 3}
+    settings = {"cohort": "brats2023_gli", "modalities": ["FLAIR", "T1ce"], "norm": "batch"}
+    settings |= {"patch_size": [64] * 3, "window": [64] * 3}
     parser = merged(f"bundles/{BUNDLES[0]}/args.yaml")
     parser.update(settings)
     save_checkpoint(to_float16(parser.get_parsed_content("network_def").state_dict()), tmp_path / "model.pt")

@@ -105,7 +105,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], path: 
     differ += [name for name in expected if name not in differ and expected[name].shape != weights[name].shape]
     if differ:
         recorded = settings_of(str(path.parent))
-        options = {"size": "size", "modalities": "modalities", "activation": "head"}
+        options = {"size": "size", "norm": "norm", "modalities": "modalities", "activation": "head"}
         names = ["bundle", "recipe", *(option for name, option in options.items() if name not in recorded)]
         raise InputError(
             f"'{path}' belongs to another network: {len(differ)} of {len(expected)} weights differ in name or shape, "

@@ -64,7 +64,10 @@ def settings_to_use(defaults: Mapping[str, Any], folder: str) -> dict[str, Any]:
     Raises:
         InputError: the record next to the weights is damaged.
     """
-    return {**defaults, **(VERSION_0_1 | settings_of(folder) if folder else {})}
+    if not folder:
+        return dict(defaults)
+    recorded = settings_of(folder)
+    return {**VERSION_0_1, **defaults, **(VERSION_0_1 | recorded if recorded else {})}
 
 
 def layer_types(network: nn.Module) -> list[str]:
