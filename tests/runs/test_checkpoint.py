@@ -337,8 +337,12 @@ def test_a_missing_truncated_or_foreign_checkpoint_gives_one_clear_sentence(tmp_
     with pytest.raises(InputError, match="is not a complete checkpoint"):
         read_checkpoint(path)
     (tmp_path / "settings.json").write_text('{"size": "full", "fold": 0, "modalities": ["T1", "FLAIR"]}')
-    with pytest.raises(InputError, match="Give the bundle, recipe, head and network_def that it was trained with.$"):
+    with pytest.raises(
+        InputError, match="Give the bundle, recipe, norm, head and network_def that it was trained with.$"
+    ):
         load_weights(nn.Linear(3, 2), nn.Linear(4, 2).state_dict(), path)  # what is recorded was compared before
     (tmp_path / "settings.json").unlink()
-    with pytest.raises(InputError, match="another network: 1 of 2 weights differ.*'weight'.*size, modalities, head"):
+    with pytest.raises(
+        InputError, match="another network: 1 of 2 weights differ.*'weight'.*size, norm, modalities, head"
+    ):
         load_weights(nn.Linear(3, 2), nn.Linear(4, 2).state_dict(), path)
