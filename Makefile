@@ -31,7 +31,7 @@ ON_TOP = $(if $(RECIPE),'bundles/common/recipes/$(RECIPE).yaml'$(COMMA))$(if $(E
 $(if $(SEVERAL),$(1:%='bundles/common/multi_gpu_%.yaml'))
 # a recipe sets its own cohort, unless the user sets one
 ITS_COHORT = $(if $(RECIPE),$(filter file,$(origin COHORT)))
-LAYERS = --args_file bundles/$(BUNDLE)/args.yaml $(if $(ON_TOP),--+config_file "[$(ON_TOP)]") \
+LAYERS = --args_file bundles/$(BUNDLE)/args.yaml $(if $(strip $(ON_TOP)),--+config_file "[$(strip $(ON_TOP))]") \
 	$(if $(ITS_COHORT),,--cohort $(COHORT)) --dataset_dir $(call quote,DATA) $(if $(ENSEMBLE),--ckpt_dir $(call quote,ENSEMBLE)) $(ARGS)
 LAUNCH = $(if $(SEVERAL),$(PY) -m torch.distributed.run --standalone --nproc_per_node=$(DEVICES) -m monai.bundle run,$(RUN))
 DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --dataset_dir $(DEMO)/$(1) \
