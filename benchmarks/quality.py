@@ -28,7 +28,7 @@ from monai.utils import set_determinism
 from tumour.files import save_json
 from tumour.processes import cores
 from tumour.runs.inferers import best_precision
-from tumour.scores.tables import interval_text, mean_interval
+from tumour.scores.tables import mean_text
 
 from benchmarks import nnunet, results, zoo
 from benchmarks.patients import cases_of, folder_with, parts_of
@@ -199,9 +199,9 @@ def write_table(
             "side": SIDES[name],
             "CPU-seconds": ", ".join(f"{each['seconds']:.0f}" for each in trials_of[name]),
             "steps": ", ".join(f"{each['steps']:.0f}" for each in trials_of[name]),
-            "mean Dice": interval_text(values.mean(), *mean_interval(values)),
+            "mean Dice": mean_text(values),
             "by seed": ", ".join(f"{each.mean():.3f}" for each in dice[name]),
-            "lead of the first": interval_text(less.mean(), *mean_interval(less)) if name != sides[0] else "",
+            "lead of the first": mean_text(less) if name != sides[0] else "",
         })  # fmt: skip
     cores_used = " or ".join(sorted({f"{each['cores']:.0f}" for trial in trials_of.values() for each in trial}))
     about = (

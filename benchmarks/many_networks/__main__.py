@@ -11,13 +11,12 @@ import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tumour.cases.case import Case
+from tumour.cases.parts import split
 from tumour.errors import command_line
 from tumour.files import save_json
 
@@ -29,12 +28,6 @@ from benchmarks.patients import cases_of
 from tools.tables import markdown
 
 TRIALS = str(Path(__file__).with_name("trials.yaml"))
-
-
-def fold_of(cases: Sequence[Case], folds: int) -> list[int]:
-    """The fold of each case; all cases of a patient are in one, in the order of tumour.cases.parts.split."""
-    order = sorted({case.patient for case in cases}, key=lambda name: sha256(f"0/{name}".encode()).hexdigest())
-    return [order.index(case.patient) % folds for case in cases]
 
 
 def row_of(name: str, record: Mapping[str, Any]) -> dict[str, str]:
@@ -75,8 +68,8 @@ def main(
     volumes = {"z": read(ours.config(next(iter(todo.values())).bundle, cohort=cohort, device=str(where)), cases, where)}
     if any(trial.data == "robust" for trial in todo.values()):
         volumes["robust"] = volumes["z"].robust()
-    number = fold_of(cases, folds)
-    parts = {f"fold{fold}": [n for n in range(len(cases)) if number[n] == fold] for fold in range(folds)}
+    held_out = [split(cases, fold, test_share=0, seed=0, folds=folds)["validate"] for fold in range(folds)]
+    parts = {f"fold{fold}": [cases.index(case) for case in part] for fold, part in enumerate(held_out)}
     parts |= {"all": []} if everyone else {}
     lanes = itertools.cycle([torch.cuda.Stream() for _ in range(streams)] if where.type == "cuda" else [None])
 

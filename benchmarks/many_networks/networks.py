@@ -33,7 +33,7 @@ def config_of(trial: Trial, cohort: str, device: torch.device) -> ConfigParser:
         "head": f"@heads::{trial.head}",
         "patch_size": [trial.patch] * 3,
         "seed": trial.seed,
-        f"{network}::norm_name": [trial.norm, {"affine": True}],
+        "norm": trial.norm,
     }
     if device.type == "cpu":
         settings["precision"] = "float32"  # a dry run, exact also where the deepest level has few voxels
@@ -152,10 +152,7 @@ class Training:
     def save(self, folder: Path) -> None:
         """Write the weights with their settings and patients, as a training of the bundle does."""
         save_checkpoint(to_float16(self.network.state_dict()), folder / BEST)
-        names = ("cohort", "modalities", "size", "patch_size")
-        settings = {name: self.parser.get_parsed_content(name) for name in names}
-        activation = self.parser.get_parsed_content("head")["activation"]
-        save_json({**settings, "window": settings["patch_size"], "activation": activation}, folder / SETTINGS)
+        save_json(self.parser.get_parsed_content("recorded"), folder / SETTINGS)
         used = {"train": [self.volumes.cases[n] for n in self.train], "validate": []}
         save_json(patients(used, self.cohort), folder / PATIENTS)
 

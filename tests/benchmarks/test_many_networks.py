@@ -152,9 +152,8 @@ def test_each_network_is_written_as_the_bundle_reads_it_before_any_is_scored(pat
     for part in ("fold0", "fold1", "all"):
         folder = output / "a" / part
         assert (folder / "model.pt").stat().st_size < 12e6  # in float16, a tensor of two names once
-        norm = {"network_def::network::norm_name": ["batch", {"affine": True}]}
-        network = ours.config("neuroseg3d", device="cpu", **norm).get_parsed_content("network_def")
-        load_weights(network, read_checkpoint(folder / "model.pt"), folder)
+        recorded = ours.config("neuroseg3d", device="cpu", uses_weights=True, ckpt_dir=str(folder))
+        load_weights(recorded.get_parsed_content("network_def"), read_checkpoint(folder / "model.pt"), folder)
         assert json.loads((folder / "settings.json").read_text())["window"] == [32, 32, 32]
         used = json.loads((folder / "patients.json").read_text())
         assert len(used["train"]) == (6 if part == "all" else 3) and not used["validate"]
