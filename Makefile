@@ -46,7 +46,7 @@ GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo data check train evaluate infer report watch results table compare ablation recipes crossvalidate final best ensemble release verify export \
-	test smoke lint show benchmark clean
+	test smoke lint show benchmark gpu clean
 
 help: ## print the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -147,7 +147,6 @@ benchmark: .venv/benchmark/ready ## compare the speed with other tools (benchmar
 	.venv/benchmark/bin/pip install --quiet --no-deps --requirement benchmarks/requirements.txt
 	touch $@
 
-.PHONY: gpu
 gpu: setup ## check this machine's GPU in under ten minutes and print a table to send (DATA=real patients)
 	@$(PY) -m benchmarks.gpu --data $(call quote,DATA) --cohort $(COHORT)
 

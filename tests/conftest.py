@@ -77,6 +77,17 @@ def parser_of(cohort: str, data: Path, *layers: str, **settings: Any) -> Any:
     return parser
 
 
+TINY: dict[str, Any] = {
+    "patch_size": [32, 32, 32],
+    "epochs": 2,
+    "iterations_per_epoch": 2,
+    "val_interval": 1,
+    "workers": 0,
+    "overlap": 0,
+    "precision": "float32",
+}
+
+
 def arguments(
     run_id: str, bundle: str, folder: Path, cohort: str, data: Path, recipe: str = "", **settings: Any
 ) -> list[str]:
@@ -86,13 +97,7 @@ def arguments(
         "dataset_dir": data,
         "ckpt_dir": folder / "models",
         "output_dir": folder / "results",
-        "patch_size": [32, 32, 32],
-        "epochs": 2,
-        "iterations_per_epoch": 2,
-        "val_interval": 1,
-        "workers": 0,
-        "overlap": 0,
-        "precision": "float32",
+        **TINY,
     }
     flags = [str(part) for name, value in (tiny | settings).items() for part in (f"--{name}", value)]
     command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--args_file", f"bundles/{bundle}/args.yaml"]

@@ -23,7 +23,7 @@ from tumour.errors import InputError, command_line
 from tumour.files import atomic_write, save_json
 from tumour.maps.fitting import FitAfterTreatment, FittingCase
 from tumour.runs.checkpoints import BEST, PATIENTS, SETTINGS
-from tumour.scores.tables import interval_text, mean_interval
+from tumour.scores.tables import mean_interval, mean_text
 
 from tools.cohorts import cohort_named
 from tools.command import run_command
@@ -173,10 +173,8 @@ def row_of(name: str, dice: pd.Series, best: pd.Series, operations: float) -> di
     """The row of a candidate: its cost, its mean Dice, and its paired difference from the best one."""
     difference = (dice - best).to_numpy()
     row = {"candidate": name, "multiply-adds of a 96³ patch, G": f"{operations:.1f}"}
-    row["mean Dice"] = interval_text(dice.mean(), *mean_interval(dice.to_numpy()))
-    return row | {
-        "minus the best": interval_text(difference.mean(), *mean_interval(difference)) if difference.any() else ""
-    }
+    row["mean Dice"] = mean_text(dice.to_numpy())
+    return row | {"minus the best": mean_text(difference) if difference.any() else ""}
 
 
 def choose(
@@ -243,9 +241,7 @@ def write(
         reason = f"These scores do not distinguish {others}; the cheapest of them is used."
     else:
         reason = "Every other candidate is worse."
-    difference = (treated - scores[chosen]).to_numpy()
-    low, high = mean_interval(difference)
-    change = f"It changes the mean Dice by {interval_text(difference.mean(), low, high, '+.3f')}"
+    change = f"It changes the mean Dice by {mean_text((treated - scores[chosen]).to_numpy(), '+.3f')}"
     treatment = f"{change}; it is used: --after_treatment %{fitted}" if fitted else f"{change}; it is not used."
     text = (
         f"{len(best)} scans, each scored by networks that were trained without its patient; means with 95% bootstrap\n"

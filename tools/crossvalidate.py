@@ -23,7 +23,7 @@ from tumour.runs.checkpoints import BEST, PATIENTS
 from tumour.runs.layers import layers, merge
 from tumour.runs.options import check_command, rules
 from tumour.scores.evaluation import record_crossvalidation
-from tumour.scores.tables import interval_text, mean_interval, write_scores
+from tumour.scores.tables import mean_text, write_scores
 
 from tools.command import run_command
 from tools.tables import markdown, read_table
@@ -261,9 +261,8 @@ def row_of(name: str, scores: pd.DataFrame) -> dict[str, str]:
     dice = regions.pivot(index="case", columns="region", values="dice")[list(dict.fromkeys(regions["region"]))]
     row = {"patients": name, "scans": str(len(dice))}
     for region in dice:
-        row[f"Dice {region}"] = interval_text(dice[region].mean(), *mean_interval(dice[region].to_numpy()))
-    mean = dice.mean(axis=1).to_numpy()
-    row["mean Dice"] = interval_text(mean.mean(), *mean_interval(mean))
+        row[f"Dice {region}"] = mean_text(dice[region].to_numpy())
+    row["mean Dice"] = mean_text(dice.mean(axis=1).to_numpy())
     hd95 = regions.groupby("region", sort=False)["hd95"].mean()
     return row | {"HD95, mm": ", ".join(f"{region} {value:.1f}" for region, value in hd95.items())}
 

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 from tumour.errors import InputError, command_line, one_of
 from tumour.files import atomic_write, save_json
-from tumour.scores.tables import interval_text, mean_interval
+from tumour.scores.tables import interval_text, mean_text
 
 from tools.command import run_command, wait_for
 from tools.compare import differences, read_run, significance
@@ -186,9 +186,9 @@ def recipe_row(recipe: str, costs: pd.DataFrame, scores: pd.DataFrame) -> dict[s
         "steps": f"{costs['steps'].iloc[0]:.0f}",
         "minutes": ", ".join(f"{value:.1f}" for value in costs["minutes"]),
         "peak GB": f"{costs['peak GB'].max():.1f}",
-        "mean Dice": interval_text(scores[recipe].mean(), *mean_interval(scores[recipe].to_numpy())),
+        "mean Dice": mean_text(scores[recipe].to_numpy()),
         "by seed": ", ".join(f"{value:.3f}" for value in scores[recipe].groupby("seed").mean()),
-        "minus default": interval_text(difference.mean(), *mean_interval(difference)) if recipe else "",
+        "minus default": mean_text(difference) if recipe else "",
     }
 
 

@@ -9,22 +9,14 @@ import pandas as pd
 import pytest
 from tumour.errors import InputError
 
-from tests.conftest import here
+from tests.conftest import TINY, here
 from tools import crossvalidate as folds_module
 from tools.best import Candidate, choose, compare, read_cases
 from tools.crossvalidate import crossvalidate
 from tools.patients.synthetic import make_patients
 from tools.tables import read_table
 
-TINY = {
-    "patch_size": [32, 32, 32],
-    "epochs": 1,
-    "iterations_per_epoch": 2,
-    "val_interval": 1,
-    "workers": 0,
-    "overlap": 0,
-    "precision": "float32",
-}
+SHORT = TINY | {"epochs": 1}
 PLAIN, MIRRORED, BOTH = (
     Candidate((Path("a"),), False),
     Candidate((Path("a"),), True),
@@ -67,7 +59,7 @@ def two(tmp_path_factory):
         patch.setattr(folds_module, "subprocess", start)
         for bundle in ("unet3d", "neuroseg3d"):
             folders.append(tmp_path_factory.mktemp(bundle))
-            crossvalidate(bundle, "brats2021", str(data), str(folders[-1]), 2, **TINY)
+            crossvalidate(bundle, "brats2021", str(data), str(folders[-1]), 2, **SHORT)
     return data, folders
 
 
@@ -87,7 +79,7 @@ def test_all_candidates_are_scored_on_the_folds_and_one_is_named(two, runs, tmp_
     data, folders = two
     given = " ".join(map(str, folders)), "brats2021", str(data), str(tmp_path / "best"), 2
     before = [(folder / "fold0" / "models" / "scores.json").read_text() for folder in folders]
-    text = compare(*given, **TINY)
+    text = compare(*given, **SHORT)
     rows = [line.split("|")[1].strip() for line in text.splitlines() if line[:1] == "|"][2:]
     plain = ["unet3d", "neuroseg3d", "unet3d + neuroseg3d"]
     assert rows[:-1] == [name for each in plain for name in (each, f"{each}, mirrored")]
@@ -102,7 +94,7 @@ def test_all_candidates_are_scored_on_the_folds_and_one_is_named(two, runs, tmp_
         assert len(scored) == 3 and not {*scored} & {*trained}
     assert before == [(folder / "fold0" / "models" / "scores.json").read_text() for folder in folders]
     count = len(runs)
-    assert compare(*given, **TINY) == text and len(runs) == count  # nothing is repeated
+    assert compare(*given, **SHORT) == text and len(runs) == count  # nothing is repeated
 
 
 def test_the_after_treatment_of_a_fold_is_fitted_to_the_other_folds(two, runs, tmp_path, monkeypatch):
@@ -115,7 +107,7 @@ def test_the_after_treatment_of_a_fold_is_fitted_to_the_other_folds(two, runs, t
 
     monkeypatch.setattr("tools.best.fit", note)
     with pytest.raises(InputError):  # an empty file is no after-treatment
-        compare(str(folders[0]), "brats2021", str(data), str(tmp_path / "best"), 2, **TINY)
+        compare(str(folders[0]), "brats2021", str(data), str(tmp_path / "best"), 2, **SHORT)
     sums, path = fits[0]
     own, other = (
         [c.reference.sum() for c in read_cases(path.parents[1] / f"fold{n}/results/fitting.pt")] for n in (0, 1)
@@ -131,5 +123,5 @@ def test_what_cannot_be_compared_is_refused(two, runs, tmp_path):
         (str(folders[0]), {"epochs": 9}, "epochs = 1, but epochs is now 9"),
     ]:
         with pytest.raises(InputError, match=message):
-            compare(given, "brats2021", str(data), str(tmp_path / "best"), 2, **{**TINY, **options})
+            compare(given, "brats2021", str(data), str(tmp_path / "best"), 2, **{**SHORT, **options})
     assert runs == []

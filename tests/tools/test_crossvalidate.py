@@ -14,7 +14,7 @@ from tumour.files import save_json
 from tumour.runs.checkpoints import to_float16
 from tumour.scores.tables import mean_interval
 
-from tests.conftest import BUNDLES, here, run, succeed
+from tests.conftest import BUNDLES, TINY, here, run, succeed
 from tools import crossvalidate as module
 from tools.crossvalidate import crossvalidate, final
 from tools.ensemble import ensemble
@@ -23,15 +23,6 @@ from tools.release.pack import content
 from tools.results import results
 from tools.tables import read_table
 
-TINY = {
-    "patch_size": [32, 32, 32],
-    "epochs": 2,
-    "iterations_per_epoch": 2,
-    "val_interval": 1,
-    "workers": 0,
-    "overlap": 0,
-    "precision": "float32",
-}
 FOLDS = 3
 
 

@@ -14,7 +14,7 @@ from monai.bundle.reference_resolver import ReferenceResolver
 from monai.bundle.utils import merge_kv
 from monai.utils import BundlePropertyConfig
 from tumour.errors import InputError, one_of
-from tumour.runs.trained import RULES, SETTINGS, VERSION_0_1
+from tumour.runs.trained import RULES, SETTINGS, completed
 
 from tools.show import merged
 
@@ -49,7 +49,7 @@ def configs(bundle: str, settings: Mapping[str, Any] | None = None) -> dict[str,
     with contextlib.chdir(ROOT):
         config = merged(str(folder_of(bundle) / "args.yaml"), without=["report"]).get()  # it needs tools/
     own = config["defaults"]
-    trained = trained_settings(VERSION_0_1 | dict(settings) if settings else {}, config)
+    trained = trained_settings(completed(settings or {}), config)
     config = {**config, "bundle_root": ".", "uses_weights": True, "defaults": {**config["defaults"], **trained}}
     # `run` adds the folder to the path only after `initialize`, and only as it was written on the command line
     config["imports"] = [*config["imports"], "$import os", "$import sys"]

@@ -16,10 +16,8 @@ def seed_everything(seed: int) -> None:
     cuDNN may select its fastest algorithms, so two runs on a GPU with the same seed can differ in the last digits.
     """
     set_determinism(seed + rank())
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = (
-        True,
-        False,
-    )  # MONAI sets the opposite
+    cudnn = torch.backends.cudnn
+    cudnn.benchmark, cudnn.deterministic = True, False  # MONAI sets the opposite
 
 
 class SeedSteps:

@@ -54,6 +54,11 @@ def settings_of(folder: str) -> dict[str, Any]:
     return settings
 
 
+def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with what version 0.1.0 used and did not record; empty if there is no record."""
+    return {**VERSION_0_1, **settings} if settings else {}
+
+
 def settings_to_use(defaults: Mapping[str, Any], folder: str) -> dict[str, Any]:
     """The settings that a run starts from: those of the weights in a folder, else the defaults.
 
@@ -66,8 +71,7 @@ def settings_to_use(defaults: Mapping[str, Any], folder: str) -> dict[str, Any]:
     """
     if not folder:
         return dict(defaults)
-    recorded = settings_of(folder)
-    return {**VERSION_0_1, **defaults, **(VERSION_0_1 | recorded if recorded else {})}
+    return {**VERSION_0_1, **defaults, **completed(settings_of(folder))}
 
 
 def layer_types(network: nn.Module) -> list[str]:

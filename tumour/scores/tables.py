@@ -72,6 +72,12 @@ def interval_text(mean: float, low: float, high: float, form: str = ".3f") -> st
     return f"{mean:{form}} ({low:{form}} to {high:{form}})"
 
 
+def mean_text(values: NDArray, form: str = ".3f") -> str:
+    """The mean of values (cases,) with its interval as text for tables."""
+    low, high = mean_interval(values)
+    return interval_text(values.mean(), low, high, form)
+
+
 def table(summary: Mapping[str, Any]) -> str:
     """The means ± sd of a summary as text, one line per region."""
     lines: dict[str, dict[str, str]] = {}
