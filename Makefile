@@ -61,8 +61,8 @@ setup: .venv/ready ## install the packages of environment.yml into .venv
 	touch $@
 
 demo: setup ## create synthetic patients, train NeuroSeg3D, score it, segment new patients (DEMO=folder)
-	$(PY) -m tools.patients --output $(call quote,DEMO)/patients --cases 16 --size 96
-	$(PY) -m tools.patients --output $(call quote,DEMO)/new --cases 2 --size 96 --seed 1
+	$(PY) -m tools patients --output $(call quote,DEMO)/patients --cases 16 --size 96
+	$(PY) -m tools patients --output $(call quote,DEMO)/new --cases 2 --size 96 --seed 1
 	$(RUN) training $(call DEMO_LAYERS,patients) --epochs 6 --iterations_per_epoch 100 --resume False
 	$(RUN) evaluating $(call DEMO_LAYERS,patients) --report_at_end True
 	$(RUN) inferring $(call DEMO_LAYERS,new)
@@ -84,10 +84,10 @@ infer: setup ## segment the scans in DATA; an interrupted run continues with the
 	$(LAUNCH) inferring $(call LAYERS,infer)
 
 data: setup ## download COHORT=msd to DATA (default: data); the others need a registration
-	$(PY) -m tools.download --cohort $(COHORT) --output $(if $(DATA),$(call quote,DATA),data)
+	$(PY) -m tools download --cohort $(COHORT) --output $(if $(DATA),$(call quote,DATA),data)
 
 check: setup ## check every case of COHORT in DATA; report the unusable ones and how to fix them
-	$(PY) -m tools.check --cohort $(COHORT) --dataset_dir $(call quote,DATA) --output bundles/$(BUNDLE)/eval $(ARGS)
+	$(PY) -m tools check --cohort $(COHORT) --dataset_dir $(call quote,DATA) --output bundles/$(BUNDLE)/eval $(ARGS)
 
 report: setup ## write a page of curves, scores and pictures from BUNDLE's results
 	$(RUN) reporting $(LAYERS)
@@ -96,10 +96,10 @@ watch: setup ## follow the training of BUNDLE in a browser: curves, and a pictur
 	.venv/bin/tensorboard --logdir $(call quote,RESULTS)/tensorboard --reload_interval 10
 
 results: setup ## write the scores of bundles/*/weights into the table of README.md
-	@$(PY) -m tools.results
+	@$(PY) -m tools results
 
 table: setup ## print the parameters and multiply-adds of the four networks
-	@$(PY) -m tools.networks
+	@$(PY) -m tools networks
 
 test: setup ## run the whole test suite
 	$(PY) -m pytest
@@ -113,29 +113,29 @@ lint: setup ## run ruff and mypy
 	.venv/bin/mypy $(CODE)
 
 show: setup ## print the merged config of BUNDLE
-	@$(PY) -m tools.show bundles/$(BUNDLE)/args.yaml
+	@$(PY) -m tools show bundles/$(BUNDLE)/args.yaml
 
 compare: setup ## train and score all bundles on COHORT in DATA, one table (OUT=folder, ARGS="--epochs 2 ...")
-	$(PY) -m tools.trials bundles --output $(call quote,OUT)/bundles --cohort $(COHORT) --dataset_dir $(call quote,DATA) $(ARGS)
+	$(PY) -m tools trials bundles --output $(call quote,OUT)/bundles --cohort $(COHORT) --dataset_dir $(call quote,DATA) $(ARGS)
 
 ablation: setup ## train and score BUNDLE with each value of OVER (attention, size, loss), one table
-	$(PY) -m tools.trials settings --output $(call quote,OUT)/$(BUNDLE)-$(OVER) --bundle $(BUNDLE) --over $(OVER) --cohort $(COHORT) \
+	$(PY) -m tools trials settings --output $(call quote,OUT)/$(BUNDLE)-$(OVER) --bundle $(BUNDLE) --over $(OVER) --cohort $(COHORT) \
 		--dataset_dir $(call quote,DATA) $(ARGS)
 
 recipes: setup ## compare our default and the five recipes after MINUTES of training each, three seeds, one table
-	$(PY) -m tools.trials recipes --output $(call quote,OUT)/recipes --cohort $(COHORT) --dataset_dir $(call quote,DATA) --minutes $(MINUTES) $(ARGS)
+	$(PY) -m tools trials recipes --output $(call quote,OUT)/recipes --cohort $(COHORT) --dataset_dir $(call quote,DATA) --minutes $(MINUTES) $(ARGS)
 
 crossvalidate: setup ## train and score each of FOLDS folds of COHORT in DATA with BUNDLE, one table (OUT=folder, CLUSTER=slurm, ARGS="--epochs 50 ...")
-	$(PY) -m tools.crossvalidate folds $(FOLDED) $(if $(CLUSTER),--cluster $(CLUSTER))
+	$(PY) -m tools crossvalidate folds $(FOLDED) $(if $(CLUSTER),--cluster $(CLUSTER))
 
 final: setup ## after crossvalidate, with the same variables: train on all patients; the card gives the score of the folds
-	$(PY) -m tools.crossvalidate final $(FOLDED)
+	$(PY) -m tools crossvalidate final $(FOLDED)
 
 best: setup ## choose network, mirroring and after-treatment from the scores of cross-validations (CROSSVALIDATIONS="DIR DIR ...")
-	$(PY) -m tools.best --crossvalidations $(call quote,CROSSVALIDATIONS) --output $(call quote,OUT)/best $(ON_FOLDS)
+	$(PY) -m tools best --crossvalidations $(call quote,CROSSVALIDATIONS) --output $(call quote,OUT)/best $(ON_FOLDS)
 
 ensemble: setup ## write one network that averages others to OUT (MEMBERS="DIR DIR ..."); then: make evaluate ENSEMBLE=OUT
-	@$(PY) -m tools.ensemble --members $(call quote,MEMBERS) --output $(call quote,OUT) --bundle $(BUNDLE)
+	@$(PY) -m tools ensemble --members $(call quote,MEMBERS) --output $(call quote,OUT) --bundle $(BUNDLE)
 
 benchmark: .venv/benchmark/ready ## compare the speed with other tools (benchmarks/README.md; DATA=real patients: all benchmarks, takes hours)
 	.venv/benchmark/bin/python -m benchmarks.score
@@ -151,13 +151,13 @@ gpu: setup ## check this machine's GPU in under ten minutes and print a table to
 	@$(PY) -m benchmarks.gpu --data $(call quote,DATA) --cohort $(COHORT)
 
 release: setup ## pack all bundles, or BUNDLE, in the model zoo format into dist/ (WEIGHTS=model.pt, URL=its address if it is not packed)
-	@$(PY) -m tools.release $(GIVEN) --weights $(call quote,WEIGHTS) --url $(call quote,URL)
+	@$(PY) -m tools release $(GIVEN) --weights $(call quote,WEIGHTS) --url $(call quote,URL)
 
 verify: setup ## check the zips of dist/ as the model zoo does (SCHEMA=a copy of the metadata schema, to work offline)
-	@$(PY) -m tools.release.verify $(GIVEN) --schema $(call quote,SCHEMA)
+	@$(PY) -m tools verify $(GIVEN) --schema $(call quote,SCHEMA)
 
 export: setup ## write the trained BUNDLE to one file in dist/ and compare it with PyTorch (FORMAT=torchscript or onnx)
-	@$(PY) -m tools.release.export $(BUNDLE) --format $(FORMAT) --weights $(call quote,WEIGHTS)
+	@$(PY) -m tools export $(BUNDLE) --format $(FORMAT) --weights $(call quote,WEIGHTS)
 
 clean: ## remove .venv and the demo
 	rm -rf .venv $(call quote,DEMO)

@@ -24,7 +24,6 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
-from tumour.errors import command_line
 from tumour.patches.datasets import workers_for
 from tumour.processes import cores
 
@@ -33,6 +32,7 @@ from benchmarks.inference import evaluator
 from benchmarks.patients import cases_of, folder_with
 from benchmarks.waiting import wait_and_step
 from tools.command import flags
+from tools.command_line import command_line
 from tools.patients.synthetic import make_patients
 from tools.tables import markdown
 
@@ -214,4 +214,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["stage"]:
         fire.Fire({"stage": stage})
     else:
-        command_line(main, "benchmarks.gpu")
+        command_line(main, "python -m benchmarks.gpu")

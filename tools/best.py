@@ -1,6 +1,6 @@
 """Choose network, mirroring and after-treatment from the scores of cross-validations alone.
 
-python -m tools.best --crossvalidations "DIR DIR ..." --cohort NAME --dataset_dir DIR --output DIR
+python -m tools best --crossvalidations "DIR DIR ..." --cohort NAME --dataset_dir DIR --output DIR
 
 The candidates are the networks of each cross-validation and the ensemble of all of them, with and without mirroring.
 Where the paired differences do not distinguish candidates from the best one, the cheapest of them is chosen. Its
@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from tumour.errors import InputError, command_line
+from tumour.errors import InputError
 from tumour.files import atomic_write, save_json
 from tumour.maps.fitting import FitAfterTreatment, FittingCase
 from tumour.runs.checkpoints import BEST, PATIENTS, SETTINGS
@@ -253,11 +253,3 @@ def write(
     with atomic_write(target / "best.md") as path:
         path.write_text(text + "\n", encoding="utf-8")
     return text
-
-
-def main() -> None:
-    command_line(compare, "tools.best")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Check every case of a data set before it is used.
 
-python -m tools.check --cohort brats2021 --dataset_dir DIR
+python -m tools check --cohort brats2021 --dataset_dir DIR
 
 Exit status: 0 all cases are good, 1 some are usable with a note, 2 some cannot be used or the check could not run.
 """
@@ -10,7 +10,7 @@ from tumour.checks.case import CaseCheck
 from tumour.checks.label import contradiction
 from tumour.checks.table import Report
 from tumour.checks.usable import examine
-from tumour.errors import InputError, command_line
+from tumour.errors import InputError
 
 from tools.cohorts import cohort_named, known_cohorts, modalities
 
@@ -42,11 +42,3 @@ def check(cohort: str, dataset_dir: str, output: str = "check", workers: int | N
     if contrary:
         raise InputError(contrary)
     return 2 if report.counts["unusable"] else 1 if report.counts["note"] else 0
-
-
-def main() -> None:
-    command_line(check, "tools.check")
-
-
-if __name__ == "__main__":
-    main()

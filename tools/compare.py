@@ -1,6 +1,8 @@
-"""Compare two runs on the cases that both scored: `python -m tools.compare RUN_A RUN_B`.
+"""Compare two runs on the cases that both scored.
 
-A run is a scores.csv, its folder as written by tools.score, or the output_dir of an evaluation.
+python -m tools compare RUN_A RUN_B
+
+A run is a scores.csv, its folder as written by `score`, or the output_dir of an evaluation.
 """
 
 import json
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.stats import wilcoxon
-from tumour.errors import InputError, command_line
+from tumour.errors import InputError
 from tumour.scores.tables import mean_interval
 
 from tools.tables import read_table
@@ -76,11 +78,3 @@ def compare(run_a: str, run_b: str, metric: str | None = None, worst: int = 10) 
     most = frame.loc[frame.abs().mean(axis=1).sort_values(ascending=False, kind="stable").index[:worst]]
     text.append(f"{names[0]}, B - A, the cases that differ most\n{most.to_string(float_format='{:.4f}'.format)}")
     return "\n\n".join(text)
-
-
-def main() -> None:
-    command_line(compare, "tools.compare")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
-"""Cross-validate a bundle: each patient is scored once, by a network that did not use it for training or selection.
+"""Cross-validate a bundle: each patient is scored by a network that was trained without it.
 
-python -m tools.crossvalidate folds --bundle neuroseg3d --cohort NAME --dataset_dir DIR --output DIR
-python -m tools.crossvalidate final --bundle neuroseg3d --cohort NAME --dataset_dir DIR --output DIR
+python -m tools crossvalidate folds --bundle neuroseg3d --cohort NAME --dataset_dir DIR --output DIR
+python -m tools crossvalidate final --bundle neuroseg3d --cohort NAME --dataset_dir DIR --output DIR
 
 The first trains one network per fold and collects the scores of all patients. The second trains the final network on
 all of them, with the same settings. All other options are passed to every run. A command that was stopped continues
@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import yaml
 from tumour.cases.parts import ALL
-from tumour.errors import InputError, command_line, one_of
+from tumour.errors import InputError, one_of
 from tumour.files import atomic_write, save_json
 from tumour.runs.checkpoints import BEST, PATIENTS
 from tumour.runs.layers import layers, merge
@@ -267,9 +267,4 @@ def row_of(name: str, scores: pd.DataFrame) -> dict[str, str]:
     return row | {"HD95, mm": ", ".join(f"{region} {value:.1f}" for region, value in hd95.items())}
 
 
-def main() -> None:
-    command_line({"folds": crossvalidate, "final": final}, "tools.crossvalidate")
-
-
-if __name__ == "__main__":
-    main()
+COMMANDS = {"folds": crossvalidate, "final": final}

@@ -1,6 +1,6 @@
-"""Write the cases and folds of a data set to a datalist.json in the format of the Decathlon, for other tools of MONAI.
+"""Write the cases and folds of a data set to a datalist.json, for other tools of MONAI.
 
-python -m tools.datalist --cohort brats2021 --dataset_dir DIR --output datalist.json
+python -m tools datalist --cohort brats2021 --dataset_dir DIR --output datalist.json
 """
 
 import os
@@ -10,7 +10,6 @@ from typing import Any
 from tumour.cases.case import Case
 from tumour.cases.find import find_cases
 from tumour.cases.parts import FOLDS, split
-from tumour.errors import command_line
 from tumour.files import save_json
 
 from tools.cohorts import cohort_named, known_cohorts, modalities
@@ -53,11 +52,3 @@ def datalist(
     save_json(listed, Path(output))
     count, tests = len(listed["training"]), len(listed["testing"])
     return f"{count:,} cases in {FOLDS} folds and {tests:,} for testing in '{output}'."
-
-
-def main() -> None:
-    command_line(datalist, "tools.datalist")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,7 @@
-"""Download a data set that needs no registration: `python -m tools.download --cohort msd --output DIR`."""
+"""Download a data set that needs no registration.
+
+python -m tools download --cohort msd --output DIR
+"""
 
 import os
 import shutil
@@ -7,7 +10,7 @@ from pathlib import Path
 
 from monai.apps import DecathlonDataset, download_and_extract
 from monai.apps.utils import HashCheckError
-from tumour.errors import InputError, command_line
+from tumour.errors import InputError
 
 TASK = "Task01_BrainTumour"
 
@@ -52,11 +55,3 @@ def download(
     shutil.rmtree(draft)
     archive.unlink()
     return f"msd is in '{target}'; train with COHORT=msd DATA={target}."
-
-
-def main() -> None:
-    command_line(download, "tools.download")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Write an ensemble of trained networks as one network with one model.pt.
 
-python -m tools.ensemble --members "DIR DIR ..." --output DIR
+python -m tools ensemble --members "DIR DIR ..." --output DIR
 
 The members are folds of one bundle, several bundles, or several checkpoints of one training.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import yaml
-from tumour.errors import InputError, command_line
+from tumour.errors import InputError
 from tumour.files import atomic_write, save_json
 from tumour.runs.checkpoints import BEST, PATIENTS, read_checkpoint, save_checkpoint
 from tumour.runs.trained import SETTINGS, settings_of, settings_to_use
@@ -118,11 +118,3 @@ def ensemble(members: str, output: str, bundle: str = "") -> str:
         record_crossvalidation(target / BEST, summary["cohort"], summary)
     size = f"{(target / BEST).stat().st_size / 1e6:.1f} MB"
     return f"{target / BEST}: {len(paths)} networks ({', '.join(bundles_of)}), {size}; use it with ENSEMBLE={output}"
-
-
-def main() -> None:
-    command_line(ensemble, "tools.ensemble")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,13 @@
-"""Table of the networks' parameters and multiply-adds: `python -m tools.networks [--size fast]`."""
+"""Print the parameters and multiply-adds of the networks.
+
+python -m tools networks --size fast
+"""
 
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from tumour.errors import command_line
 
 from tools.show import merged
 
@@ -25,14 +27,14 @@ def cost(args_file: str | Path, patch: int = 96, **settings: Any) -> tuple[float
     return parameters / 1e6, counter.get_total_flops() / 2e9
 
 
-def main(size: str = "") -> None:
-    """Print one row per bundle and size."""
+def networks(size: str = "") -> None:
+    """Print one row per bundle and size.
+
+    Args:
+        size: fast or full; default: both.
+    """
     print("| bundle | size | parameters, M | multiply-adds of a 96³ patch, G |\n| --- | --- | --- | --- |")
     for name in [size] if size else ["fast", "full"]:
         for path in sorted(Path("bundles").glob("*/args.yaml")):
             parameters, operations = cost(path, size=name)
             print(f"| {path.parent.name} | {name} | {parameters:.2f} | {operations:.1f} |")
-
-
-if __name__ == "__main__":
-    command_line(main, "tools.networks")

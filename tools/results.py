@@ -1,4 +1,6 @@
-"""The scores of trained weights as a Markdown table: `python -m tools.results` writes them into README.md.
+"""Write the scores of the trained weights into README.md as a table.
+
+python -m tools results
 
 They are read from `scores.json` next to the weights, which `run evaluating` writes, and are stored nowhere else.
 """
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tumour.errors import InputError, command_line
+from tumour.errors import InputError
 from tumour.files import atomic_write
 from tumour.runs.checkpoints import PATIENTS
 from tumour.runs.trained import settings_of
@@ -97,14 +99,10 @@ def updated(text: str) -> str:
     return f"{before}{START}\n\n{results(checkpoints)}\n\n{END}{after}"
 
 
-def main() -> None:
+def write_results() -> None:
     """Write the results into README.md."""
     path = ROOT / "README.md"
     text = updated(path.read_text(encoding="utf-8"))
     with atomic_write(path) as draft:
         draft.write_text(text, encoding="utf-8")
     print(f"{path}: results written")
-
-
-if __name__ == "__main__":
-    command_line(main, "tools.results")

@@ -1,6 +1,6 @@
 """Score any label maps by the rules of the challenges, and write the scores to files.
 
-python -m tools.score --reference DIR --prediction DIR --cohort brats2024_met --output DIR
+python -m tools score --reference DIR --prediction DIR --cohort brats2024_met --output DIR
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from tumour.cases.case import LeftOut
 from tumour.cases.folder import nifti_files
 from tumour.cohort import LABEL, Cohort
-from tumour.errors import InputError, command_line, one_of
+from tumour.errors import InputError, one_of
 from tumour.processes import cores
 from tumour.scans.grid import difference
 from tumour.scans.readers import read_classes
@@ -112,11 +112,3 @@ def score(
     notes = [f"No prediction, scored as empty: {', '.join(missing)}."] if missing else []
     notes += [f"Label maps that belong to no case, not scored: {', '.join(extra)}."] if extra else []
     return "\n".join([table(summary), f"{len(files)} cases, rules of {challenge}, written to '{output}'.", *notes])
-
-
-def main() -> None:
-    command_line(score, "tools.score")
-
-
-if __name__ == "__main__":
-    main()

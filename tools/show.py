@@ -1,11 +1,13 @@
-"""Print the merged config of a bundle: `python -m tools.show bundles/neuroseg3d/args.yaml [key]`."""
+"""Print the merged config of a bundle.
+
+python -m tools show bundles/neuroseg3d/args.yaml network_def
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 from monai.bundle import ConfigParser
-from tumour.errors import command_line
 from tumour.runs.layers import layers, merge
 
 
@@ -21,10 +23,12 @@ def merged(args_file: str, recipe: str = "", without: Sequence[str] = ()) -> Con
     return merge([path for path in files if Path(path).stem not in without], settings)
 
 
-def main(args_file: str, key: str = "", recipe: str = "") -> None:
-    """Print the merged config, or one part of it, as YAML."""
+def show(args_file: str, key: str = "", recipe: str = "") -> None:
+    """Print the merged config of a bundle, or one part of it, as YAML.
+
+    Args:
+        args_file: lists the config files of the bundle.
+        key: the part; default: everything.
+        recipe: path of a recipe to merge on top.
+    """
     print(yaml.safe_dump(merged(args_file, recipe)[key], sort_keys=False, allow_unicode=True, width=120))
-
-
-if __name__ == "__main__":
-    command_line(main, "tools.show")

@@ -1,8 +1,8 @@
 """Train and score variants that differ in one thing, and compare them in one table.
 
-python -m tools.trials bundles --output DIR --cohort NAME --dataset_dir DIR            all bundles
-python -m tools.trials settings --output DIR --cohort NAME --dataset_dir DIR --bundle neuroseg3d --over attention
-python -m tools.trials recipes --output DIR --cohort NAME --dataset_dir DIR --minutes 5    equal time, several seeds
+python -m tools trials bundles --output DIR --cohort NAME --dataset_dir DIR            all bundles
+python -m tools trials settings --output DIR --cohort NAME --dataset_dir DIR --bundle neuroseg3d --over attention
+python -m tools trials recipes --output DIR --cohort NAME --dataset_dir DIR --minutes 5    equal time, several seeds
 
 All other options are passed to every run. Finished trials are not repeated: rerun the command to continue.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tumour.errors import InputError, command_line, one_of
+from tumour.errors import InputError, one_of
 from tumour.files import atomic_write, save_json
 from tumour.scores.tables import interval_text, mean_text
 
@@ -128,14 +128,30 @@ def write_comparison(folder: Path, parts: Sequence[str]) -> str:
 
 
 def compare_bundles(output: str, cohort: str, dataset_dir: str, **options: Any) -> str:
-    """Compare all bundles with `unet3d`."""
+    """Compare all bundles with `unet3d`.
+
+    Args:
+        output: folder for the trials and comparison.md.
+        cohort: name of the data set, as in bundles/common/cohorts.yaml.
+        dataset_dir: folder of the data set.
+        options: settings of the bundles, such as --epochs 2; passed to every run.
+    """
     names = sorted((path.parent.name for path in Path("bundles").glob("*/args.yaml")), key=lambda n: (n != "unet3d", n))
     data = {"cohort": cohort, "dataset_dir": dataset_dir}
     return compare_trials(output, {name: (name, data | options) for name in names})
 
 
 def compare_settings(output: str, cohort: str, dataset_dir: str, bundle: str, over: str, **options: Any) -> str:
-    """Compare the values of one setting of a bundle: `attention`, `size` or `loss`."""
+    """Compare the values of one setting of a bundle: `attention`, `size` or `loss`.
+
+    Args:
+        output: folder for the trials and comparison.md.
+        cohort: name of the data set, as in bundles/common/cohorts.yaml.
+        dataset_dir: folder of the data set.
+        bundle: a folder of bundles/.
+        over: attention, size or loss.
+        options: settings of the bundles, such as --epochs 2; passed to every run.
+    """
     setting, values = one_of(OVER, over, setting="over")
     data = {"cohort": cohort, "dataset_dir": dataset_dir}
     return compare_trials(output, {value: (bundle, {**data, **options, setting: value}) for value in values})
@@ -154,11 +170,11 @@ def compare_recipes(
 
     Args:
         output: folder for the trials and comparison.md.
-        cohort: name of the data set.
+        cohort: name of the data set, as in bundles/common/cohorts.yaml.
         dataset_dir: folder of the data set.
         minutes: training time, without reading and validation.
         seeds: one training of each recipe per seed.
-        options: passed to every run.
+        options: settings of the bundles; passed to every run.
     """
     folder, measured, dice = Path(str(output)), {}, {}
     data = {"cohort": cohort, "dataset_dir": dataset_dir, **options}
@@ -192,10 +208,4 @@ def recipe_row(recipe: str, costs: pd.DataFrame, scores: pd.DataFrame) -> dict[s
     }
 
 
-def main() -> None:
-    commands = {"bundles": compare_bundles, "settings": compare_settings, "recipes": compare_recipes}
-    command_line(commands, "tools.trials")
-
-
-if __name__ == "__main__":
-    main()
+COMMANDS = {"bundles": compare_bundles, "settings": compare_settings, "recipes": compare_recipes}

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from tumour.cases.parts import split
-from tumour.errors import command_line
 from tumour.files import save_json
 
 from benchmarks import ours
@@ -25,6 +24,7 @@ from benchmarks.many_networks.networks import Training, train
 from benchmarks.many_networks.trials import Trial, read_trials
 from benchmarks.many_networks.volumes import read
 from benchmarks.patients import cases_of
+from tools.command_line import command_line
 from tools.tables import markdown
 
 TRIALS = str(Path(__file__).with_name("trials.yaml"))
@@ -97,4 +97,4 @@ def main(
 
 
 if __name__ == "__main__":
-    command_line(main, "benchmarks.many_networks")
+    command_line(main, "python -m benchmarks.many_networks")

@@ -1,7 +1,5 @@
 """Synthetic patients are stored like real ones and look like scans of a tumour."""
 
-import runpy
-import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -15,6 +13,7 @@ from tumour.cases.find import find_cases
 from tumour.errors import InputError
 
 from tests.cohorts import COHORTS, FOUR
+from tools.command_line import command_line
 from tools.patients import synthetic
 from tools.patients.phantom import NOT_ENHANCING, SCATTERED, SIGNAL, TISSUES, make_patient, scan
 from tools.patients.synthetic import AXES, make_patients, with_cavity
@@ -288,13 +287,11 @@ def test_a_wrong_argument_gives_one_clear_sentence_and_nothing_is_written(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_prints_what_it_wrote_and_exits_with_2_on_a_wrong_argument(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["patients", f"--output={tmp_path}", "--cases=1", "--size=36,40,32"])
-    runpy.run_module("tools.patients", run_name="__main__")
+def test_the_command_prints_what_it_wrote_and_exits_with_2_on_a_wrong_argument(tmp_path, capsys):
+    command_line(make_patients, "patients", [f"--output={tmp_path}", "--cases=1", "--size=36,40,32"])
     printed = capsys.readouterr().out.strip()
     assert printed == f"Synthetic patients BraTS2021_00000 to BraTS2021_00000 (1) written to '{tmp_path}' as brats2021."
-    monkeypatch.setattr(sys, "argv", ["patients", f"--output={tmp_path}", "--size=8"])
     with pytest.raises(SystemExit) as stop:
-        runpy.run_module("tools.patients", run_name="__main__")
+        command_line(make_patients, "patients", [f"--output={tmp_path}", "--size=8"])
     assert stop.value.code == 2
     assert capsys.readouterr().err.strip().startswith("error: size is 8;")

@@ -9,13 +9,12 @@ import pytest
 import yaml
 from monai.bundle import ConfigParser
 from tumour.cases.parts import FOLDS
-from tumour.errors import InputError, command_line
+from tumour.errors import InputError
 from tumour.runs import options
 from tumour.runs.inferers import PRECISIONS
 from tumour.scores.challenges import CHALLENGES
 
 from tests.conftest import BUNDLES, ROOT, arguments, here, run
-from tools.score import score
 from tools.show import merged
 
 
@@ -252,46 +251,3 @@ def test_every_plain_setting_has_a_rule():
     config = merged("bundles/unet3d/args.yaml").get()
     plain = [name for name, value in config.items() if isinstance(value, bool | int | float)]
     assert set(plain) <= {name for name, _ in options.rules(config["settings"])}
-
-
-def tool(monkeypatch, function, *given):
-    monkeypatch.setattr(sys, "argv", ["tool", *given])
-    with pytest.raises(SystemExit) as stop:
-        command_line(function, "tool")
-    return stop.value.code
-
-
-@pytest.mark.parametrize(
-    ("given", "part"),
-    [
-        (["--mispelt", "3"], "mispelt"),
-        (["--predictions", "p"], "prediction"),
-        (["--refrence=r"], "reference"),
-        (["--challange", "legacy"], "challenge"),
-        (["--challenge", "legacy", "extra"], "extra"),
-        (["--output"], "--output has no value"),
-    ],
-)
-def test_a_misspelt_option_of_a_tool_is_refused_before_its_work(monkeypatch, capsys, given, part):
-    monkeypatch.setattr("tools.score.cohort_named", lambda name: pytest.fail("it has begun to work"))
-    complete = ["--reference", "r", "--prediction", "p", "--cohort", "brats2021", "--output", "o", "--workers", "1"]
-    assert tool(monkeypatch, score, *complete, *given) == 2
-    said = capsys.readouterr().err.strip()
-    assert part in said and said.startswith("error: ") and len(said.splitlines()) == 1
-
-
-def test_a_tool_without_a_required_option_says_which(monkeypatch, capsys):
-    assert tool(monkeypatch, score, "--reference", "r") == 2
-    assert "prediction" in capsys.readouterr().err
-    assert tool(monkeypatch, score, "--refrence", "r") == 2
-    assert "no option --refrence; the nearest is reference" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("folder", ["2021", "1e3", "None", "True", "a#b", "(x)", "a,b", "my data"])
-def test_a_tool_takes_a_folder_whatever_it_is_called(monkeypatch, capsys, folder):
-    def show(output: str, workers: int = 1) -> str:
-        return f"{output} {workers}"
-
-    monkeypatch.setattr(sys, "argv", ["tool", "--output", folder, "--workers", "2"])
-    command_line(show, "tool")
-    assert capsys.readouterr().out == f"{folder} 2\n"

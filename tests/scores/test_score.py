@@ -15,6 +15,7 @@ from tumour.scores.tables import mean_interval, table, write_scores
 
 from tests.cohorts import glioma
 from tools import score as module
+from tools.command_line import command_line
 from tools.score import score
 
 SHAPE = (12, 11, 10)
@@ -158,16 +159,15 @@ def half(path):
 
 
 @pytest.mark.parametrize("spoil", [other_shape, other_affine, unknown_label, fractions, not_finite, four_axes, half])
-def test_a_bad_file_gives_one_clear_sentence_and_nothing_is_written(folders, spoil, capsys, monkeypatch):
+def test_a_bad_file_gives_one_clear_sentence_and_nothing_is_written(folders, spoil, capsys):
     path = folders / "prediction" / f"{CASES[1]}.nii.gz"
     told = spoil(path)
     (folders / "out").mkdir()
     (folders / "out" / "scores.csv").write_text("earlier")
     arguments = {"reference": "reference", "prediction": "prediction", "output": "out"}
     arguments = [f"--{name}={folders / value}" for name, value in arguments.items()]
-    monkeypatch.setattr(sys, "argv", ["score", *arguments, "--cohort=brats2024_met"])
     with pytest.raises(SystemExit) as stopped:
-        module.main()
+        command_line(score, "tools score", [*arguments, "--cohort=brats2024_met"])
     error = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
     assert stopped.value.code == 2 and error.startswith(f"error: {CASES[1]}: ") and error.endswith(".")
     assert str(path) in error and told in error
@@ -261,6 +261,6 @@ def test_a_failed_write_does_not_change_the_folder(tmp_path, monkeypatch, step):
 
 def test_the_command_scores_on_several_processes(folders):
     arguments = [f"--{name}={folders / name}" for name in ("reference", "prediction")]
-    command = [sys.executable, "-m", "tools.score", *arguments, f"--output={folders / 'out'}", "--workers=2"]
+    command = [sys.executable, "-m", "tools", "score", *arguments, f"--output={folders / 'out'}", "--workers=2"]
     done = subprocess.run([*command, "--cohort=brats2024_met"], capture_output=True, text=True, check=True)
     assert "1.000 ± 0.000" in done.stdout and sorted(os.listdir(folders / "out")) == FILES

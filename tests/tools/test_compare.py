@@ -1,14 +1,13 @@
 """Two runs are compared on the cases that both scored."""
 
 import json
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 from tumour.errors import InputError
 
-from tools import compare as module
+from tools.command_line import command_line
 from tools.compare import compare, differences, significance
 
 REGIONS = ["WT", "TC"]
@@ -83,7 +82,7 @@ def test_a_run_is_a_file_or_its_folder_or_the_folder_of_an_evaluation(tmp_path, 
         assert differences(runs[0], run, "dice").shape == (2, 2)
 
 
-def test_runs_that_cannot_be_compared_are_refused(tmp_path, runs, capsys, monkeypatch):
+def test_runs_that_cannot_be_compared_are_refused(tmp_path, runs, capsys):
     strangers = write(tmp_path / "strangers", [0.5], ["stranger"])
     other_rules = write(tmp_path / "rules", [0.5], challenge="glioma2023")
     for other, metric, message in [
@@ -95,7 +94,6 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path, runs, capsys, monkey
         with pytest.raises(InputError, match=message):
             compare(runs[0], other, metric)
     (tmp_path / "notes.csv").write_text("a,case\n1,2\n")
-    monkeypatch.setattr(sys, "argv", ["compare", runs[0], str(tmp_path / "notes.csv"), "--metric=dice"])
     with pytest.raises(SystemExit) as stopped:
-        module.main()
+        command_line(compare, "tools compare", [runs[0], str(tmp_path / "notes.csv"), "--metric=dice"])
     assert stopped.value.code == 2 and "has no column" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from tumour.scores.evaluation import record_scores
 
 from tests.conftest import BUNDLES, ROOT
 from tools import results
+from tools.command_line import command_line
 
 
 def test_the_readme_contains_the_table_that_the_command_makes():
@@ -18,10 +19,9 @@ def test_the_readme_contains_the_table_that_the_command_makes():
     assert all(f"| `{bundle}` |" in table for bundle in BUNDLES if (ROOT / "bundles" / bundle / "weights").is_dir())
 
 
-def test_the_command_needs_no_option(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["tools.results"])
+def test_the_command_needs_no_option():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    results.main()
+    command_line(results.write_results, "tools results", [])
     assert (ROOT / "README.md").read_text(encoding="utf-8") == text
 
 

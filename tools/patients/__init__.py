@@ -1,1 +1,1 @@
-"""Synthetic patients, and defects in their files: `python -m tools.patients --output DIR`."""
+"""Synthetic patients, and defects in their files."""

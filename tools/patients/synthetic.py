@@ -1,4 +1,7 @@
-"""Write synthetic patients with brain tumours, named and stored like one of the published data sets."""
+"""Write synthetic patients, named and stored like those of a published data set.
+
+python -m tools patients --output DIR --cases 16 --size 96
+"""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -121,11 +124,11 @@ def make_patients(
         cases: number of patients.
         size: number of 1 mm voxels along each axis, one or three numbers; the brain fills about 85% of the volume.
         seed: together with its index, determines everything about a patient.
-        cohort: name of the data set, as `--cohort` of the bundles.
+        cohort: name of the data set, as in bundles/common/cohorts.yaml.
         lesions: number of lesions per patient.
         spacing: voxel size in mm, one or three numbers: the same head on another grid, such as 0.86,0.86,1.5.
         missing: modality that the last patient lacks.
-        corrupt: defect of the last patient, one of `tools.patients.faults.KINDS`.
+        corrupt: defect of the last patient, such as half, for half a file; an unknown one lists all.
 
     Returns:
         A sentence with what was written.

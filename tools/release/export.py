@@ -1,4 +1,6 @@
-"""Export a trained bundle to one file: `python -m tools.release.export BUNDLE --format torchscript|onnx`.
+"""Export a trained bundle to one TorchScript or ONNX file.
+
+python -m tools export neuroseg3d --format onnx
 
 MONAI's own exporters write the network, its weights and, in TorchScript, the flat configs of the release. The
 file is then read and compared with PyTorch on a random patch.
@@ -13,7 +15,7 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser, ckpt_export, onnx_export
-from tumour.errors import InputError, command_line, one_of
+from tumour.errors import InputError, one_of
 from tumour.files import atomic_write
 from tumour.runs.checkpoints import load_weights, read_checkpoint
 
@@ -99,7 +101,7 @@ def seconds(network: Network, image: torch.Tensor, repeats: int = 5) -> float:
 
 
 def export(bundle: str, format: str = "torchscript", output: str = "dist", weights: str = "") -> str:
-    """Export one bundle.
+    """Export a trained bundle to one file, and compare it with PyTorch.
 
     Args:
         bundle: a folder of bundles/.
@@ -126,11 +128,3 @@ def export(bundle: str, format: str = "torchscript", output: str = "dist", weigh
         f"{target}: {target.stat().st_size / 1e6:.1f} MB, within {error:.0e} of PyTorch; "
         f"a patch of {PATCH}³ takes {times[0]}, in PyTorch {times[1]} ({torch.get_num_threads()} threads, float32)."
     )
-
-
-def main() -> None:
-    command_line(export, "tools.release.export")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,7 @@
-"""Pack a bundle in the model zoo format: flat JSON configs, a model card, weights and Python code."""
+"""Pack a bundle in the model zoo format: configs, model card, weights and Python code.
+
+python -m tools release neuroseg3d
+"""
 
 import hashlib
 import json
@@ -95,7 +98,7 @@ def pack(bundle: str, output: str | Path = "dist", checkpoint: Path | None = Non
 
 
 def release(bundle: str = "all", output: str = "dist", weights: str = "", url: str = "") -> None:
-    """Pack one bundle, or all.
+    """Pack one bundle, or all, as `NAME_vVERSION.zip`.
 
     Args:
         bundle: a folder of bundles/, or all.

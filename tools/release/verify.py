@@ -1,4 +1,6 @@
-"""Check a release as the model zoo's CI does: `python -m tools.release.verify [BUNDLE]`, after `make release`.
+"""Check a release as the model zoo's CI does.
+
+python -m tools verify neuroseg3d
 
 The zip is unpacked in an empty folder; its code runs in processes that cannot import from this repository.
 """
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tumour.errors import InputError, command_line
+from tumour.errors import InputError
 
 from tools.patients.synthetic import make_patients
 from tools.release.configs import bundles
@@ -206,11 +208,3 @@ def verify(bundle: str = "all", output: str = "dist", schema: str = "") -> None:
         failed += sum(map(bool, check(archive, Path(schema).resolve() if schema else None).values()))
     if failed:
         raise InputError(f"{failed} checks failed.")
-
-
-def main() -> None:
-    command_line(verify, "tools.release.verify")
-
-
-if __name__ == "__main__":
-    main()
