@@ -62,7 +62,7 @@ def test_the_help_of_a_command_explains_every_option(name, capsys):
 
 def test_the_help_gives_defaults_and_an_example(capsys):
     _, said, _ = tool(capsys, "patients", "-h")
-    assert re.search(r"--cases +number of patients\. \(default: 16\)", said)
+    assert re.search(r"--cases +number of patients \(default: 16\)", said)
     assert "\npython -m tools patients --output DIR" in said and "Returns" not in said
 
 
