@@ -8,6 +8,7 @@ COMMANDS = {
     "check": "tools.check:check",
     "datalist": "tools.datalist:datalist",
     "score": "tools.score:score",
+    "measure": "tools.measure:COMMANDS",
     "compare": "tools.compare:compare",
     "show": "tools.show:show",
     "networks": "tools.networks:networks",

@@ -75,6 +75,10 @@ def test_a_bundle_trains_scores_and_segments(bundle, convention, patients, train
             stored = dict(zip(values, counts / 1000, strict=True))
             for name, value in zip(CLASSES, COHORTS[convention].label_values[1:], strict=True):
                 assert stored[value] == pytest.approx(predicted[case.name, name])
+    measured = pd.read_csv(folder / "results" / "segmentations" / "measurements.csv").set_index("case")
+    assert set(measured.index) == {case.name for case in cases}
+    for case in set(scores["case"]):
+        assert measured.loc[case, "WT_ml"] == pytest.approx(predicted[case, "WT"], abs=1e-3)
 
 
 @bundles

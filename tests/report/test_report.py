@@ -11,6 +11,7 @@ import pytest
 from tumour.errors import InputError
 
 from tests.report.conftest import predict, record, report, training_log
+from tools.measure import cases as measure
 from tools.report.charts import curves, svg
 from tools.report.report import PAGE
 from tools.score import score
@@ -170,3 +171,16 @@ def test_notes_on_cases_that_were_used_are_listed_once(tmp_path):
     for name in ("evaluating", "inferring"):
         record(tmp_path, name=name, notes=notes)
     assert report(None, tmp_path).count("<li>B_1: the predicted label map contains no tumour; look at its scans.") == 1
+
+
+def test_the_measurements_of_the_label_maps_are_a_table_of_the_page(patients, tmp_path):
+    predict(patients("brats2021"), tmp_path, cases=2)
+    assert "The results folder has no measurements" in report(patients("brats2021"), tmp_path)
+    maps = str(tmp_path / "segmentations")
+    measure(maps, "brats2021", maps)
+    text = report(patients("brats2021"), tmp_path)
+    rows = pd.read_csv(tmp_path / "report" / "measurements.csv")
+    shown = text[text.index('class="measured"') :].split("</table>")[0]
+    first = re.findall(r"<tr><th>(.*?)</th><td>(.*?)</td>", shown)[0]
+    assert first == (rows["case"][0], str(round(rows["TC_ml"][0], 1)))
+    assert "not for clinical use" in text.split('id="measurements"')[1]

@@ -3,7 +3,7 @@
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.resources import files
@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
+import pandas as pd
 from ignite.engine import Engine, Events
 from jinja2 import Environment, FileSystemLoader
 from monai.utils import path_to_sqlite_uri
@@ -22,10 +23,12 @@ from tumour.files import atomic_write
 from tumour.pictures.drawing import ERRORS, LEGEND, NAMES, background, colours_of, outlined, sheet, sweep, write_image
 from tumour.pictures.volumes import read_case
 from tumour.processes import cores
+from tumour.scores.measurements import CHANGES, TABLE
 
 from tools.report.charts import best_epoch, curves, save_curves, score_charts, svg
 from tools.report.results import Results
 from tools.report.slides import slides
+from tools.tables import read_table
 
 PAGE = Path(__file__).with_name("page")
 VIEWER = "_assets/js/niivue.umd.js"  # in nilearn
@@ -99,9 +102,10 @@ def write_report(
     if len(results.log):
         save_curves(curves(results.log, cohort.regions), target)
     configs = copy_configs(Path(output_dir), target)
+    measured = copy_measurements(Path(segmentations), target)
     copy_viewer(target)
     with atomic_write(target / "report.html") as path:
-        path.write_text(page(bundle, cohort, modalities, results, names, left_out, configs), encoding="utf-8")
+        path.write_text(page(bundle, cohort, modalities, results, names, left_out, configs, measured), encoding="utf-8")
     keep_in_mlflow(Path(output_dir, "mlruns.db"), target)
     seconds = time.monotonic() - began
     logger.info(f"{len(names)} cases drawn in {seconds:.0f} s, {len(left_out)} left out; see '{target}/report.html'.")
@@ -123,6 +127,14 @@ def copy_configs(output_dir: Path, folder: Path) -> list[str]:
     for path in paths:
         shutil.copyfile(path, folder / path.name)
     return [path.name for path in paths]
+
+
+def copy_measurements(segmentations: Path, folder: Path) -> dict[str, pd.DataFrame]:
+    """Copy the tables of measurements, as far as there are; their rows with rounded numbers, by name."""
+    found = {name: segmentations / name for name in (TABLE, CHANGES) if (segmentations / name).is_file()}
+    for name, path in found.items():
+        shutil.copyfile(path, folder / name)
+    return {name: read_table(path).round(1).astype(object).fillna("") for name, path in found.items()}
 
 
 def copy_viewer(folder: Path) -> None:
@@ -152,6 +164,7 @@ def page(
     names: Sequence[str],
     left_out: Sequence[LeftOut],
     configs: Sequence[str],
+    measured: Mapping[str, pd.DataFrame],
 ) -> str:
     """The HTML of the page; it loads the files of a case when the case is opened."""
     environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -168,6 +181,7 @@ def page(
         results=results,
         left_out=left_out,
         configs=configs,
+        measured=measured,
         curves=[svg(draw) for draw in curves(log, regions)] if len(log) else [],
         best=best_epoch(log),
         means=results.means(),
