@@ -4,11 +4,12 @@ import logging
 import os
 from collections.abc import Sequence
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 from tumour.errors import InputError
 
 
@@ -74,6 +75,8 @@ def join(device: torch.device | str) -> None:
     if on_gpu:
         torch.cuda.set_device(device)
     if not distributed.is_initialized():
+        # DistributedDataParallel imports this module, which would keep the process group that it finds
+        import_module("torch.distributed.nn.functional")
         patience = timedelta(hours=6)  # one process may take much longer than the others to read or score its cases
         backend = "nccl" if on_gpu else "gloo"
         distributed.init_process_group(backend, timeout=patience, device_id=device if on_gpu else None)
@@ -81,10 +84,19 @@ def join(device: torch.device | str) -> None:
         logging.getLogger("bundle").setLevel(logging.CRITICAL)
 
 
-def leave() -> None:
-    """Wait for all processes, then disconnect: one that exits early would stop the others while they still work."""
+def leave(network: nn.Module | None = None) -> None:
+    """Wait for all processes, then disconnect: one that exits early would stop the others while they still work.
+
+    Gloo's threads end with the last reference to the process group; when Python exits while they run, the process may
+    be aborted or wait for ever.
+
+    Args:
+        network: the network, if it holds such references (DistributedDataParallel).
+    """
     distributed.barrier()
     distributed.destroy_process_group()
+    if isinstance(network, nn.parallel.DistributedDataParallel):
+        network.process_group = network.reducer = network.logger = None
 
 
 def share(cases: Sequence[Any]) -> list[Any]:

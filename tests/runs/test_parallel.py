@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -19,12 +20,19 @@ from tests.conftest import BUNDLES, ROOT, arguments, succeed
 from tests.members import member
 
 
-def start(run_id, overlay, *args, **settings):
+def start(run_id, overlay, *args, more=(), **settings):
     """A bundle on two processes, with the overlay on top of the layers of its args file."""
     command = arguments(run_id, *args, test_share=0, **settings)
     torchrun = [command[0], "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*torchrun, *command[1:], "--+config_file", str([f"bundles/common/{overlay}.yaml"])]
+    command = [*torchrun, *command[1:], "--+config_file", str([f"bundles/common/{overlay}.yaml", *more])]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+PRINT_THREADS = "+finalize:\n- $__import__('tests.runs.test_parallel', fromlist='*').print_threads()"
+
+
+def print_threads():
+    print("threads", [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")])
 
 
 def start_node(number, port, run_id, overlay, *args, **settings):
@@ -89,8 +97,10 @@ def test_two_processes_learn_the_same_as_one_with_the_same_total_batch(patients,
         "iterations_per_epoch": 3,
     }
     succeed("training", BUNDLES[0], tmp_path / "one", "brats2021", data, test_share=0, batch_size=4, **settings)
-    settings |= {"batch_size": 2}
-    finish(start("training", "multi_gpu_train", BUNDLES[0], tmp_path / "two", "brats2021", data, **settings))
+    settings |= {"batch_size": 2, "more": [str(tmp_path / "threads.yaml")]}
+    (tmp_path / "threads.yaml").write_text(PRINT_THREADS)
+    printed = finish(start("training", "multi_gpu_train", BUNDLES[0], tmp_path / "two", "brats2021", data, **settings))
+    assert printed.count("threads [") == 2 and "gloo" not in printed  # else a process may be aborted when Python ends
     one, two = curve(tmp_path / "one"), curve(tmp_path / "two")
     assert len(one) == 2 and one["loss"].is_monotonic_decreasing
     pd.testing.assert_frame_equal(one, two, rtol=1e-3, atol=1e-4)

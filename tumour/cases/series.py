@@ -25,9 +25,9 @@ def series_cases(
     """
     named: dict[Path, dict[str, list[tuple[bool, Path]]]] = defaultdict(lambda: defaultdict(list))
     for folder in dicom_folders(root):
-        place = _above(folder, root)
-        modality, exact = _modality(place.name, series) if place != root else ("", False)
-        home = _above(place.parent, root) if place != root else root
+        place = named_folder(folder, root)
+        modality, exact = modality_named(place.name, series) if place != root else ("", False)
+        home = named_folder(place.parent, root) if place != root else root
         if not {home, home.parent} & (set(known) - {root}) and home not in known:
             named[home][modality].append((exact, folder))
     names = unique_names(home.relative_to(root.parent).parts for home in named)
@@ -55,11 +55,11 @@ def series_cases(
 def dicom_folders(root: Path) -> Iterator[Path]:
     """The folders from `root` down that hold DICOM files."""
     for folder, names in folders_below(root):
-        if any(_is_dicom(folder / name) for name in names if not name.endswith(ENDINGS)):
+        if any(is_dicom(folder / name) for name in names if not name.endswith(ENDINGS)):
             yield folder
 
 
-def _is_dicom(path: Path) -> bool:
+def is_dicom(path: Path) -> bool:
     try:
         with open(path, "rb") as file:
             return file.read(132)[128:] == b"DICM"
@@ -67,24 +67,24 @@ def _is_dicom(path: Path) -> bool:
         return False
 
 
-def _above(folder: Path, root: Path) -> Path:
+def named_folder(folder: Path, root: Path) -> Path:
     """The first folder from `folder` up that is not called DICOM or the like."""
     while folder != root and folder.name.lower() in BETWEEN:
         folder = folder.parent
     return folder
 
 
-def _words(name: str) -> frozenset[str]:
+def words_of(name: str) -> frozenset[str]:
     """The words of a folder's name; T1w is T1."""
     found = re.findall("[a-z0-9]+", name.lower().replace("*", " star "))
     return frozenset(re.sub(r"^(t[12])wi?$", r"\1", word) for word in found)
 
 
-def _modality(name: str, series: Mapping[str, Sequence[str]]) -> tuple[str, bool]:
+def modality_named(name: str, series: Mapping[str, Sequence[str]]) -> tuple[str, bool]:
     """The modality that a folder's name says, or "", and whether it says nothing else."""
-    words = _words(name)
+    words = words_of(name)
     most = {
-        modality: max((len(_words(given)) for given in names if _words(given) <= words), default=0)
+        modality: max((len(words_of(given)) for given in names if words_of(given) <= words), default=0)
         for modality, names in series.items()
     }
     best = [modality for modality, count in most.items() if count and count == max(most.values())]

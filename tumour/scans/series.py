@@ -64,18 +64,23 @@ def read_series(folder: str) -> tuple[NDArray[Any], NDArray[np.float64], str]:
     series = names.GetSeriesUIDs()
     if len(series) != 1:
         raise InputError(f"'{folder}' has {len(series)} DICOM series; keep only the one of this modality")
+    return read_slices(names.GetFileNames(series[0]), folder)
+
+
+def read_slices(paths: Sequence[str], name: str) -> tuple[NDArray[Any], NDArray[np.float64], str]:
+    """Read the files of one series, as `read_series` does; `name` is that of the series, for messages."""
     try:
-        slices = [each for path in names.GetFileNames(series[0]) for each in _slices(path)]
+        slices = [each for path in paths for each in _slices(path)]
     except InputError:
         raise
     except Exception as error:
         kind = type(error).__name__
-        raise InputError(f"'{folder}' is not a complete DICOM series ({kind}); export it again") from error
+        raise InputError(f"'{name}' is not a complete DICOM series ({kind}); export it again") from error
     normal = slices[0].directions[:, 2]
     slices.sort(key=lambda each: float(each.position @ normal))
     fault = _fault(slices)
     if fault:
-        raise InputError(f"'{folder}' {fault}")
+        raise InputError(f"'{name}' {fault}")
     first, last = slices[0], slices[-1]
     step = normal if first is last else (last.position - first.position) / (len(slices) - 1)
     affine = np.eye(4)
