@@ -11,6 +11,7 @@ where it stopped if it is run again, and finished folds are not repeated.
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,12 @@ from tumour.runs.checkpoints import BEST, PATIENTS
 from tumour.runs.layers import layers, merge
 from tumour.runs.options import check_command, rules
 from tumour.scores.evaluation import record_crossvalidation
+from tumour.scores.quality import FILE as QUALITY
+from tumour.scores.quality import Quality
 from tumour.scores.tables import mean_text, write_scores
 
 from tools.command import run_command
+from tools.quality import assess, text_of
 from tools.tables import markdown, read_table
 
 OVERLAY = "bundles/common/crossvalidate.yaml"
@@ -130,7 +134,8 @@ def crossvalidate(
         bundle: a folder of bundles/.
         cohort: name of the data set.
         dataset_dir: folder of the data set.
-        output: folder for the folds, scores.csv, lesions.csv, summary.json and crossvalidation.md.
+        output: folder for the folds, scores.csv, lesions.csv, summary.json, quality.json, second_look.csv and
+            crossvalidation.md.
         folds: number of folds.
         recipe: name of a file in bundles/common/recipes.
         cluster: slurm or local: each fold is a job, submitted by submitit; this command waits for them.
@@ -211,6 +216,8 @@ def final(
         raise failed(command, status)
     checkpoint = target / "final" / "models" / BEST
     record_crossvalidation(checkpoint, cohort, json.loads(summary.read_text(encoding="utf-8")))
+    if (target / QUALITY).is_file():
+        Quality.read(target / QUALITY).save(checkpoint)
     return f"{checkpoint}: trained on all patients; the score of the cross-validation is recorded next to it"
 
 
@@ -237,11 +244,15 @@ def collect(output: Path, folds: int, cohort: str, dataset_dir: str) -> str:
     frame = pd.DataFrame(rows)
     table = [row_of(name, frame[frame["case"].isin(cases)]) for name, cases in groups.items()]
     challenge = json.loads(scores_in(folder_of(output, 0)).read_text(encoding="utf-8"))["challenge"]
-    write_scores(rows, lesions, str(output), challenge=challenge, cohort=cohort, folds=folds, groups=table)
+    started = json.loads((output / STARTED).read_text(encoding="utf-8"))
+    quality, tables = assess(output, [folder_of(output, fold) / "results" for fold in range(folds)], started)
+    if quality:
+        save_json(asdict(quality), output / QUALITY)
+    write_scores(rows, lesions, str(output), challenge=challenge, cohort=cohort, folds=folds, groups=table, **tables)
     text = (
         f"{len(fold_of)} scans in {folds} folds; each is scored by a network that was trained without its patient and\n"
         f"keeps its last weights. Means with 95% bootstrap intervals over the scans, rules of {challenge}.\n\n"
-        f"{markdown(table)}"
+        f"{markdown(table)}{text_of(tables)}"
     )
     with atomic_write(output / "crossvalidation.md") as path:
         path.write_text(text + "\n", encoding="utf-8")

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import yaml
+from tumour.checks.strangers import widest
 from tumour.errors import InputError
 from tumour.files import atomic_write, save_json
 from tumour.runs.checkpoints import BEST, PATIENTS, read_checkpoint, save_checkpoint
@@ -24,7 +25,15 @@ from tumour.scores.evaluation import record_crossvalidation
 from tools.release.configs import ROOT, bundles, ensemble_def, folder_of
 from tools.show import merged
 
-MAY_DIFFER = ("fold", "folds", "test_share", "seed", "keep", "layers")  # which patients; the layers of each network
+MAY_DIFFER = (
+    "fold",
+    "folds",
+    "test_share",
+    "seed",
+    "keep",
+    "layers",
+    "seen",
+)  # which patients; the layers of each network
 OVERLAY = "ensemble.yaml"
 
 
@@ -108,7 +117,10 @@ def ensemble(members: str, output: str, bundle: str = "") -> str:
         bundles_of.append(name)
     common = {key: value for key, value in settings[paths[0]].items() if key not in MAY_DIFFER}
     save_json(patients_of(paths), target / PATIENTS)
-    save_json(common | {"members": bundles_of}, target / SETTINGS)
+    save_json(
+        common | {"members": bundles_of, "seen": widest(each.get("seen", {}) for each in settings.values())},
+        target / SETTINGS,
+    )
     with atomic_write(target / OVERLAY) as part:
         text = yaml.safe_dump({"network_def": ensemble_def(bundles_of)}, sort_keys=False, width=120)
         part.write_text(f"# The ensemble in {BEST}, for --+config_file.\n{text}", encoding="utf-8")

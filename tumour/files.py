@@ -14,6 +14,11 @@ except ImportError:  # Windows has none
     fcntl = None  # type: ignore[assignment]
 
 
+def probability_file(segmentations: str | Path, case: str, region: str) -> Path:
+    """The file with the probabilities of a region of a case, by the folder of its label map."""
+    return Path(f"{str(segmentations).rstrip('/')}_probabilities", f"{case}_{region}.nii.gz")
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path that is renamed to `path` at the end of the block, or deleted if the block fails.

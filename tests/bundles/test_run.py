@@ -106,7 +106,7 @@ def test_a_scan_on_another_grid_is_brought_to_the_training_grid_and_back(patient
         target.parent.mkdir(exist_ok=True)
         nib.save(nib.Nifti1Image(array, affine[:, [2, 0, 1, 3]]), target)
     parser = parser_of("brats2021", tmp_path, "brats", "inference")
-    parser["probabilities"], parser["restore"] = [], []  # only the way back
+    parser["activate"], parser["restore"] = [], []  # only the way back
     item = parser.get_parsed_content("preprocessing")(parser.get_parsed_content("scans").complete[0].item())
     assert np.allclose(item["image"].pixdim, 1) and nib.aff2axcodes(item["image"].affine.numpy()) == ("R", "A", "S")
     item["pred"] = item["image"][3:].clone()
@@ -145,7 +145,7 @@ def test_the_logits_are_interpolated_to_the_position_of_each_native_voxel(tmp_pa
     """The value of each voxel of the training grid is its position in mm; that of each native voxel must be so too."""
     make_patients(tmp_path, cases=1, size=48, cohort="brats2024_met", spacing=(0.7, 0.86, 1.5))
     parser = parser_of("brats2024_met", tmp_path, "brats", "inference", output_dir=str(tmp_path / "out"))
-    parser["probabilities"], parser["restore"] = [], []
+    parser["activate"], parser["restore"] = [], []
     item = parser.get_parsed_content("preprocessing")(parser.get_parsed_content("scans").complete[0].item())
     shape, affine = item["image"].shape[1:], item["image"].affine
     voxels = torch.cat([torch.stack(torch.meshgrid(*map(torch.arange, shape), indexing="ij")), torch.ones(1, *shape)])

@@ -57,6 +57,25 @@ def test_nothing_is_left_to_do_if_every_label_map_exists(interrupted, patients):
     assert json.loads(record(interrupted).read_text())["state"] == "finished"
 
 
+def test_probabilities_are_continued_too_and_label_maps_of_an_earlier_run_are_not_used(interrupted, patients):
+    """A finished run, then one with probabilities that was interrupted after two of six cases."""
+    data, folder = patients("brats2021"), interrupted / "results" / "segmentations_probabilities"
+    infer(interrupted, data)
+    earlier = stamps(interrupted)
+    infer(interrupted, data, probabilities=True)
+    content = json.loads(record(interrupted).read_text())
+    record(interrupted).write_text(json.dumps({**content, "state": "not finished", "cases": []}))
+    for name in sorted(earlier)[2:]:  # still those of the first run
+        os.utime(interrupted / "results" / "segmentations" / name, ns=(earlier[name], earlier[name]))
+        (folder / name.replace(".nii.gz", "_WT.nii.gz")).unlink()
+    before = stamps(interrupted)
+    after = infer(interrupted, data, probabilities=True)
+    assert [name for name in sorted(after) if after[name] == before[name]] == sorted(after)[:2]
+    assert len(list(folder.glob("*.nii.gz"))) == 3 * 6
+    record(interrupted).write_text(json.dumps({**content, "state": "not finished", "cases": []}))
+    assert infer(interrupted, data, probabilities=True) == after  # also of a run that was continued
+
+
 def test_a_finished_run_is_repeated(interrupted, patients):
     before = infer(interrupted, patients("brats2021"))
     after = infer(interrupted, patients("brats2021"))

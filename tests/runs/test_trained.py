@@ -56,6 +56,8 @@ def test_a_training_records_what_gives_its_weights_their_meaning(bundle, trained
     assert record["channels"]["TC"] == ["necrotic", "enhancing"]
     assert record["normalisation"] == {"nonzero": True, "channel_wise": True}
     assert {"Conv3d", "BatchNorm3d", "LeakyReLU"} <= set(record["layers"])
+    low, high = record["seen"]["brain volume, ml"]  # of the training cases
+    assert 0 < low < high < 64 and record["seen"]["voxel side, mm (largest)"] == [1, 1]
 
 
 def test_weights_segment_and_are_scored_with_the_settings_that_they_were_trained_with(patients, tmp_path):
@@ -172,6 +174,7 @@ def test_a_training_takes_nothing_from_the_record_in_its_folder(patients, tmp_pa
 
 
 DAMAGED = ["{broken", "[1]", "\xff", '{"channels": ["TC"]}', '{"layers": [[]]}']
+DAMAGED += ['{"seen": [1, 2]}', '{"seen": {"brain volume, ml": [900]}}', '{"seen": {"brain volume, ml": ["$(1)", 2]}}']
 DAMAGED += [
     json.dumps({name: value})
     for name, values in {

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,13 +13,16 @@ import torch
 from tumour.errors import InputError
 from tumour.files import save_json
 from tumour.runs.checkpoints import to_float16
+from tumour.scores.quality import Quality, quality_of
 from tumour.scores.tables import mean_interval
 
 from tests.conftest import BUNDLES, TINY, here, run, succeed
+from tests.scores.test_quality import scored
 from tools import crossvalidate as module
 from tools.crossvalidate import crossvalidate, final
 from tools.ensemble import ensemble
 from tools.patients.synthetic import make_patients
+from tools.quality import settings_for
 from tools.release.pack import content
 from tools.results import results
 from tools.tables import read_table
@@ -102,7 +106,8 @@ def test_the_last_weights_are_scored_whichever_epoch_validated_best(crossvalidat
 
 def test_the_table_has_all_patients_each_data_set_and_each_fold_with_intervals(crossvalidated):
     _, folder, text = crossvalidated
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    first, calibration = text.split("\n\n")[1::2]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in first.splitlines()]
     table = pd.DataFrame(rows[2:], columns=rows[0]).set_index("patients")
     assert table.index.tolist() == ["all of brats2021", "glioma", "others", "fold 0", "fold 1", "fold 2"]
     assert table["scans"].tolist()[:3] == ["7", "4", "3"]
@@ -113,7 +118,12 @@ def test_the_table_has_all_patients_each_data_set_and_each_fold_with_intervals(c
     others = [case for case in wt.index if case not in people(folder, 0)["train"]]
     assert table.loc["fold 0", "Dice WT"].startswith(f"{wt[others].mean():.3f} (")
     assert (folder / "crossvalidation.md").read_text() == text + "\n"
-    assert json.loads((folder / "summary.json").read_text())["folds"] == FOLDS
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["folds"] == FOLDS and [row["region"] for row in summary["calibration"]] == ["TC", "WT", "ET"]
+    assert "ACE before" in calibration and not (folder / "quality.json").exists()  # seven cases are too few
+    for fold in range(FOLDS):
+        evidence = json.loads((folder / f"fold{fold}" / "results" / "evidence.json").read_text())
+        assert sorted(evidence) == people(folder, fold)["test"]
 
 
 def test_a_second_call_finishes_what_was_stopped_and_repeats_nothing(copy, crossvalidated, in_this_process):
@@ -279,7 +289,12 @@ def test_patients_of_a_network_trained_on_them_are_never_collected(copy):
 
 def test_the_final_network_is_trained_on_all_patients_and_its_card_gives_the_score_of_the_folds(copy, in_this_process):
     given, folder = copy
+    settings = settings_for(json.loads((folder / "settings.json").read_text()))
+    quality = Quality.fit([scored(number) for number in range(10)], settings)
+    save_json(asdict(quality), folder / "quality.json")
     assert "trained on all patients" in final(output=str(folder), **given)
+    found = quality_of(str(folder / "final" / "models" / "model.pt"), mirror=False)
+    assert found and found.regions == quality.regions and found.settings == settings
     assert in_this_process == [("training", "all")]
     used = json.loads((folder / "final" / "models" / "patients.json").read_text())
     assert len(used["train"]) == 7 and used["validate"] == used["test"] == []
@@ -289,6 +304,7 @@ def test_the_final_network_is_trained_on_all_patients_and_its_card_gives_the_sco
     scores = read_table(folder / "scores.csv")
     dice = scores[scores["region"] == "WT"]["dice"].mean()
     files = content(given["bundle"], models / "model.pt")
+    assert files["models/quality.json"] == (models / "quality.json").read_bytes()
     card = files["docs/README.md"].decode()
     assert "| 7 of brats2021, cross-validation in 3 folds |" in card and f"{dice:.3f} (" in card
     assert "not scored yet" not in card and "Cross-validation: the scores of networks" in card

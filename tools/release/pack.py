@@ -15,13 +15,14 @@ from tumour.files import atomic_write
 from tumour.runs.checkpoints import PATIENTS, load_weights, read_checkpoint
 from tumour.runs.trained import SETTINGS, require_same, settings_of
 from tumour.scores.evaluation import RECORD
+from tumour.scores.quality import FILE as QUALITY
 
 from tools.release.card import card
 from tools.release.configs import COMMON, ROOT, bundles, configs
 from tools.release.metadata import metadata, release_metadata
 
 PACKAGES = ("custom_components", "tumour")  # the Python code in a release
-RECORDS = (PATIENTS, SETTINGS, RECORD, "after_treatment.json")  # what is recorded next to the weights
+RECORDS = (PATIENTS, SETTINGS, RECORD, QUALITY, "after_treatment.json")  # what is recorded next to the weights
 LARGE = 25 * 2**20  # bytes; the zoo wants larger files behind a URL
 
 

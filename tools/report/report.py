@@ -32,6 +32,7 @@ from tools.tables import read_table
 
 PAGE = Path(__file__).with_name("page")
 VIEWER = "_assets/js/niivue.umd.js"  # in nilearn
+LIGHTS = {"red": "#D55E00", "yellow": "#F0E442", "green": "#009E73"}  # of Okabe & Ito, and each has its word
 logger = logging.getLogger("bundle")
 
 
@@ -82,14 +83,15 @@ def write_report(
         output_dir: folder with training.csv and the records of the runs.
         ckpt_dir: folder with patients.json.
         scores: folder with scores.csv.
-        segmentations: folder with the label maps; the cases that have one are drawn.
+        segmentations: folder with the label maps, and quality.csv; the cases that have a label map are drawn.
         folder: where to write the report.
 
     Raises:
         InputError: there is neither a training nor a label map.
     """
     began = time.monotonic()
-    results, target = Results.read(Path(output_dir), Path(ckpt_dir), Path(scores)), Path(folder)
+    results = Results.read(Path(output_dir), Path(ckpt_dir), Path(scores), Path(segmentations))
+    target = Path(folder)
     cases = [case for case in results.cases() if Path(segmentations, f"{case.name}.nii.gz").is_file()]
     if results.log.empty and not cases:
         raise InputError(f"'{output_dir}' contains neither training.csv nor label maps; train or infer first.")
@@ -192,6 +194,7 @@ def page(
         colours=colours,
         legend=legend | ({f"{name} voxels": colour for name, colour in ERRORS.items()} if rows else {}),
         explanation=LEGEND,
+        lights=LIGHTS,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import pandas as pd
 from tumour.cases.case import Case, LeftOut
+from tumour.scores.quality import read_rows
 from tumour.scores.tables import SHOWN
 
 from tools.report.charts import best_epoch
@@ -26,6 +27,7 @@ class Results:
         summary: summary.json.
         runs: the records of the runs, by time.
         patients: patients used for training, validation and testing.
+        quality: rows of quality.csv by case, as far as the quality was predicted.
     """
 
     log: pd.DataFrame
@@ -34,16 +36,18 @@ class Results:
     summary: Mapping[str, Any]
     runs: Sequence[Mapping[str, Any]]
     patients: Mapping[str, Sequence[str]]
+    quality: Mapping[str, Mapping[str, Any]]
 
     @classmethod
-    def read(cls, output_dir: Path, ckpt_dir: Path, scores: Path) -> Self:
+    def read(cls, output_dir: Path, ckpt_dir: Path, scores: Path, segmentations: Path) -> Self:
         tables = (_table(scores / name) for name in ("scores.csv", "lesions.csv"))
         rows, lesions = (table[table["kind"] == "region"] if len(table) else table for table in tables)
         runs = [_json(path) for path in sorted(output_dir.glob("runs/*.json"))]
         runs.sort(key=lambda run: run["started"])
         patients = _json(ckpt_dir / "patients.json")
         log, summary = _table(output_dir / "training.csv"), _json(scores / "summary.json")
-        return cls(log, rows, lesions, summary, runs, patients)
+        quality = {row["case"]: row for row in read_rows(segmentations)}
+        return cls(log, rows, lesions, summary, runs, patients, quality)
 
     def cases(self) -> list[Case]:
         """The cases that the runs segmented, each once."""
@@ -90,10 +94,25 @@ class Results:
         return 100 * pd.DataFrame.from_dict(rows, orient="index", columns=["Dice %", "IoU %"])
 
     def worst_first(self, cases: Sequence[str], regions: Sequence[str]) -> list[tuple[str, dict[str, float]]]:
-        """The cases with the Dice of each region, lowest mean first; cases without a score come last."""
+        """The cases with the Dice of each region, lowest mean first; without a score, the predicted mean counts.
+
+        Cases with neither come last.
+        """
         dice = self.scores.pivot(index="case", columns="region", values="dice") if len(self.scores) else pd.DataFrame()
         rows = [(case, dice.loc[case, list(regions)].to_dict() if case in dice.index else {}) for case in cases]
-        return sorted(rows, key=lambda row: (sum(row[1].values()) if row[1] else len(regions) + 1, row[0]))
+
+        def mean(case: str, dice: Mapping[str, float]) -> float:
+            return fmean(dice.values()) if dice else self.quality.get(case, {"dice": 2.0})["dice"]
+
+        return sorted(rows, key=lambda row: (mean(*row), row[0]))
+
+    def advice(self, case: str) -> str:
+        """What the traffic light of a case means, with the predicted Dice and the slices to look at."""
+        row = self.quality[case]
+        dice = f"predicted Dice {row['dice']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+        slices = f", slices {row['slices'].replace(' ', ', ')} of the scan" if row["slices"] else ""
+        action = {"green": "use it", "yellow": f"look at it{slices}", "red": "segment it manually"}[row["light"]]
+        return f"{row['light']}: {action}; {dice}"
 
 
 def _table(path: Path) -> pd.DataFrame:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from skimage.util import montage
-from tumour.pictures.drawing import colours_of, cut, errors, grid_of, outlines, planes
+from tumour.pictures.drawing import colours_of, cut, doubts, errors, grid_of, outlines, planes
 from tumour.pictures.volumes import Volumes
 
 from tools.report.surfaces import surfaces
@@ -53,7 +53,7 @@ def columns(slices: int) -> int:
 
 
 def layers(volumes: Volumes) -> dict[str, Image.Image]:
-    """Mosaics to draw on the scans: the outlines of each label map and, if there are two, the errors by region."""
+    """Mosaics to draw on the scans: outlines of each label map, errors by region if there are two, the uncertainty."""
     slices = range(volumes.shape[2])
     fine = grid_of(volumes, "axial", float(min(volumes.spacing)) / ENLARGED)
     coarse = grid_of(volumes, "axial", float(min(volumes.spacing)))
@@ -64,6 +64,8 @@ def layers(volumes: Volumes) -> dict[str, Image.Image]:
     if len(volumes.masks) == 2:
         for region in volumes.masks["reference"]:
             drawn[f"errors in {region}"] = mosaic(errors(volumes, region, "axial", k, coarse) for k in slices)
+    if volumes.uncertainty is not None:
+        drawn["uncertainty"] = mosaic(doubts(volumes, k) for k in slices)
     return drawn
 
 
@@ -78,6 +80,11 @@ def painted(volumes: Volumes, kind: str) -> NDArray[np.uint8]:
 def nifti(array: NDArray[np.uint8], affine: NDArray) -> bytes:
     """The bytes of a NIfTI file."""
     return nib.Nifti1Image(array, affine).to_bytes()  # type: ignore[attr-defined]
+
+
+def volume(array: NDArray[np.uint8], affine: NDArray) -> str:
+    """A compressed NIfTI file as a data URI."""
+    return uri(gzip.compress(nifti(array, affine), mtime=0))
 
 
 def slides(volumes: Volumes) -> str:
@@ -98,9 +105,8 @@ def slides(volumes: Volumes) -> str:
             name: webp(image, quality=80) for name, image in planes(volumes, float(min(volumes.spacing)) / 3).items()
         },
         "header": uri(header),
-        "labels": {
-            kind: uri(gzip.compress(nifti(painted(volumes, kind), volumes.affine), mtime=0)) for kind in volumes.masks
-        },
+        "labels": {kind: volume(painted(volumes, kind), volumes.affine) for kind in volumes.masks},
+        "uncertainty": None if volumes.uncertainty is None else volume(volumes.uncertainty, volumes.affine),
         "surfaces": {
             kind: {name: uri(file) for name, file in files.items()} for kind, files in surfaces(volumes).items()
         },

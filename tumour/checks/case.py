@@ -13,6 +13,7 @@ import numpy as np
 from tumour import checks, scans
 from tumour.cases.case import Case, LeftOut
 from tumour.checks import label as label_check
+from tumour.checks.strangers import field_of_view, intensities
 from tumour.cohort import LABEL, Cohort
 from tumour.errors import InputError
 from tumour.processes import cores
@@ -130,6 +131,7 @@ class CaseCheck:
         if first:
             spacing = first.spacing.round(4).tolist()
             finding.facts |= {"shape": list(first.shape), "spacing": spacing, "orientation": first.orientation}
+            finding.facts["field"] = field_of_view(first)
         if not finding.faults:
             _compare_brains(finding, brains)
 
@@ -160,6 +162,9 @@ class CaseCheck:
             if background:
                 finding.notes.append(f"'{scan.path}': {background:g} is taken for the background of its {modality}")
             brain = data != background
+            volume = float(np.count_nonzero(brain) * np.prod(scan.spacing) / 1000)
+            finding.facts.setdefault("brain_ml", round(volume, 1))
+            finding.facts.setdefault("intensities", {})[modality] = intensities(data, brain)
             if brain.mean() > 0.95:
                 finding.notes.append(f"'{scan.path}': the background of its {modality} is not 0; skull-strip it")
             else:

@@ -12,6 +12,7 @@ from tumour.cases.case import Case, LeftOut
 from tumour.cases.parts import FOLDS, Parts, patients
 from tumour.checks.case import CaseCheck, Finding
 from tumour.checks.label import contradiction
+from tumour.checks.strangers import ranges
 from tumour.checks.table import Report
 from tumour.errors import InputError
 from tumour.processes import cores, gather, processes, rank
@@ -70,7 +71,7 @@ class UsableParts:
         self.parts, self.check, self.output_dir, self.strict = parts, check, output_dir, strict
 
     @cached_property
-    def _checked(self) -> tuple[dict[str, list[Case]], list[LeftOut]]:
+    def _checked(self) -> tuple[dict[str, list[Case]], list[LeftOut], dict[str, list[float]]]:
         cases = [case for part in self.parts.by_name.values() for case in part]
         share = cases[rank() :: processes()]
         by_case = {finding.case: finding for finding in gather(examine(share, self.check))}
@@ -94,7 +95,8 @@ class UsableParts:
         used += f", {notes:,} of them with a note" if notes else ""
         logger.info(f"{used}; see '{self.output_dir}/check.csv'.")
         by_name = self.parts.by_name.items()
-        return {name: [case for case in part if case.name not in faulty] for name, part in by_name}, left_out
+        usable = {name: [case for case in part if case.name not in faulty] for name, part in by_name}
+        return usable, left_out, ranges(by_case[case.name].facts for case in usable["train"])
 
     @property
     def train(self) -> list[Case]:
@@ -117,6 +119,16 @@ class UsableParts:
     def left_out(self) -> list[LeftOut]:
         """The cases that the run does not use; none if the cases were not checked."""
         return self._checked[1] if "_checked" in self.__dict__ else []
+
+    @property
+    def seen(self) -> dict[str, list[float]]:
+        """The range of each measure of the training cases; none if the cases were not checked."""
+        return self._checked[2] if "_checked" in self.__dict__ else {}
+
+
+def seen_in(usable: UsableParts) -> dict[str, list[float]]:
+    """The range of each measure of the training cases; empty if the cases were not checked, for a client's data."""
+    return usable.seen
 
 
 def patients_of(

@@ -16,6 +16,7 @@ from torch.utils.data import IterableDataset, RandomSampler
 from torch.utils.data.distributed import DistributedSampler
 from tumour.cases.case import Case, LeftOut, item_of
 from tumour.checks.case import CaseCheck, size_and_time
+from tumour.checks.strangers import Ranges, strange
 from tumour.checks.usable import examine, refuse
 from tumour.errors import CaseError, InputError, first_cause, input_error_in
 from tumour.files import atomic_write
@@ -193,6 +194,7 @@ class ReadableCases(IterableDataset):
         strict: check all cases first and raise an error if any cannot be used.
         label_as: the key of a case's label in the items.
         finished: names of cases that need not be read, because their results exist; they count as done.
+        seen: the range of each measure of the training cases; a case outside of it gets a note.
 
     Attributes:
         done: the cases that were read.
@@ -212,10 +214,11 @@ class ReadableCases(IterableDataset):
         strict: bool = False,
         label_as: str = "label",
         finished: Collection[str] = (),
+        seen: Ranges | None = None,
     ) -> None:
         self.cases, self.transform, self.check, self.label_as = list(cases), transform, check, label_as
         self.done = [case for case in self.cases if case.name in finished]
-        self.finished = finished
+        self.finished, self.seen = finished, seen or {}
         self.left_out = list(left_out)
         self.notes: list[LeftOut] = []
         if strict:
@@ -234,8 +237,9 @@ class ReadableCases(IterableDataset):
             if item is None:
                 self.leave_out(left_out)
             else:
-                if finding.notes:
-                    self.note(left_out)
+                notes = [*finding.notes, *strange(finding.facts, self.seen)]
+                if notes:
+                    self.note(LeftOut(case.name, "; ".join(notes)))
                 self.done.append(case)
                 yield item
 

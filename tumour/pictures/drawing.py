@@ -16,6 +16,7 @@ COLOURS = {"WT": "#56B4E9", "TC": "#F0E442", "ET": "#D55E00"}
 NAMES = {"WT": "whole tumour (WT)", "TC": "tumour core (TC)", "ET": "enhancing tumour (ET)"}
 SPARE = ["#E69F00", "#0072B2"]  # for all other regions
 ERRORS = {"missed": "#009E73", "invented": "#CC79A7"}
+UNCERTAIN = "#E69F00"
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # the axis perpendicular to each plane
 MARKS = {"sagittal": "APSI", "coronal": "RLSI", "axial": "RLAP"}  # at the left, right, top and bottom
 LEGEND = "Solid line: prediction. Dotted line: reference. The patient's right (R) is on the left, as in radiology."
@@ -83,6 +84,13 @@ def errors(volumes: Volumes, region: str, plane: str, index: int, grid: tuple[in
     layer[reference & ~prediction] = (*rgb(ERRORS["missed"]), 200)
     layer[prediction & ~reference] = (*rgb(ERRORS["invented"]), 200)
     return layer
+
+
+def doubts(volumes: Volumes, index: int) -> NDArray:
+    """The uncertainty in an axial slice as RGBA (rows, columns, 4): the more of it, the less transparent."""
+    assert volumes.uncertainty is not None
+    opacity = cut(volumes.uncertainty, "axial", index)
+    return np.dstack([np.broadcast_to(np.uint8(rgb(UNCERTAIN)), (*opacity.shape, 3)), opacity])
 
 
 def background(volumes: Volumes) -> str:

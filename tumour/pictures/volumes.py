@@ -3,13 +3,16 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
+from scipy.special import entr
 from tumour.cases.case import Case
 from tumour.cohort import Cohort
 from tumour.errors import InputError
+from tumour.files import probability_file
 from tumour.scans.grid import Mask, bounding_box, difference
 from tumour.scans.readers import background_of, read_classes, read_scan
 
@@ -25,12 +28,14 @@ class Volumes:
         images: bytes (x, y, z) by modality; 0 is outside the head.
         masks: (x, y, z) by `reference` and `prediction`, as far as they exist, then by region, the largest first.
         affine: (4, 4), from voxel indices to world coordinates in mm.
+        uncertainty: (x, y, z), the entropy of the least certain region, 255 for one bit; None without probabilities.
     """
 
     case: str
     images: dict[str, NDArray[np.uint8]]
     masks: dict[str, dict[str, Mask]] = field(default_factory=dict)
     affine: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
+    uncertainty: NDArray[np.uint8] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -57,7 +62,7 @@ def read_case(case: Case, prediction: str | os.PathLike | None, cohort: Cohort, 
 
     Args:
         case: the case; missing modalities are not drawn.
-        prediction: path of the predicted label map, or None.
+        prediction: path of the predicted label map, or None; its probabilities are read too, if they were written.
         cohort: naming and meaning of the files.
         modalities: the modalities to draw, in order.
 
@@ -68,7 +73,11 @@ def read_case(case: Case, prediction: str | os.PathLike | None, cohort: Cohort, 
         scans = [read_scan(path).in_ras() for path in case.images]
         paths = {"reference": case.label, "prediction": prediction}
         labels = {kind: read_classes(str(path), cohort).in_ras() for kind, path in paths.items() if path is not None}
-        faults = [difference(scans[0], other) for other in [*scans[1:], *labels.values()]]
+        files = [
+            probability_file(Path(prediction).parent, case.name, region) for region in cohort.regions if prediction
+        ]
+        probable = [read_scan(str(file)).in_ras() for file in files if file.is_file()]
+        faults = [difference(scans[0], other) for other in [*scans[1:], *labels.values(), *probable]]
     except InputError as error:
         raise InputError(f"{case.name}: {error}.") from error
     if any(faults):
@@ -80,10 +89,20 @@ def read_case(case: Case, prediction: str | os.PathLike | None, cohort: Cohort, 
     order = sorted(cohort.regions, key=lambda region: -len(cohort.regions[region]))
     masks = {kind: {r: cohort.masks(label.data)[r] for r in order} for kind, label in labels.items()}
     images = {m: np.asarray(a, np.float32) - np.float32(background_of(a)) for m, a in images.items()}
-    return _compact(case.name, images, masks, scans[0].affine)
+    return _compact(case.name, images, masks, scans[0].affine, _uncertainty([scan.data for scan in probable]))
 
 
-def _compact(case: str, images: dict, masks: dict, affine: NDArray[np.float64]) -> Volumes:
+def _uncertainty(probabilities: Sequence[NDArray]) -> NDArray[np.uint8] | None:
+    """The largest entropy of the regions, 255 for one bit; None if there is no region."""
+    if not probabilities:
+        return None
+    bits = [(entr(p) + entr(1 - p)) / np.log(2) for p in (np.clip(each, 0, 1) for each in probabilities)]
+    return np.round(255 * np.maximum.reduce(bits)).astype(np.uint8)
+
+
+def _compact(
+    case: str, images: dict, masks: dict, affine: NDArray[np.float64], uncertainty: NDArray[np.uint8] | None
+) -> Volumes:
     """Crop to the head and the labels with a margin, subsample large volumes, and turn intensities into bytes."""
     shown = np.logical_or.reduce([array > 0 for array in images.values()])
     for regions in masks.values():
@@ -96,7 +115,8 @@ def _compact(case: str, images: dict, masks: dict, affine: NDArray[np.float64]) 
     grid[:3, 3] = affine[:3, :3] @ start + affine[:3, 3]
     grid[:3, :3] = affine[:3, :3] * steps
     cut = {kind: {region: mask[box] for region, mask in regions.items()} for kind, regions in masks.items()}
-    return Volumes(case, {name: to_bytes(array[box]) for name, array in images.items()}, cut, grid)
+    bytes_of = {name: to_bytes(array[box]) for name, array in images.items()}
+    return Volumes(case, bytes_of, cut, grid, None if uncertainty is None else uncertainty[box])
 
 
 def to_bytes(array: NDArray[np.float32]) -> NDArray[np.uint8]:

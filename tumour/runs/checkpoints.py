@@ -186,6 +186,8 @@ class Checkpoints:
             leave out those used for training or model selection.
         resume: whether to resume from `last.ckpt` if it exists; if False, older files are moved to a subfolder. None
             does neither, for clients that load `model.pt` themselves and use it until a better one is saved.
+        seen: returns the range of each measure of the training cases; written next to `model.pt`, so that cases outside
+            of it are noticed.
 
     Raises (when training starts):
         InputError: the checkpoint is incomplete, belongs to another network, or has other settings or patients.
@@ -200,10 +202,11 @@ class Checkpoints:
         fixed: Mapping[str, Any],
         patients: Callable[[], Mapping[str, Sequence[str]]],
         resume: bool | None = True,
+        seen: Callable[[], Mapping[str, Sequence[float]]] = dict,
     ) -> None:
         self.folder, self.state, self.validator = Path(folder), dict(state), validator
         self.settings, self.fixed = (json.loads(json.dumps(each)) for each in (settings, fixed))
-        self.patients, self.resume = patients, resume
+        self.patients, self.seen, self.resume = patients, seen, resume
         self.stopped_by = 0
         self.previous: dict[int, Any] = {}
 
@@ -300,7 +303,8 @@ class Checkpoints:
     def save_best(self, settings: Mapping[str, Any], patients: Mapping[str, Sequence[str]]) -> None:
         if not rank():
             save_json(patients, self.folder / PATIENTS)
-            save_json({**settings, "layers": layer_types(self.state["network"])}, self.folder / SETTINGS)
+            found = {"layers": layer_types(self.state["network"]), "seen": self.seen()}
+            save_json({**settings, **found}, self.folder / SETTINGS)
             save_checkpoint(to_float16(self.state["network"].state_dict()), self.folder / BEST)
 
     def save_last(self, engine: Any) -> None:

@@ -51,8 +51,9 @@ def inputs_of(weights: str, dataset_dir: str) -> str:
 def finished_cases(cases: Sequence[Case], record: str, inputs: str, folder: str) -> set[str]:
     """The cases that an interrupted run with the same inputs and config has already segmented.
 
-    A label map counts if it is newer than the files of its case. Only runs that were started by
-    `python -m monai.bundle` are continued: the config of others is not recorded.
+    A label map counts if it is newer than the files of its case and than the recorded config, which is written when the
+    run starts: label maps of earlier runs are not used. Only runs that were started by `python -m monai.bundle` are
+    continued: the config of others is not recorded.
 
     Args:
         cases: the cases of this run.
@@ -68,9 +69,8 @@ def finished_cases(cases: Sequence[Case], record: str, inputs: str, folder: str)
         if config.is_file() and config.read_text(encoding="utf-8") == now:
             for case in cases:
                 target = Path(folder, f"{case.name}.nii.gz")
-                if target.is_file() and all(
-                    target.stat().st_mtime > Path(file).stat().st_mtime for file in case.images
-                ):
+                older = [config, *map(Path, case.images)]
+                if target.is_file() and all(target.stat().st_mtime > file.stat().st_mtime for file in older):
                     found.add(case.name)
             if found and not rank():
                 logger.info(f"{len(found):,} of {len(cases):,} cases were segmented before this run was interrupted.")
@@ -89,7 +89,7 @@ class RunRecord:
         path: JSON file to write.
         device: the device of the network.
         cases: object with `left_out`, the cases left out until now, and, if cases are read one after the other, `done`
-            and `notes`.
+            and `notes`, and the `finished` cases of the run that this one continues.
         inputs: as returned by `inputs_of`, for a run that continues if it was interrupted.
     """
 
@@ -106,8 +106,9 @@ class RunRecord:
         self.settings: dict[str, Any] = {}
         if started_by_monai() and not rank():
             config, changes = config_of(sys.argv[1:])
-            with atomic_write(self.path.with_suffix(".yaml")) as part:
-                ConfigParser.export_config_file(config.get(), str(part), fmt="yaml", **STYLE)
+            if not getattr(self.cases, "finished", ()):  # else it is the same, and its time is the start of the run
+                with atomic_write(self.path.with_suffix(".yaml")) as part:
+                    ConfigParser.export_config_file(config.get(), str(part), fmt="yaml", **STYLE)
             self.settings = {**changes, "config": self.path.with_suffix(".yaml").name}
         self.write(engine, "not finished")
 

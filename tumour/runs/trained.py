@@ -51,6 +51,9 @@ def settings_of(folder: str) -> dict[str, Any]:
             raise InputError(f"{name} in '{path}' must be {wanted(rule)}; it is {settings[name]!r}.")
     if not isinstance(settings.get("channels", {}), dict):
         raise InputError(f"channels in '{path}' must be classes by name; it is {settings['channels']!r}.")
+    seen, pair = settings.get("seen", {}), {"type": "list of numbers", "length": 2}
+    if not isinstance(seen, dict) or not all(fits(limits, pair) for limits in seen.values()):
+        raise InputError(f"seen in '{path}' must be two numbers by name; it is {seen!r}.")
     return settings
 
 

@@ -103,6 +103,11 @@ async function labels(content, kind) {
   return image;
 }
 
+async function uncertainty(content) {
+  const image = await niivue.NVImage.new(bytes(content.uncertainty).buffer, "uncertainty.nii.gz", "warm", 0.8);
+  return Object.assign(image, { cal_min: 26, cal_max: 255 }); // below a tenth of a bit it is not shown
+}
+
 let closeViewer = () => {};
 
 // one viewer at a time: a browser allows 16 WebGL contexts, and a viewer needs two
@@ -123,7 +128,8 @@ async function showViewer(root, content) {
   if (!window.niivue) await load("cases/niivue.js");
   for (const name of Object.keys(content.images)) scan.add(new Option(name));
   scan.value = "T1ce" in content.images ? "T1ce" : scan.options[0].value;
-  for (const name of [...Object.keys(content.labels).reverse(), "none"]) map.add(new Option(name));
+  const doubts = content.uncertainty ? ["uncertainty"] : [];
+  for (const name of [...Object.keys(content.labels).reverse(), ...doubts, "none"]) map.add(new Option(name));
   const options = { isRadiologicalConvention: true, sagittalNoseLeft: true, dragAndDropEnabled: false, backColor: [0, 0, 0, 1],
     fontColor: [1, 1, 1, 1], crosshairColor: [1, 1, 1, 0.5], crosshairWidth: 0.5, showLegend: false, logLevel: "error" };
   const slices = new niivue.Niivue({ ...options, multiplanarLayout: innerWidth < 700 ? 2 : 3, showAllOrientationMarkers: true, multiplanarShowRender: 0 });
@@ -143,7 +149,8 @@ async function showViewer(root, content) {
     for (const image of [...slices.volumes]) slices.removeVolume(image);
     for (const mesh of [...solid.meshes]) solid.removeMesh(mesh);
     slices.addVolume(await volume(content, scan.value));
-    if (map.value != "none") {
+    if (map.value == "uncertainty") slices.addVolume(await uncertainty(content));
+    else if (map.value != "none") {
       slices.addVolume(await labels(content, map.value));
       const inwards = Object.entries(content.colours);
       for (const [number, [name, colour]] of inwards.reverse().entries()) await add(map.value, name, colour, number ? 0.4 : 1);

@@ -1,0 +1,375 @@
+"""How good is a label map that has no reference? Predicted Dice, a traffic light, and the slices to look at.
+
+A region that hardly changes with the threshold is a good one: a line for each region turns the Dice of the region at
+two thresholds into a prediction. It is fitted to cases that their network was not trained on, and kept next to the
+weights as quality.json: data, no code.
+"""
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from ignite.engine import Engine, Events
+from tumour.errors import InputError
+from tumour.files import atomic_write, save_json
+from tumour.processes import gather, processes, rank
+from tumour.scores.calibration import LOGITS, Histogram
+
+FILE = "quality.json"  # next to model.pt
+TABLE = "quality.csv"  # in the folder of the label maps
+LIGHTS = ("red", "yellow", "green")
+WORST = 0.2  # share of the cases that a red light should catch
+COST = 0.1  # the share of the other cases that may be red
+MISSED = 0.05  # the share of cases whose Dice is below the interval, and of those above it
+SHRINKAGE = 1.0  # pulls the line of a region towards the stability itself, with the weight of about one case
+MARGIN = 1.1  # the two thresholds as logits: probabilities of 0.75 and 0.25
+FEWEST = 10  # cases for a fit
+logger = logging.getLogger("bundle")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A case with a reference, segmented by a network that was not trained on it.
+
+    Args:
+        case: its id.
+        fold: of the cross-validation.
+        histograms: (2, STEPS) by region.
+        dice: by region.
+    """
+
+    case: str
+    fold: int
+    histograms: Mapping[str, Histogram]
+    dice: Mapping[str, float]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean([*self.dice.values()]))
+
+
+@dataclass(frozen=True)
+class Region:
+    """The model of a region.
+
+    Args:
+        offset, slope: predicted Dice = offset + slope * stability.
+        empty: the predicted Dice if the region is empty.
+    """
+
+    offset: float
+    slope: float
+    empty: float
+
+    def predict(self, histogram: Histogram) -> float:
+        """The predicted Dice of a region with this histogram."""
+        if not is_predicted(histogram):
+            return self.empty
+        return min(max(self.offset + self.slope * stability(histogram), 0.0), 1.0)
+
+
+def is_predicted(histogram: Histogram) -> bool:
+    """Whether any voxel has a probability of 0.5 or more."""
+    return bool(histogram[:, LOGITS > 0].any())
+
+
+def stability(histogram: Histogram) -> float:
+    """The Dice of the region at a high and at a low threshold: the voxels of the first are part of the second."""
+    core, rim = (float(histogram[:, each < LOGITS].sum()) for each in (MARGIN, -MARGIN))
+    return 2 * core / max(core + rim, 1.0)
+
+
+def fit_region(histograms: Sequence[Histogram], dice: Sequence[float]) -> Region:
+    """The model of a region, from the histograms (2, STEPS) and the true Dice of some cases."""
+    there = np.array([is_predicted(each) for each in histograms])
+    stable = np.array([stability(each) for each in histograms])[there]
+    rows = np.stack([np.ones_like(stable), stable], axis=1)
+    change = np.linalg.solve(rows.T @ rows + SHRINKAGE * np.eye(2), rows.T @ (np.array(dice)[there] - stable))
+    empty = np.array(dice)[~there]
+    return Region(float(change[0]), 1 + float(change[1]), float((empty.sum() + 1) / (len(empty) + 2)))
+
+
+def fit_regions(cases: Sequence[Scored]) -> dict[str, Region]:
+    """The model of each region."""
+    return {
+        name: fit_region([case.histograms[name] for case in cases], [case.dice[name] for case in cases])
+        for name in cases[0].dice
+    }
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is predicted for a case.
+
+    Args:
+        case: its id.
+        light: red, yellow or green.
+        dice: predicted mean Dice of the regions.
+        low, high: the interval of the mean Dice.
+        regions: predicted Dice by region.
+        slices: the axial slices of the scan with most uncertainty, counted from 0, the first index of the file.
+        note: what is doubtful about its scans.
+    """
+
+    case: str
+    light: str
+    dice: float
+    low: float
+    high: float
+    regions: Mapping[str, float]
+    slices: Sequence[int] = ()
+    note: str = ""
+
+    def row(self) -> dict[str, Any]:
+        """The row of quality.csv."""
+        numbers = {"dice": self.dice, "low": self.low, "high": self.high}
+        numbers |= {f"dice_{name}": value for name, value in self.regions.items()}
+        rounded = {name: round(value, 3) for name, value in numbers.items()}
+        return {"case": self.case, "light": self.light, **rounded, "slices": " ".join(map(str, self.slices))} | {
+            "note": self.note
+        }
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The model of a network's quality.
+
+    Args:
+        regions: the model of each region.
+        low, high: what is added to the predicted mean Dice for its interval.
+        red: a case is red if its predicted mean Dice is this or less.
+        poor: the mean Dice of the best case among the worst fifth. A case is green if its interval is above it.
+        cases: number of cases that it was fitted to.
+        settings: of the segmenting that it is valid for.
+        sha256: of the weights that it is valid for; empty for none yet.
+    """
+
+    regions: Mapping[str, Region]
+    low: float
+    high: float
+    red: float
+    poor: float
+    cases: int
+    settings: Mapping[str, Any]
+    sha256: str = ""
+
+    @classmethod
+    def fit(cls, cases: Sequence[Scored], settings: Mapping[str, Any]) -> Self:
+        """Fit the model to cases; interval and thresholds are set on each case with a model of the others.
+
+        Raises:
+            InputError: there are fewer than 10 cases.
+        """
+        if len(cases) < FEWEST:
+            raise InputError(f"A model of the quality needs {FEWEST} cases or more; there are {len(cases)}.")
+        predicted = np.array(
+            [mean_of(fit_regions([*cases[:n], *cases[n + 1 :]]), case.histograms) for n, case in enumerate(cases)]
+        )
+        true = np.array([case.mean for case in cases])
+        low, high = np.quantile(true - predicted, [MISSED, 1 - MISSED], method="closest_observation")
+        order = np.argsort(true, kind="stable")
+        worst, others = np.split(order, [round(WORST * len(cases))])
+        spared = np.sort(predicted[others])[math.floor(COST * len(others))]  # this case must not be red
+        below = predicted[predicted < spared]
+        red = min(float(below.max(initial=0)), float(predicted[worst].max()))
+        return cls(
+            fit_regions(cases), float(low), float(high), red, float(true[worst].max()), len(cases), dict(settings)
+        )
+
+    def judge(
+        self, case: str, histograms: Mapping[str, Histogram], slices: Sequence[int] = (), note: str = ""
+    ) -> Judgement:
+        """Predict the Dice of a case; a case with a note is never green.
+
+        Args:
+            case: its id.
+            histograms: by region; a reference is not used.
+            slices, note: those of the judgement.
+        """
+        regions = {name: model.predict(histograms[name]) for name, model in self.regions.items()}
+        dice = float(np.mean([*regions.values()]))
+        low, high = (min(max(dice + each, 0.0), 1.0) for each in (self.low, self.high))
+        light = "red" if dice <= self.red else "green" if low > self.poor and not note else "yellow"
+        return Judgement(case, light, dice, low, high, regions, slices, note)
+
+    def save(self, checkpoint: Path) -> None:
+        """Write it next to the weights that it is valid for from now on."""
+        content = asdict(self) | {"sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
+        save_json(content, checkpoint.with_name(FILE))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read it from a file.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            regions = {str(name): Region(*numbers(each, Region)) for name, each in content["regions"].items()}
+            own = numbers({name: content[name] for name in ("low", "high", "red", "poor", "cases")})
+            settings, sha256 = content["settings"], content["sha256"]
+            if not regions or not isinstance(settings, dict) or not isinstance(sha256, str):
+                raise ValueError("regions, settings or sha256")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"'{path}' is damaged ({type(error).__name__}: {error}); restore or delete it.") from error
+        return cls(regions, *own[:4], int(own[4]), settings, sha256)
+
+
+def numbers(content: Mapping[str, Any], kind: Any = None) -> list[float]:
+    """The values of an object that must be finite numbers, in the order of the fields of a dataclass, if given."""
+    values = [content[name] for name in (kind.__dataclass_fields__ if kind else content)]
+    if any(isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v) for v in values):
+        raise ValueError(f"{values} are not all numbers")
+    return [float(value) for value in values]
+
+
+def mean_of(regions: Mapping[str, Region], histograms: Mapping[str, Histogram]) -> float:
+    """The predicted mean Dice of the regions."""
+    return float(np.mean([model.predict(histograms[name]) for name, model in regions.items()]))
+
+
+def quality_of(checkpoint: str, **settings: Any) -> Quality | None:
+    """The model next to a checkpoint; None if there is none, or if it is valid for other weights or settings.
+
+    Args:
+        checkpoint: model.pt.
+        settings: of this segmenting; those that were not recorded may have any value.
+    """
+    weights, path = Path(checkpoint), Path(checkpoint).with_name(FILE)
+    if not (weights.is_file() and path.is_file()):
+        return None
+    quality = Quality.read(path)
+    now = json.loads(json.dumps(settings))
+    differ = [name for name, value in quality.settings.items() if name in now and now[name] != value]
+    if quality.sha256 != hashlib.sha256(weights.read_bytes()).hexdigest():
+        logger.warning(f"'{path}' belongs to other weights and is not used: no quality is predicted.")
+    elif differ:
+        wanted = f"{differ[0]} = {quality.settings[differ[0]]}"
+        logger.warning(f"'{path}' is valid for {wanted} and is not used: no quality is predicted.")
+    else:
+        return quality
+    return None
+
+
+def uncertain_slices(entropy: Sequence[float], most: int = 5, apart: int = 3) -> list[int]:
+    """The slices with the highest entropy, at least `apart` slices from each other, in order.
+
+    Args:
+        entropy: the sum for each slice.
+        most: number of slices.
+        apart: least distance of two slices.
+    """
+    left, found = np.array(entropy, float), []
+    while len(found) < most and left.max(initial=0) > 0:
+        found.append(int(left.argmax()))
+        left[max(found[-1] - apart + 1, 0) : found[-1] + apart] = 0
+    return sorted(found)
+
+
+def worst_first(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """The table of rows of judgements."""
+    frame = pd.DataFrame([*rows])
+    order = frame["light"].map(LIGHTS.index)
+    return frame.assign(order=order).sort_values(["order", "dice", "case"]).drop(columns="order")
+
+
+def write_table(rows: Iterable[Mapping[str, Any]], folder: Path) -> None:
+    """Write quality.csv, worst first, atomically."""
+    with atomic_write(folder / TABLE) as part:
+        worst_first(rows).to_csv(part, index=False)
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of quality.csv; none if it does not exist."""
+    path = folder / TABLE
+    if not path.is_file():
+        return []
+    # only empty cells are missing values: a case may be called NA
+    frame = pd.read_csv(path, dtype={"case": str, "slices": str, "note": str}, keep_default_na=False)
+    return frame.to_dict("records")
+
+
+def with_quality(finished: Set[str], folder: str, quality: Quality | None) -> set[str]:
+    """The finished cases of an interrupted run that also have their row in quality.csv, if one is written."""
+    known = {row["case"] for row in read_rows(Path(folder))} if quality and finished else set(finished)
+    return {*finished} & known
+
+
+class JudgeCases:
+    """Handler that judges each case by the `evidence` in the output of an evaluator, and writes quality.csv.
+
+    One process writes the table after each case, so that an interrupted run keeps its rows; several write it at the
+    end.
+
+    Args:
+        folder: folder of the label maps.
+        quality: the model.
+        cases: object with `notes` and, for a run that continues, the `finished` cases, whose rows are kept.
+    """
+
+    def __init__(self, folder: str, quality: Quality, cases: Any) -> None:
+        self.folder, self.quality, self.cases = Path(folder), quality, cases
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.judge)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def start(self, engine: Engine) -> None:
+        self.rows = [row for row in read_rows(self.folder) if row["case"] in self.cases.finished and not rank()]
+
+    def judge(self, engine: Any) -> None:
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            case, evidence = str(item["case"]), output["evidence"]
+            note = "; ".join(note.why for note in self.cases.notes if note.case == case)
+            histograms = {name: np.array(counts) for name, counts in evidence["histograms"].items()}
+            found = self.quality.judge(case, histograms, uncertain_slices(evidence["entropy"]), note)
+            self.rows.append(found.row())
+            log = logger.info if found.light == "green" else logger.warning
+            log(f"{case}: {found.light}, predicted Dice {found.dice:.2f} ({found.low:.2f} to {found.high:.2f}).")
+        if processes() == 1 and self.rows:
+            write_table(self.rows, self.folder)
+
+    def write(self, engine: Engine) -> None:
+        rows = gather(self.rows)
+        if rows and not rank():
+            write_table(rows, self.folder)
+            lights = [row["light"] for row in rows]
+            counts = ", ".join(f"{lights.count(light)} {light}" for light in LIGHTS)
+            logger.info(f"predicted quality: {counts}; see '{self.folder / TABLE}'.")
+
+
+class KeepEvidence:
+    """Handler that writes the `evidence` of all cases with a reference, for the fit of a model.
+
+    Args:
+        path: JSON file, an object by case.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.keep)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def start(self, engine: Engine) -> None:
+        self.kept: list[tuple[str, dict[str, Any]]] = []
+
+    def keep(self, engine: Any) -> None:
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            self.kept.append((str(item["case"]), output["evidence"]))
+
+    def write(self, engine: Engine) -> None:
+        kept = dict(gather(self.kept))
+        if not rank():
+            save_json(kept, self.path)
