@@ -90,7 +90,7 @@ def doubts(volumes: Volumes, index: int) -> NDArray:
     """The uncertainty in an axial slice as RGBA (rows, columns, 4): the more of it, the less transparent."""
     assert volumes.uncertainty is not None
     opacity = cut(volumes.uncertainty, "axial", index)
-    return np.dstack([np.broadcast_to(np.uint8(rgb(UNCERTAIN)), (*opacity.shape, 3)), opacity])
+    return np.dstack([np.broadcast_to(np.array(rgb(UNCERTAIN), np.uint8), (*opacity.shape, 3)), opacity])
 
 
 def background(volumes: Volumes) -> str:

@@ -17,7 +17,7 @@ from scipy.special import expit
 from tumour.cohort import Cohort
 
 Histogram = NDArray[np.int64]  # (1 or 2, LOGITS.size): voxels by logit
-LIMIT, STEPS = 10, 200  # logits beyond ±10 count as ±10; an edge of a bin is at 0, a probability of 0.5
+LIMIT, STEPS = 10, 200  # logits beyond ±10 count as ±10; 0, a probability of 0.5, is where two bins meet
 LOGITS = (np.arange(STEPS) + 0.5) * (2 * LIMIT / STEPS) - LIMIT  # the centres of the bins
 BINS = 20  # of equal width in the probability, for the calibration error
 TEMPERATURES = np.geomspace(0.5, 5, 93)  # steps of 2.5%

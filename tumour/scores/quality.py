@@ -31,6 +31,7 @@ MISSED = 0.05  # the share of cases whose Dice is below the interval, and of tho
 SHRINKAGE = 1.0  # pulls the line of a region towards the stability itself, with the weight of about one case
 MARGIN = 1.1  # the two thresholds as logits: probabilities of 0.75 and 0.25
 FEWEST = 10  # cases for a fit
+NUMBERS = ("low", "high", "red", "poor", "cases")  # in quality.json, next to the regions
 logger = logging.getLogger("bundle")
 
 
@@ -214,13 +215,13 @@ class Quality:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             regions = {str(name): Region(*numbers(each, Region)) for name, each in content["regions"].items()}
-            own = numbers({name: content[name] for name in ("low", "high", "red", "poor", "cases")})
+            low, high, red, poor, cases = numbers({name: content[name] for name in NUMBERS})
             settings, sha256 = content["settings"], content["sha256"]
             if not regions or not isinstance(settings, dict) or not isinstance(sha256, str):
                 raise ValueError("regions, settings or sha256")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"'{path}' is damaged ({type(error).__name__}: {error}); restore or delete it.") from error
-        return cls(regions, *own[:4], int(own[4]), settings, sha256)
+        return cls(regions, low, high, red, poor, int(cases), settings, sha256)
 
 
 def numbers(content: Mapping[str, Any], kind: Any = None) -> list[float]:
@@ -267,7 +268,8 @@ def uncertain_slices(entropy: Sequence[float], most: int = 5, apart: int = 3) ->
         most: number of slices.
         apart: least distance of two slices.
     """
-    left, found = np.array(entropy, float), []
+    found: list[int] = []
+    left = np.array(entropy, float)
     while len(found) < most and left.max(initial=0) > 0:
         found.append(int(left.argmax()))
         left[max(found[-1] - apart + 1, 0) : found[-1] + apart] = 0
