@@ -19,7 +19,9 @@ SCHEMA ?=
 FORMAT ?= torchscript
 DEMO ?= demo
 RESULTS ?= bundles/$(BUNDLE)/eval
-PYTHON ?= python3.11
+# the first of these whose version fits
+FITS = -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))" 2>/dev/null
+PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11 python; do $$each $(FITS) && echo $$each && break; done)
 PY = .venv/bin/python
 RUN = $(PY) -m monai.bundle run
 COMMA = ,
@@ -46,7 +48,7 @@ GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo data check train evaluate infer report watch results table compare ablation recipes crossvalidate final best ensemble release verify export \
-	test smoke lint show benchmark gpu clean
+	test smoke lint docs picture show benchmark gpu clean
 
 help: ## print the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -54,6 +56,7 @@ help: ## print the targets
 setup: .venv/ready ## install the packages of environment.yml into .venv
 
 .venv/ready: environment.yml
+	@$(or $(PYTHON),false) $(FITS) || { echo "make setup needs Python 3.11, 3.12 or 3.13 and found none; install one, or name it: make setup PYTHON=path/to/python"; exit 1; }
 	$(PYTHON) -m venv .venv
 	# pip cannot read environment.yml, which is conda's format
 	sed -n 's/^      - \([^ ]*\).*/\1/p' environment.yml > .venv/requirements.txt
@@ -111,6 +114,18 @@ lint: setup ## run ruff and mypy
 	.venv/bin/ruff check $(CODE)
 	.venv/bin/ruff format --check $(CODE)
 	.venv/bin/mypy $(CODE)
+
+docs: setup .venv/docs/ready ## write the page of all settings, and these documents as a site to build/site
+	@$(PY) -m tools.settings
+	rm -rf build/pages && mkdir -p build/pages
+	git ls-files -z --cached --others --exclude-standard '*.md' '*.ipynb' '*.webp' '*.yaml' CITATION.cff ':!bundles/*/docs/**' ':!bundles/common/card.md' \
+		| tar -c --null -T - -f - | tar -x -C build/pages -f -
+	.venv/docs/bin/mkdocs build --strict --quiet
+
+.venv/docs/ready: .venv/ready docs/requirements.txt
+	$(PY) -m venv .venv/docs
+	.venv/docs/bin/pip install --quiet --requirement docs/requirements.txt
+	touch $@
 
 show: setup ## print the merged config of BUNDLE
 	@$(PY) -m tools show bundles/$(BUNDLE)/args.yaml

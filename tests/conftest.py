@@ -1,5 +1,6 @@
 """Tiny synthetic patients, and bundles run with the command line of a user."""
 
+import copy
 import gc
 import io
 import logging
@@ -39,6 +40,25 @@ def pytest_collection_modifyitems(config, items):
 def at_the_root(monkeypatch):
     """Run a test in the root of the repository."""
     monkeypatch.chdir(ROOT)
+
+
+PARSED: dict[tuple[str, bytes], Any] = {}
+
+
+@pytest.fixture
+def parsed_once(at_the_root, monkeypatch):
+    """Run a test in the root of the repository, with each config file parsed once per test run."""
+    from monai.bundle import ConfigParser
+
+    read = ConfigParser.load_config_file
+
+    def load(path, **_):
+        key = str(path), Path(path).read_bytes()
+        if key not in PARSED:
+            PARSED[key] = read(path)
+        return copy.deepcopy(PARSED[key])
+
+    monkeypatch.setattr(ConfigParser, "load_config_file", staticmethod(load))
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,10 @@
 """A misspelt option or a value out of its range is refused before any work, in one sentence that says what to do."""
 
-import copy
 import re
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
-from monai.bundle import ConfigParser
 from tumour.cases.parts import FOLDS
 from tumour.errors import InputError
 from tumour.runs import options
@@ -19,18 +16,8 @@ from tools.show import merged
 
 
 @pytest.fixture(autouse=True)
-def at_the_root(monkeypatch):
+def at_the_root(parsed_once):
     """At the root of the repository, with each config file parsed once."""
-    read, files = ConfigParser.load_config_file, {}
-
-    def load(path, **_):
-        key = str(path), Path(path).read_bytes()
-        if key not in files:
-            files[key] = read(path)
-        return copy.deepcopy(files[key])
-
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(ConfigParser, "load_config_file", staticmethod(load))
 
 
 @pytest.fixture

@@ -1,0 +1,104 @@
+"""Every command in every document: its program, targets, options and values are checked, and a test runs each kind."""
+
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+
+import pytest
+from tumour.errors import call_of
+from tumour.runs import options
+
+from tests.conftest import BUNDLES, ROOT
+from tests.documents import commands, documents
+
+# What only other programs can check, and where it is run
+ELSEWHERE = {
+    r"conda (env create|activate)": "the solver of conda; its file is what make setup reads",
+    r"(\.venv/bin/)?pip install": "make setup, and tests/test_versions.py",
+    r'py -3\.\d+ -m venv|\.venv\\Scripts\\Activate|python -c "import re': "tests/test_versions.py; Windows: not run",
+    r"docker (build|run)": "no Docker runs in CI: hadolint and tests/test_versions.py check the Dockerfile",
+    r"HEAD=\$\(scontrol": "SLURM: not run; two nodes on one machine were tried, see docs/devices.md",
+    r"mlflow ui": "a viewer",
+    r"cp -r bundles/resunet bundles/mynet": "tests/test_documents.py",
+    r"make( -n TARGET)?$": "make itself",
+    r"pytest --slow": "pytest itself",
+    r"(\.venv/benchmark/bin/|\.venv/bin/)?python -m benchmarks\.(\w+)": "tests/benchmarks, or its docstring",
+    r"(torchrun|python -m monai.bundle).*(configs/(train|evaluate|inference)\.json|ckpt_export)": "tests/release",
+}
+COMMANDS = sorted({(path.relative_to(ROOT).as_posix(), each) for path in documents() for each in commands(path)})
+TESTS = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py"))
+
+
+@cache
+def expanded(command: str) -> tuple[str, ...]:
+    """The commands that make would run."""
+    words = [word for word in shlex.split(command)[1:] if word != "..."]
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    dry = ["make", "--dry-run", "--assume-old=.venv/ready", "--assume-old=.venv/docs/ready", *words]
+    printed = subprocess.run(dry, cwd=ROOT, env=own, capture_output=True, text=True)
+    assert printed.returncode == 0, printed.stderr
+    return tuple(re.sub(r"\\\n\s*", "", printed.stdout).splitlines())
+
+
+def check_run(words: list[str]) -> None:
+    """The options of a MONAI command belong to its config and their values are in range; a test runs its run id."""
+    run_id = options.run_id_of(words)
+    if len(words) > 2:
+        options.check_command([word.replace("bundles/NAME", f"bundles/{BUNDLES[0]}") for word in words])
+        assert f'"{run_id}"' in TESTS
+
+
+def check_tool(module: str, words: list[str], monkeypatch) -> None:
+    """The options of a command of tools/ are its own, and a test uses it."""
+    name = module.removeprefix("tools.")
+    assert re.search(rf"tools[. ]{name}\b|from tools import .*\b{name}\b", TESTS), f"no test uses {module}"
+    place = importlib.import_module(module if (ROOT / f"{module.replace('.', '/')}.py").exists() else f"{module}.__main__")
+    if words and hasattr(place, "main"):
+        monkeypatch.setattr(sys, "argv", [module, *words])
+        monkeypatch.setattr(place, "command_line", call_of)
+        place.main()
+
+
+def check(command: str, monkeypatch) -> None:
+    """Check a command, or those that its make target would run."""
+    if any(re.match(known, command) for known in ELSEWHERE):
+        return
+    if command.startswith("make "):
+        for line in expanded(command):
+            if re.search(r"-m (monai\.bundle|tools)", line):
+                check(line, monkeypatch)
+        return
+    words = shlex.split(command)
+    module = next((words[n + 1] for n, word in enumerate(words[:-1]) if word == "-m"), None)
+    if "monai.bundle" in words:
+        check_run(words[words.index("monai.bundle") + 1 :])
+    elif module and module.split(".")[0] == "tools":
+        check_tool(module, words[words.index(module) + 1 :], monkeypatch)
+    else:
+        pytest.fail(f"no test knows '{command}'; add it to ELSEWHERE with the place where it is run")
+
+
+@pytest.mark.parametrize(("document", "command"), COMMANDS, ids=[f"{name}: {each[:60]}" for name, each in COMMANDS])
+def test_a_command_of_a_document_is_one_that_works(document, command, parsed_once, monkeypatch):
+    monkeypatch.setattr(options, "check_device", lambda device: None)
+    check(command, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "make trian BUNDLE=resunet",
+        "make train BUNDLE=resunet DATA=DIR ARGS='--epoch 3'",
+        "python -m monai.bundle run training --args_file bundles/resunet/args.yaml --overlap 2",
+        "python -m tools.score --refrence DIR",
+        "python -m tools.absent",
+        "curl https://example.org",
+    ],
+)
+def test_a_command_that_does_not_work_is_found(wrong, parsed_once, monkeypatch):
+    with pytest.raises((AssertionError, ValueError, ImportError, pytest.fail.Exception)):
+        check(wrong, monkeypatch)
