@@ -116,11 +116,18 @@ lint: setup ## run ruff and mypy
 	.venv/bin/mypy $(CODE)
 
 docs: setup .venv/docs/ready ## write the page of all settings, and these documents as a site to build/site
-	@$(PY) -m tools.settings
+	@$(PY) -m tools settings
 	rm -rf build/pages && mkdir -p build/pages
 	git ls-files -z --cached --others --exclude-standard '*.md' '*.ipynb' '*.webp' '*.yaml' CITATION.cff ':!bundles/*/docs/**' ':!bundles/common/card.md' \
 		| tar -c --null -T - -f - | tar -x -C build/pages -f -
 	.venv/docs/bin/mkdocs build --strict --quiet
+
+picture: setup ## draw the picture of README.md from synthetic patients, with the weights of resunet
+	$(PY) -m tools patients --output build/picture/patients --cases 5 --size 160 --seed 3
+	mkdir -p build/picture/models && cp bundles/resunet/weights/model.pt bundles/resunet/weights/settings.json build/picture/models
+	$(RUN) evaluating --args_file bundles/resunet/args.yaml --cohort brats2021 --dataset_dir build/picture/patients --test_share 1.0 \
+		--ckpt_dir build/picture/models --output_dir build/picture/results --report_at_end True
+	$(PY) -m tools picture --results build/picture/results --patients build/picture/patients
 
 .venv/docs/ready: .venv/ready docs/requirements.txt
 	$(PY) -m venv .venv/docs

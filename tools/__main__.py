@@ -17,6 +17,8 @@ COMMANDS = {
     "best": "tools.best:compare",
     "ensemble": "tools.ensemble:ensemble",
     "results": "tools.results:write_results",
+    "settings": "tools.settings:write_page",
+    "picture": "tools.picture:draw",
     "release": "tools.release.pack:release",
     "verify": "tools.release.verify:verify",
     "export": "tools.release.export:export",

@@ -1,6 +1,6 @@
-"""Every setting as a page: its meaning, type, range and default, from the configs of `bundles/common`.
+"""Write docs/settings.md: the meaning, type, range and default of every setting, from the configs of bundles/common.
 
-python -m tools.settings
+python -m tools settings
 """
 
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
-from tumour.errors import InputError, command_line
+from tumour.errors import InputError
 from tumour.files import atomic_write
 from tumour.runs.options import rules, wanted
 
@@ -117,6 +117,3 @@ def write_page() -> str:
         draft.write_text(text, encoding="utf-8")
     return f"{PAGE.relative_to(ROOT)}: settings written"
 
-
-if __name__ == "__main__":
-    command_line(write_page, "tools.settings")
