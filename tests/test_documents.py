@@ -26,7 +26,7 @@ ELSEWHERE = {
     r"make( -n TARGET)?$": "make itself",
     r"pytest --slow": "pytest itself",
     r"(\.venv/benchmark/bin/|\.venv/bin/)?python -m benchmarks\.(\w+)": "tests/benchmarks, or its docstring",
-    r".*(ENSEMBLE=|%bundles/)": "tests/tools/test_ensemble.py, tests/bundles/test_run.py: files that a run writes first",
+    r".*(ENSEMBLE=|%bundles/)": "tests/tools/test_ensemble.py, tests/bundles/test_run.py: a run writes the file first",
     r"(torchrun|python -m monai.bundle).*(configs/(train|evaluate|inference)\.json|ckpt_export)": "tests/release",
 }
 STAND_INS = {  # of names that a reader replaces, or adds as tests/bundles/test_own_data.py does
@@ -60,8 +60,8 @@ def check_tool(words: list[str]) -> None:
     """The options of a command of tools/ are its own, and a test uses its module."""
     function, name, rest = chosen(TOOLS, "python -m tools", words)
     if not isinstance(function, dict):
-        module = function.__module__.removeprefix("tools.")
-        assert re.search(rf"tools[. ]{module}\b|from tools import .*\b{module}\b", TESTS), f"no test uses {module}"
+        package, _, module = function.__module__.rpartition(".")
+        assert re.search(rf"{package}\.{module}\b|from {package} import .*\b{module}\b", TESTS), f"untested: {module}"
     if rest:
         call_of(function, name, rest)
 

@@ -1,4 +1,4 @@
-"""Draw the picture of README.md: a synthetic patient with the predicted tumour, and the report of such patients.
+"""Draw the picture of README.md: a synthetic patient with the predicted tumour, and a report.
 
 python -m tools picture --results build/picture/results --patients build/picture/patients
 """
@@ -42,7 +42,9 @@ def screenshot(report: Path, width: int, height: int) -> Image.Image:
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as driver:
         opened = driver.chromium.launch(executable_path=browser)  # None: the one of `playwright install chromium`
-        page = opened.new_page(viewport={"width": REPORT, "height": round(REPORT * height / width)}, color_scheme="dark")
+        page = opened.new_page(
+            viewport={"width": REPORT, "height": round(REPORT * height / width)}, color_scheme="dark"
+        )
         page.goto(report.resolve().as_uri())
         page.get_by_text("95% bootstrap intervals").first.evaluate("text => text.scrollIntoView()")
         page.wait_for_timeout(500)  # the pictures of the cases

@@ -1,4 +1,4 @@
-"""Write docs/settings.md: the meaning, type, range and default of every setting, from the configs of bundles/common.
+"""Write docs/settings.md from the configs: the meaning, type, range and default of every setting.
 
 python -m tools settings
 """
@@ -22,10 +22,10 @@ START = """# Every setting
 
 <!-- written by `make docs` from bundles/common; do not edit -->
 
-Each is an option of `python -m monai.bundle run`, as `--epochs 50`, and with make in `ARGS="--epochs 50"`. An option that no
-config has, or a value out of its range, is refused before any work. Any other id of the merged config (`make show`) can be
-set, too, but its values are not checked. Defaults marked with * are for a training; evaluating, segmenting and fitting take
-them from the weights.
+Each is an option of `python -m monai.bundle run`, as `--epochs 50`, and with make in `ARGS="--epochs 50"`. An option
+that no config has, or a value out of its range, is refused before any work. Any other id of the merged config (`make
+show`) can be set, too, but its values are not checked. Defaults marked with * are for a training; evaluating,
+segmenting and fitting take them from the weights.
 """
 MACHINE = "chosen for the machine"
 
@@ -116,4 +116,3 @@ def write_page() -> str:
     with atomic_write(PAGE) as draft:
         draft.write_text(text, encoding="utf-8")
     return f"{PAGE.relative_to(ROOT)}: settings written"
-
