@@ -98,7 +98,7 @@ def page() -> str:
             rows.append(
                 {
                     "setting": f"`{setting}`",
-                    "meaning": comment,
+                    "meaning": comment.replace("<", "&lt;"),
                     "value": kind(setting, rule, parsers["cpu"]),
                     "default": default(setting, rule, parsers),
                 }
