@@ -1,4 +1,4 @@
-"""Write docs/settings.md from the configs: the meaning, type, range and default of every setting.
+"""Write docs/settings.md: every setting with its meaning, range and default, from the configs.
 
 python -m tools settings
 """
