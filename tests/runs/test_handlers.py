@@ -1,9 +1,11 @@
+import logging
+from logging.config import fileConfig
 from types import SimpleNamespace
 
 import pytest
 import torch
 from custom_components.losses import DiceBCELoss
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import from_engine
 from monai.losses import DiceCELoss
@@ -11,7 +13,10 @@ from monai.transforms import AsDiscreted, Compose
 from torch import nn
 from tumour.errors import InputError
 from tumour.maps.regions import ChannelsToRegionsd
-from tumour.runs.handlers import ClipGradients, LogitsLoss, StopWhenStale, ValidateEvery
+from tumour.runs import handlers
+from tumour.runs.handlers import ClipGradients, LogitsLoss, Progress, StopWhenStale, ValidateEvery
+
+from tests.conftest import ROOT, restored
 
 
 def stepped(gradient, max_norm=1.0):
@@ -111,3 +116,50 @@ def test_steps_skipped_in_a_row_are_counted_across_a_stop():
     trainer = SupervisedTrainer(torch.device("cpu"), 1, [], nn.Identity(), None, None)
     ClipGradients(nn.Linear(2, 1), 1.0, most_skipped=3).attach(trainer)
     assert [getattr(trainer.state, name) for name in trainer.state_dict_user_keys] == [0]
+
+
+def lines_of(caplog, monkeypatch, progress, epochs, steps, seconds):
+    """The log of an engine whose first step takes 100 s and each other one some seconds."""
+    clock = iter(100 + seconds * n for n in range(epochs * steps))
+    now = [0.0]
+    engine = Engine(lambda *_: [{}])
+    engine.data_loader = SimpleNamespace(dataset=range(5))
+    engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: now.__setitem__(0, next(clock)))
+    monkeypatch.setattr(handlers.time, "monotonic", lambda: now[0])
+    progress.attach(engine)
+    monkeypatch.setattr(handlers.logger, "propagate", True)
+    with caplog.at_level("INFO"):
+        engine.run(range(steps), max_epochs=epochs)
+    return [record.message for record in caplog.records if record.name == "bundle"]
+
+
+def test_a_training_begins_with_what_it_will_do_and_soon_says_how_long_it_takes(caplog, monkeypatch):
+    validator = SimpleNamespace(data_loader=SimpleNamespace(dataset=range(2)), state=SimpleNamespace(metrics={}))
+    lines = lines_of(caplog, monkeypatch, Progress(validator=validator), epochs=4, steps=50, seconds=8.0)
+    # the first step is over at 100 s; after three more, 24 s, 196 of 200 steps are left: 196 x 8 s
+    assert lines == [
+        "training on 5 cases, validating on 2: 4 epochs of 50 steps.",
+        "about 26 minutes for 196 more steps.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("total", "seconds", "more"), [(50, 1.0, []), (100, 30.0, ["about 49 minutes for 98 more cases."])]
+)
+def test_the_time_is_given_only_where_it_is_long(caplog, monkeypatch, total, seconds, more):
+    progress = Progress(unit="case", total=total, work="scoring")
+    lines = lines_of(caplog, monkeypatch, progress, epochs=1, steps=total, seconds=seconds)
+    assert lines == [f"scoring {total} cases.", *more]
+
+
+def test_the_log_does_not_announce_an_error_that_is_printed_anyway(capsys):
+    def fail(*_):
+        raise InputError("a sentence.")
+
+    with restored():
+        fileConfig(ROOT / "bundles/common/logging.conf", disable_existing_loggers=False)
+        with pytest.raises(InputError, match="a sentence."):
+            Engine(fail).run([1])
+        logging.getLogger("bundle").info("a line")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith("INFO a line")

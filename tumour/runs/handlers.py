@@ -19,9 +19,10 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from tumour.errors import InputError
 from tumour.files import atomic_write
-from tumour.processes import gather, rank
+from tumour.processes import gather, processes, rank
 
 ADVICE = "Lower learning_rate, or give --precision float32; --resume False starts again."
+MEASURED = 20  # seconds of work from which the time of a run is estimated
 logger = logging.getLogger("bundle")
 
 
@@ -222,16 +223,21 @@ class TrainingLog:
 
 
 class Progress:
-    """A progress bar with loss, last validation Dice and remaining time; not shown without a terminal.
+    """Log what will be done, and how long it takes as soon as that can be measured; show a progress bar.
+
+    The bar has loss, last validation Dice and remaining time. Without a terminal it is not shown.
 
     Args:
         unit: name of one step.
         total: number of steps; None: the number of epochs times their length.
-        validator: evaluator whose last Dice is shown.
+        validator: evaluator of a training, whose last Dice is shown.
+        work: what is done with each case if it is not a training.
     """
 
-    def __init__(self, unit: str = "step", total: int | None = None, validator: Engine | None = None) -> None:
-        self.unit, self.total, self.validator = unit, total, validator
+    def __init__(
+        self, unit: str = "step", total: int | None = None, validator: Any = None, work: str = "using"
+    ) -> None:
+        self.unit, self.total, self.validator, self.work = unit, total, validator, work
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
@@ -240,10 +246,41 @@ class Progress:
 
     def start(self, engine: Any) -> None:
         total = self.total or engine.state.max_epochs * engine.state.epoch_length
+        plan = self.plan(engine, total)
+        if not rank():
+            logger.info(plan)
+        self.measured_from: float | None = None
+        self.announced = bool(rank())
         silent = True if rank() else None
         self.bar = tqdm(total=total, initial=engine.state.iteration, unit=self.unit, disable=silent, dynamic_ncols=True)
 
+    def plan(self, engine: Any, total: int) -> str:
+        """What this run will do."""
+        if self.validator is None:
+            return f"{self.work} {total:,} {self.unit}{'s' * (total != 1)}."
+        train, validate = (sum(gather([len(each.data_loader.dataset)])) for each in (engine, self.validator))
+        steps = f"{engine.state.max_epochs} epochs of {engine.state.epoch_length} steps"
+        done = engine.state.iteration // engine.state.epoch_length
+        return f"training on {train} cases, validating on {validate}: {steps}{f', {done} epochs done' * bool(done)}."
+
+    def announce(self, done: int) -> None:
+        """Log once how long the rest will take; the first step is slower than the others and does not count."""
+        now = time.monotonic()
+        if self.measured_from is None:
+            self.measured_from, self.measured_at = now, done
+        elif now - self.measured_from >= MEASURED:
+            self.announced = True
+            left = (
+                self.bar.total // (processes() if self.total else 1) - done
+            )  # each process has its share of the cases
+            seconds = left * (now - self.measured_from) / (done - self.measured_at)
+            if seconds >= 60:
+                time_left = f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+                logger.info(f"about {time_left} for {left:,} more {self.unit}s.")
+
     def step(self, engine: Any) -> None:
+        if not self.announced:
+            self.announce(engine.state.iteration)
         output: dict[str, Any] = next(iter(engine.state.output), {})  # none if the case was left out
         if "loss" in output:
             shown = {"loss": f"{float(output['loss']):.3f}"}
