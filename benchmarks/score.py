@@ -20,7 +20,7 @@ import surface_distance
 import torch
 from monai.metrics import DiceMetric, HausdorffDistanceMetric, SurfaceDiceMetric
 from scipy import ndimage
-from tumour.scores.challenges import CHALLENGES, NEIGHBOURS, case_scores
+from tumour.scores.challenges import LESION_WISE, NEIGHBOURS, case_scores
 
 from benchmarks import results
 from benchmarks.machine import interleaved, seconds_text
@@ -30,7 +30,7 @@ from tools.patients.phantom import SCATTERED, make_patient
 CLASSES = ["background", "necrotic", "oedema", "enhancing"]
 REGIONS = {"TC": ["necrotic", "enhancing"], "WT": ["necrotic", "oedema", "enhancing"], "ET": ["enhancing"]}
 np.Inf = np.inf  # type: ignore[misc] # surface-distance is older than NumPy 2
-RULES = CHALLENGES["metastases2023"]
+RULES = LESION_WISE["metastases2023"]
 
 
 def hd95(reference: Any, prediction: Any, spacing: Any) -> float:

@@ -297,9 +297,8 @@ def test_a_case_of_nifti_files_needs_none_of_its_dicom_and_shares_its_name_with_
     ("name", "hint"),
     [
         ("brats2019", "named as in brats2018"),
-        ("brats2023_men", "named as in brats2023_gli; .* meningioma2023"),
-        ("brats2023_ssa", "named as in brats2023_gli; .* africa2023"),
-        ("brats2023_ped", "named as in brats2023_gli; .* pediatric2023"),
+        ("brats2024_ssa", "named as in brats2023_ssa"),
+        ("brats2026_met", "named as in brats2024_met_rc; .* metastases2026"),
         ("brats2012", "the nearest is brats20"),
         ("brats_2021", "the nearest is brats2021"),
         ("elephant", "it is 'elephant'.$"),

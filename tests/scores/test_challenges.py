@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from tumour.scores.challenges import CHALLENGES, case_scores, lesion_scores
+from tumour.scores.challenges import LESION_WISE, case_scores, lesion_scores
 from tumour.scores.metrics import region_scores
 
 from tests.cohorts import CLASSES, REGIONS
@@ -17,7 +17,7 @@ GOLDENS = Path(__file__).parents[2] / ".." / "shared" / "goldens"
 
 
 def lesions(reference, prediction, challenge, spacing=MM, region="WT"):
-    return lesion_scores(reference, prediction, spacing, CHALLENGES[challenge].for_region(region, reference.shape))
+    return lesion_scores(reference, prediction, spacing, LESION_WISE[challenge].for_region(region, reference.shape))
 
 
 def counts(scores):
@@ -38,7 +38,7 @@ def test_every_figure_of_the_2023_program_is_reproduced(case):
     maps = [np.asarray(nibabel.load(GOLDENS / f"{case}-{kind}.nii.gz").dataobj) for kind in ("seg", "pred")]
     goldens = json.loads((GOLDENS / "goldens_2023.json").read_text())
     for theirs, challenge in {"BraTS-MET": "metastases2023", "BraTS-GLI": "glioma2023"}.items():
-        rows, _ = case_scores(*maps, MM, CLASSES, REGIONS, CHALLENGES[challenge])
+        rows, _ = case_scores(*maps, MM, CLASSES, REGIONS, LESION_WISE[challenge])
         ours = {row["region"]: row for row in rows if row["kind"] == "region"}
         for golden in goldens[f"{case}/{theirs}"]:
             row = ours[golden["Labels"]]
@@ -48,7 +48,7 @@ def test_every_figure_of_the_2023_program_is_reproduced(case):
 
 
 def test_the_penalty_is_that_of_the_challenge():
-    penalties = {name: rules.for_region("WT", (3, 4, 12)).penalty for name, rules in CHALLENGES.items()}
+    penalties = {name: rules.for_region("WT", (3, 4, 12)).penalty for name, rules in LESION_WISE.items()}
     assert penalties["legacy"] == pytest.approx(373.13, abs=0.005) and penalties["glioma2023"] == 374
     assert penalties["glioma2024"] == 337 and penalties["metastases2024"] == 13  # the grid's own diagonal
 
@@ -69,7 +69,7 @@ def test_moving_both_masks_moves_only_the_centres(challenge):
 # Lesions ------------------------------------------------------------------------------------------------------------
 def test_one_lesion_scores_as_its_region():
     reference, prediction = mask(((4, 12), (4, 12), (4, 12))), mask(((6, 13), (3, 11), (5, 12)))
-    for challenge in set(CHALLENGES) - {"legacy"}:
+    for challenge in set(LESION_WISE) - {"legacy"}:
         whole, (scores, rows) = region_scores(reference, prediction, MM), lesions(reference, prediction, challenge)
         for name in ("dice", "hd95", "nsd_0.5", "nsd_1.0"):
             assert scores[f"lesion_{name}"] == pytest.approx(whole[name]) == rows[0][name]
@@ -87,7 +87,7 @@ def test_an_empty_prediction_of_an_empty_reference_is_perfect():
     )
 
 
-@pytest.mark.parametrize(("challenge", "gap"), [("metastases2023", 2), ("glioma2023", 6)])
+@pytest.mark.parametrize(("challenge", "gap"), [("metastases2023", 2), ("glioma2023", 6), ("pediatric2024", 10)])
 def test_lesions_whose_dilated_blobs_touch_are_one(challenge, gap):
     def apart(voxels):
         return mask(((2, 6), (2, 8), (2, 8)), ((6 + voxels, 10 + voxels), (2, 8), (2, 8)))
@@ -158,7 +158,7 @@ def test_regions_and_classes_are_both_scored_and_the_cavity_is_not_tumour():
     members = {"TC": (1, 3), "WT": (1, 2, 3), "ET": (3,), "RC": (4,), "necrotic": (1,), "oedema": (2,)}
     random = np.random.default_rng(0)
     reference, prediction = random.integers(0, 5, (2, 7, 6, 5), np.uint8)
-    rows, _ = case_scores(reference, prediction, MM, classes, regions, CHALLENGES["legacy"])
+    rows, _ = case_scores(reference, prediction, MM, classes, regions, LESION_WISE["legacy"])
     assert [row["kind"] for row in rows] == ["region"] * 4 + ["class"] * 4 and "lesion_dice" not in rows[0]
     scores = {row.pop("region"): row for row in rows}
     assert {**scores["ET"], "kind": "class"} == scores["enhancing"] and {**scores["RC"], "kind": "class"} == scores[
@@ -175,7 +175,7 @@ def test_the_2024_glioma_rules_differ_by_region():
         reference[x : x + 2, 4 * (value - 3) + 1 : 4 * (value - 3) + 4, 3:5] = value
     regions = {"ET": ["enhancing"], "RC": ["cavity"], "WT": ["necrotic", "oedema", "enhancing"]}
     empty = np.zeros_like(reference)
-    rows, rows_of_lesions = case_scores(reference, empty, MM, [*CLASSES, "cavity"], regions, CHALLENGES["glioma2024"])
+    rows, rows_of_lesions = case_scores(reference, empty, MM, [*CLASSES, "cavity"], regions, LESION_WISE["glioma2024"])
     missed = {row["region"]: row["lesions_missed"] for row in rows}
     assert missed["ET"] == missed["enhancing"] == 2  # above 10 mm³
     assert missed["RC"] == missed["cavity"] == 1  # 5 dilations bridge them, and 24 mm³ are above 20
@@ -195,7 +195,7 @@ def painted(*boxes, shape=(40, 20, 16)):
 def missed(reference, challenge, classes=CLASSES):
     """The number of lesions of each class and of ET, by the rules of a challenge."""
     names = {**REGIONS, "RC": ["cavity"]} if "cavity" in classes else REGIONS
-    rows, _ = case_scores(reference, np.zeros_like(reference), MM, classes, names, CHALLENGES[challenge])
+    rows, _ = case_scores(reference, np.zeros_like(reference), MM, classes, names, LESION_WISE[challenge])
     return {row["region"]: row["lesions_missed"] for row in rows}
 
 
@@ -228,7 +228,7 @@ def test_the_glioma_rules_join_over_necrosis_oedema_and_cavity_and_those_of_meta
 def test_predicted_pieces_are_joined_like_those_of_the_reference():
     reference = painted((3, LEFT))
     prediction = painted((3, LEFT), (1, CORE), (3, RIGHT))
-    rows, _ = case_scores(reference, prediction, MM, CLASSES, REGIONS, CHALLENGES["metastases2024"])
+    rows, _ = case_scores(reference, prediction, MM, CLASSES, REGIONS, LESION_WISE["metastases2024"])
     row = next(row for row in rows if row["region"] == "ET")
     assert counts(row) == (1, 0, 0)  # the right half belongs to what was found
     assert row["lesion_dice"] == pytest.approx(2 * 150 / (150 + 300))
@@ -244,7 +244,7 @@ def test_pieces_of_necrosis_whose_blobs_touch_join_as_one(gap, number):
 def test_predicted_necrosis_that_is_too_small_to_count_joins_nothing(width, invented):
     bridge = [(5, 13), (2, 2 + width), (2, 2 + width)]  # 8 or 72 voxels; 20 do not count
     prediction = painted((3, cube(2, 2, 2)), (1, bridge), (3, cube(13, 2, 2)))
-    rows, _ = case_scores(np.zeros_like(prediction), prediction, MM, CLASSES, REGIONS, CHALLENGES["glioma2024"])
+    rows, _ = case_scores(np.zeros_like(prediction), prediction, MM, CLASSES, REGIONS, LESION_WISE["glioma2024"])
     assert next(row for row in rows if row["region"] == "ET")["lesions_invented"] == invented
 
 
@@ -313,7 +313,7 @@ def test_lesions_of_2024_are_the_same_as_found_by_plain_loops_over_voxels(seed):
     large = [len(lesion) > 2 for lesion in truth]
     invented = sum(all(piece not in g for g in near) for piece in guess)
     found = sum(keep and bool(g) for keep, g in zip(large, near, strict=True))
-    rows, _ = case_scores(reference, prediction, MM, CLASSES, REGIONS, CHALLENGES["metastases2024"])
+    rows, _ = case_scores(reference, prediction, MM, CLASSES, REGIONS, LESION_WISE["metastases2024"])
     row = next(row for row in rows if row["region"] == "ET")
     assert counts(row) == (found, sum(large) - found, invented)
     counted = [2 * o / size for o, size, keep in zip(overlaps, sizes, large, strict=True) if keep] + [0] * invented

@@ -9,14 +9,18 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from tumour.cases.find import find_cases
+from tumour.checks.case import CaseCheck
+from tumour.checks.usable import examine
 from tumour.errors import InputError
 from tumour.scores.challenges import score_case
 from tumour.scores.tables import mean_interval, table, write_scores
 
-from tests.cohorts import glioma
+from tests.cohorts import COHORTS, FOUR, glioma
 from tools import score as module
 from tools.command_line import command_line
-from tools.score import score
+from tools.patients.synthetic import make_patients
+from tools.score import _score_files, label_files, score
 
 SHAPE = (12, 11, 10)
 CASES = ["BraTS-MET-00001-000", "BraTS-MET-00002-000", "BraTS-MET-00003-000"]
@@ -102,6 +106,21 @@ def test_label_values_are_those_of_the_cohort(tmp_path, cohort, name, values):
     expected, _ = score_case("", label_map(), label_map(shift=1), (1, 1, 1), "legacy", glioma())
     assert scores["dice"].tolist() == pytest.approx([row["dice"] for row in expected])
     assert summary["challenge"] == "legacy"
+
+
+@pytest.mark.parametrize("name", COHORTS)
+def test_patients_named_as_in_a_cohort_are_found_checked_and_scored_by_its_rules(name, tmp_path):
+    make_patients(tmp_path / "data", cases=1, size=32, cohort=name)
+    cohort = COHORTS[name]
+    found = find_cases(str(tmp_path / "data"), cohort, FOUR, COHORTS)
+    (case,) = found.complete
+    (finding,) = examine([case], CaseCheck(cohort, COHORTS, FOUR), workers=1)
+    assert not found.left_out and finding.status == "good", finding
+    labels = label_files(str(tmp_path / "data"), cohort, bare=False)
+    assert [*labels] == [case.name]
+    rows, _ = _score_files(case.name, labels[case.name], labels[case.name], cohort, cohort.challenge)
+    scored = {row["region"]: row["dice"] for row in rows if row["kind"] == "region"}
+    assert scored.keys() == cohort.regions.keys() and set(scored.values()) == {1}
 
 
 def test_a_missing_prediction_counts_as_empty_and_is_listed(folders):

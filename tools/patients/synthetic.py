@@ -25,7 +25,12 @@ CASES = {  # path of a case below the output folder; `index` counts from 0, `num
     "brats2020": "BraTS20_Training_{number:03d}",
     "brats2021": "BraTS2021_{index:05d}",
     "brats2023_gli": "BraTS-GLI-{index:05d}-000",
+    "brats2023_ssa": "BraTS-SSA-{index:05d}-000",
+    "brats2023_men": "BraTS-MEN-{index:05d}-000",
+    "brats2023_ped": "BraTS-PED-{index:05d}-000",
+    "brats2023_met": "BraTS-MET-{index:05d}-000",
     "brats2024_gli": "BraTS-GLI-{index:05d}-100",
+    "brats2024_ped": "BraTS-PED-{index:05d}-000",
     "brats2024_met": "BraTS-MET-{index:05d}-000",
     "brats2024_met_rc": "BraTS-MET-{index:05d}-000",
     "msd": "BRATS_{number:03d}",
@@ -63,8 +68,8 @@ def on_grid(array: np.ndarray, spacing: Sequence[float], order: int) -> np.ndarr
     return ndimage.affine_transform(array, np.array(spacing), output_shape=shape, order=order)
 
 
-def with_cavity(label: np.ndarray) -> np.ndarray:
-    """Turn the left half of the necrosis into a resection cavity (class 4), as after surgery."""
+def with_fifth_class(label: np.ndarray) -> np.ndarray:
+    """Turn the left half of the necrosis into class 4: a resection cavity or a cyst."""
     necrotic = np.nonzero(label == 1)
     left = necrotic[0] <= np.median(necrotic[0]) if necrotic[0].size else slice(0)
     label = label.copy()
@@ -86,7 +91,7 @@ def write_patient(
     Returns:
         The paths by modality, or `image` for a 4-D file, and `label`.
     """
-    label = with_cavity(label) if len(cohort.classes) > 4 else label
+    label = with_fifth_class(label) if len(cohort.classes) > 4 else label
     left = 1 - label.shape[0]
     label = cohort.to_values(on_grid(label, spacing, order=0))
     images = {name: on_grid(image, spacing, order=1) for name, image in images.items()}

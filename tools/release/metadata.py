@@ -13,7 +13,12 @@ from tumour.scores.evaluation import crossvalidation_of, scores_of
 from tools.release.configs import COMMON, folder_of
 from tools.results import patients
 
-CLASS_NAMES = {"necrotic": "necrotic core", "enhancing": "enhancing tumour", "cavity": "resection cavity"}  # in full
+CLASS_NAMES = {
+    "necrotic": "necrotic core",
+    "enhancing": "enhancing tumour",
+    "cavity": "resection cavity",
+    "cyst": "cystic component",
+}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Check labels: the label of one case, and whether the labels of a data set match its cohort.
 
-All cohorts list their classes in the same order: background, necrotic, oedema, enhancing and, if they have it, cavity.
+All cohorts list their classes in the same order: background, necrotic, oedema, enhancing and, if they have it, a fifth.
 """
 
 import json
@@ -18,6 +18,7 @@ MISNAMED = 0.25  # if this share of the labels has values of another cohort, the
 # Names of the classes in dataset.json files; the first match counts. Up to four letters must match the complete name.
 NAMED = {
     "cavity": ("cavity", "resection", "rc"),
+    "cyst": ("cystic", "cyst", "cc"),
     "oedema": ("edema", "oedema", "flair", "snfh", "ed"),
     "necrotic": ("necro", "non-enh", "nonenh", "netc", "ncr", "net"),
     "enhancing": ("enhanc", "et"),

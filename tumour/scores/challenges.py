@@ -1,28 +1,30 @@
 """Score a case as a challenge does: each region as one mask, and each lesion of a region.
 
 Rules and constants are those of the organisers' programs of 2023 and 2024 (github.com/rachitsaluja/BraTS-2023-Metrics
-and BraTS-2024-Metrics). The scores agree with the 2023 program to 1e-6. The 2024 program drops small predicted pieces
-before it scores a region as one mask; here that score always includes everything that was predicted.
+and BraTS-2024-Metrics); those of 2026 are in `tumour.scores.matching`. The scores agree with the 2023 program to 1e-6.
+The 2024 programs drop small predicted pieces before they score a region as one mask; here that score always includes
+everything that was predicted.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-# scipy numbers the components. connected-components-3d gives the same components, but would be another dependency.
-# panoptica matches lesions one to one or by overlap; the challenges match many to many after a dilation.
+# panoptica matches lesions one to one or by overlap; until 2024 the challenges match many to many after a dilation.
 from scipy import ndimage
 from tumour.cohort import Cohort
 from tumour.errors import one_of
 from tumour.scans.grid import Mask, bounding_box
+from tumour.scores import matching
+from tumour.scores.lesions import LESION, Match, Pieces, components, lesion_rows, outcomes
+from tumour.scores.matching import Matching
 from tumour.scores.metrics import PERFECT, Row, region_scores
 
-Pieces = NDArray[np.int32]  # (x, y, z): the number of the piece that a voxel belongs to, from 1; 0 is background
 Joiner = tuple[Pieces, Pieces]  # the pieces of one class in the reference and in the prediction
 NEIGHBOURS = ndimage.generate_binary_structure(3, 2)  # a voxel and its 18 neighbours across faces and edges
 
@@ -65,7 +67,7 @@ _GLIOMA: dict[str, dict[str, Any]] = {
     "cavity": _CAVITY,
 }
 _METASTASES: dict[str, dict[str, Any]] = dict.fromkeys(("ET", "enhancing"), {"joined_by": ("necrotic",)})
-CHALLENGES = {  # penalty (mm), smallest (mm³), dilations
+LESION_WISE = {  # penalty (mm), smallest (mm³), dilations
     "legacy": Rules(math.hypot(240, 240, 155)),  # 373.13, the diagonal of the BraTS grid
     "glioma2023": Rules(374, 50, 3),
     "africa2023": Rules(374, 50, 3),
@@ -73,8 +75,14 @@ CHALLENGES = {  # penalty (mm), smallest (mm³), dilations
     "meningioma2023": Rules(374, 50, 1),
     "metastases2023": Rules(374, 2, 1),
     "glioma2024": Rules(337, 20, 3, prune=True, exceptions=_GLIOMA),
+    "pediatric2024": Rules(374, 10, 5, prune=True),
     "metastases2024": Rules(0, 2, 1, prune=True, exceptions=_METASTASES),
 }
+ONE_TO_ONE = {  # penalty (mm)
+    "goat2026": Matching(373),
+    "metastases2026": Matching(373, large=275, regions={"lesion": ("necrotic", "enhancing", "cavity")}),
+}
+CHALLENGES: Mapping[str, Rules | Matching] = {**LESION_WISE, **ONE_TO_ONE}
 
 
 def case_scores(
@@ -119,21 +127,14 @@ def case_scores(
         means, lesions = lesion_scores(truth, guess, spacing, region_rules, joiners)
         return row | means, lesions
 
-    rows, lesion_rows = [], []
+    rows, lesions_of_all = [], []
     masks_to_score = [("region", name, names) for name, names in regions.items()]
     masks_to_score += [("class", name, [name]) for name in classes[1:]]
     for kind, name, names in masks_to_score:
         row, lesions = scores(frozenset(map(classes.index, names)), rules.for_region(name, reference.shape))
         rows.append({"kind": kind, "region": name, **row})
-        lesion_rows += [{"kind": kind, "region": name, **lesion} for lesion in lesions]
-    return rows, lesion_rows
-
-
-class _Match(NamedTuple):
-    """A reference lesion with the predicted pieces that belong to it, or a predicted piece that belongs to none."""
-
-    lesions: list[int]  # one number, or none for an invented lesion
-    pieces: list[int]
+        lesions_of_all += [{"kind": kind, "region": name, **lesion} for lesion in lesions]
+    return rows, lesions_of_all
 
 
 def lesion_scores(
@@ -159,51 +160,38 @@ def lesion_scores(
     for true_joiner, predicted_joiner in joiners:
         blobs = _joined(blobs * reference, true_joiner[box])[blobs]
         pieces = _joined(pieces, predicted_joiner[box])[pieces]
-    lesions = blobs * reference
-    lesion_boxes, piece_boxes = ndimage.find_objects(lesions), ndimage.find_objects(pieces)
-    rows: list[Row] = []
-    for match in _matches(blobs, pieces):
-        hull = _hull([lesion_boxes[n - 1] for n in match.lesions] + [piece_boxes[n - 1] for n in match.pieces])
-        lesion, predicted = np.isin(lesions[hull], match.lesions), np.isin(pieces[hull], match.pieces)
-        scores = region_scores(lesion, predicted, spacing, rules.penalty)
-        axes = zip("xyz", hull, box, strict=True)
-        centre = {axis: (inner.start + inner.stop - 1) / 2 + outer.start for axis, inner, outer in axes}
-        shown = {name: scores[name] for name in ("reference_ml", "predicted_ml", *PERFECT)}
-        rows.append({"outcome": _outcome(match, scores["reference_ml"], smallest), **centre, **shown})
+    scored = lesion_rows(
+        _matches(blobs, pieces),
+        blobs * reference,
+        pieces,
+        box,
+        lambda lesion, predicted: region_scores(lesion, predicted, spacing, rules.penalty),
+    )
+    rows = [{name: row[name] for name in (*LESION, *PERFECT)} for row in scored]
+    for row in rows:
+        # mm³, without the rounding errors of float32 spacings
+        if row["outcome"] != "invented" and round(row["reference_ml"] * 1000, 3) <= smallest:
+            row["outcome"] = "small"
     return _lesion_means(rows), rows
 
 
-def _matches(blobs: Pieces, pieces: Pieces) -> list[_Match]:
+def _matches(blobs: Pieces, pieces: Pieces) -> list[Match]:
     """One match per lesion, with every piece that overlaps its blob, then one per piece that overlaps no blob."""
     matches = []
     for number, box in enumerate(ndimage.find_objects(blobs), 1):
         if box:  # None for a number that was joined to another
             inside = np.bincount(pieces[box][blobs[box] == number])
-            matches.append(_Match([number], [piece for piece in np.flatnonzero(inside).tolist() if piece]))
+            matches.append(Match([number], [piece for piece in np.flatnonzero(inside).tolist() if piece]))
     matched = {piece for match in matches for piece in match.pieces}
     predicted = [piece for piece, box in enumerate(ndimage.find_objects(pieces), 1) if box]
-    return matches + [_Match([], [piece]) for piece in predicted if piece not in matched]
-
-
-def _hull(boxes: Sequence[tuple[slice, ...]]) -> tuple[slice, ...]:
-    """The smallest box that contains all boxes."""
-    return tuple(slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in zip(*boxes, strict=True))
-
-
-def _outcome(match: _Match, reference_ml: float, smallest: float) -> str:
-    if not match.lesions:
-        return "invented"
-    if round(reference_ml * 1000, 3) <= smallest:  # mm³, without the rounding errors of float32 spacings
-        return "small"
-    return "found" if match.pieces else "missed"
+    return matches + [Match([], [piece]) for piece in predicted if piece not in matched]
 
 
 def _lesion_means(rows: Sequence[Row]) -> Row:
     """The mean scores of the lesions that count, and the number of each outcome; no lesion at all is perfect."""
     counted = [row for row in rows if row["outcome"] != "small"] or [PERFECT]
     means = {f"lesion_{name}": float(np.mean([row[name] for row in counted])) for name in PERFECT}
-    outcomes = [row["outcome"] for row in rows]
-    return means | {f"lesions_{name}": outcomes.count(name) for name in ("found", "missed", "invented")}
+    return means | outcomes(rows)
 
 
 def merged_pieces(mask: Mask, dilations: int, smallest: float = 0) -> Pieces:
@@ -224,7 +212,7 @@ def _numbered(mask: Mask, dilations: int) -> Pieces:
     """Number the 26-connected components of a mask after dilations with the 18-connected element."""
     if dilations:
         mask = ndimage.binary_dilation(mask, NEIGHBOURS, dilations)
-    return ndimage.label(mask, np.ones((3, 3, 3)))[0]
+    return components(mask)
 
 
 def _joined(pieces: Pieces, others: Pieces) -> NDArray[np.int32]:
@@ -270,5 +258,8 @@ def score_case(
         InputError: there is no such challenge.
     """
     rules = one_of(CHALLENGES, challenge, setting="challenge")
-    rows, lesion_rows = case_scores(reference, prediction, spacing, cohort.classes, cohort.regions, rules)
-    return [{"case": case, **row} for row in rows], [{"case": case, **row} for row in lesion_rows]
+    arguments = reference, prediction, spacing, cohort.classes, cohort.regions
+    rows, lesions = (
+        case_scores(*arguments, rules) if isinstance(rules, Rules) else matching.case_scores(*arguments, rules)
+    )
+    return [{"case": case, **row} for row in rows], [{"case": case, **row} for row in lesions]

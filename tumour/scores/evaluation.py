@@ -70,7 +70,7 @@ def _of_regions(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {
         region: {name: {statistic: metrics[name][statistic] for statistic in STATISTICS} for name in ("dice", "hd95")}
         for region, metrics in summary["scores"].items()
-        if metrics["kind"] == "region"
+        if metrics["kind"] == "region" and metrics["dice"]["cases"]
     }
 
 

@@ -35,8 +35,17 @@ def region_scores(reference: Mask, prediction: Mask, spacing: Sequence[float], p
         penalty: HD95 in mm if only one mask is empty.
 
     Returns:
-        Voxel overlap: dice (the same as F1), iou, precision, sensitivity, specificity, accuracy. Surfaces: those of
-        `surface_scores`. Volumes in ml: reference_ml, predicted_ml, and error_ml, which is predicted minus reference.
+        Those of `overlap_scores` and of `surface_scores`.
+    """
+    return overlap_scores(reference, prediction, spacing) | surface_scores(reference, prediction, spacing, penalty)
+
+
+def overlap_scores(reference: Mask, prediction: Mask, spacing: Sequence[float]) -> Row:
+    """Compare the voxels of two masks (x, y, z), whose edge lengths are given in mm.
+
+    Returns:
+        Overlap: dice (the same as F1), iou, precision, sensitivity, specificity, accuracy.
+        Volumes in ml: reference_ml, predicted_ml, and error_ml, which is predicted minus reference.
     """
     present, predicted = int(np.count_nonzero(reference)), int(np.count_nonzero(prediction))
     both = int(np.count_nonzero(reference & prediction))
@@ -52,7 +61,6 @@ def region_scores(reference: Mask, prediction: Mask, spacing: Sequence[float], p
         "sensitivity": ratio(both, present),
         "specificity": ratio(reference.size - either, reference.size - present),
         "accuracy": ratio(reference.size - either + both, reference.size),
-        **surface_scores(reference, prediction, spacing, penalty),
         "reference_ml": present * ml,
         "predicted_ml": predicted * ml,
         "error_ml": (predicted - present) * ml,
@@ -75,14 +83,24 @@ def surface_scores(reference: Mask, prediction: Mask, spacing: Sequence[float], 
     if not (reference.any() and prediction.any()):
         perfect = not (reference.any() or prediction.any())
         return {"hd95": 0.0 if perfect else penalty, **{f"nsd_{mm}": float(perfect) for mm in TOLERANCES}}
-    box = bounding_box(reference | prediction)
-    masks = [np.pad(mask[box], 1) for mask in (reference, prediction)]
+    masks = _padded(reference, prediction)
     corners, areas = zip(*(_corners(mask, tuple(map(float, spacing))) for mask in masks), strict=True)
     hd95 = max(map(_within, _distances(corners, spacing), areas))
     limits = [mm + 1e-6 for mm in TOLERANCES]  # a voxel at 1 mm is within 1 mm, although spacings are stored as float32
     distances = _distances([_border(mask) for mask in masks], spacing, max(limits))
     shares = [float(np.mean([np.mean(distance <= mm) for distance in distances])) for mm in limits]
     return {"hd95": hd95, **{f"nsd_{mm}": share for mm, share in zip(TOLERANCES, shares, strict=True)}}
+
+
+def border_distances(reference: Mask, prediction: Mask, spacing: Sequence[float]) -> list[NDArray[np.float64]]:
+    """The distances in mm from the border voxels of each of two masks to the nearest border voxel of the other."""
+    return _distances([_border(mask) for mask in _padded(reference, prediction)], spacing)
+
+
+def _padded(*masks: Mask) -> list[Mask]:
+    """Masks cropped to the box that contains all, with a margin of one voxel."""
+    box = bounding_box(np.logical_or.reduce(masks))
+    return [np.pad(mask[box], 1) for mask in masks]
 
 
 def _corners(padded: Mask, spacing: tuple[float, ...]) -> tuple[Mask, NDArray[np.float64]]:

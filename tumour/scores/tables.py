@@ -1,6 +1,7 @@
 """Write scores to files, and summarise them as means with intervals and as text."""
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from tumour.files import atomic_write
-from tumour.scores.metrics import PERFECT, Row
+from tumour.scores.lesions import LESION
+from tumour.scores.metrics import Row
 
 SHOWN = {  # metric: heading, decimals
     "dice": ("Dice", 3),
@@ -19,8 +21,9 @@ SHOWN = {  # metric: heading, decimals
     "sensitivity": ("sensitivity", 3),
     "precision": ("precision", 3),
     "lesion_dice": ("lesion-wise Dice", 3),
+    "lesion_f1": ("lesion F1", 3),
 }
-LESION_COLUMNS = ["case", "kind", "region", "outcome", *"xyz", "reference_ml", "predicted_ml", *PERFECT]
+LESION_COLUMNS = ["case", "kind", "region", *LESION]  # those of lesions.csv if there is no lesion
 
 
 def write_scores(rows: Sequence[Row], lesion_rows: Sequence[Row], output_dir: str, **about: Any) -> dict[str, Any]:
@@ -34,7 +37,7 @@ def write_scores(rows: Sequence[Row], lesion_rows: Sequence[Row], output_dir: st
 
     Returns:
         The summary: `about`, and `scores` with, for each region and metric, the number of cases, mean, sd, median,
-        quartiles, minimum, maximum and the 95% bootstrap interval of the mean.
+        quartiles, minimum, maximum and the 95% bootstrap interval of the mean. Cases without a value are left out.
     """
     frame = pd.DataFrame(rows)
     summary: dict[str, Any] = {**about, "scores": {}}
@@ -42,7 +45,7 @@ def write_scores(rows: Sequence[Row], lesion_rows: Sequence[Row], output_dir: st
         summary["scores"][region] = {"kind": kind, **_statistics(part.drop(columns=["case", "kind", "region"]))}
     texts = {
         "scores.csv": frame.to_csv(index=False),
-        "lesions.csv": pd.DataFrame(lesion_rows, columns=LESION_COLUMNS).to_csv(index=False),
+        "lesions.csv": pd.DataFrame(lesion_rows, columns=None if lesion_rows else LESION_COLUMNS).to_csv(index=False),
         "summary.json": json.dumps(summary, indent=2) + "\n",
     }
     with ExitStack() as all_or_none:
@@ -61,10 +64,16 @@ def _statistics(metrics: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def mean_interval(values: NDArray, resamples: int = 2000) -> NDArray:
-    """The 95% percentile bootstrap interval of the mean over the first axis (Efron, 1979); (cases, ...) to (2, ...)."""
-    cases = len(values)
+    """The 95% percentile bootstrap interval of the mean over the first axis (Efron, 1979); (cases, ...) to (2, ...).
+
+    Cases without a value (NaN) are left out.
+    """
+    cases, known = len(values), ~np.isnan(values)
     draws = np.random.default_rng(0).multinomial(cases, np.full(cases, 1 / cases), resamples)  # (resamples, cases)
-    return np.quantile(draws @ values / cases, [0.025, 0.975], axis=0)
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a column without any value
+        means = draws @ np.where(known, values, 0) / (draws @ known)
+        return np.nanquantile(means, [0.025, 0.975], axis=0)
 
 
 def interval_text(mean: float, low: float, high: float, form: str = ".3f") -> str:
@@ -86,5 +95,7 @@ def table(summary: Mapping[str, Any]) -> str:
         for metric, (heading, decimals) in SHOWN.items():
             if metric in scores:
                 mean, sd = scores[metric]["mean"], scores[metric]["sd"]
+                if mean is None:
+                    continue
                 line[heading] = f"{mean:.{decimals}f}" + ("" if sd is None else f" ± {sd:.{decimals}f}")
-    return pd.DataFrame.from_dict(lines, orient="index").to_string()
+    return pd.DataFrame.from_dict(lines, orient="index").to_string(na_rep="")

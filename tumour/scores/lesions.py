@@ -1,0 +1,69 @@
+"""Lesions in label maps: numbered pieces, pairs of them, and a row of scores per pair."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+# scipy numbers the components. connected-components-3d gives the same components, but would be another dependency.
+from scipy import ndimage
+from tumour.scores.metrics import Mask, Row
+
+Pieces = NDArray[np.int32]  # (x, y, z): the number of the piece that a voxel belongs to, from 1; 0 is background
+LESION = ("outcome", *"xyz", "reference_ml", "predicted_ml")  # of a lesion; its scores come after these
+
+
+class Match(NamedTuple):
+    """A reference lesion with the predicted pieces that belong to it, or a predicted piece that belongs to none."""
+
+    lesions: list[int]  # one number, or none for an invented lesion
+    pieces: list[int]
+
+    @property
+    def outcome(self) -> str:
+        return "invented" if not self.lesions else "found" if self.pieces else "missed"
+
+
+def components(mask: Mask) -> Pieces:
+    """Number the 26-connected components of a mask."""
+    return ndimage.label(mask, np.ones((3, 3, 3)))[0]
+
+
+def lesion_rows(
+    matches: Iterable[Match],
+    lesions: Pieces,
+    pieces: Pieces,
+    box: Sequence[slice],
+    score: Callable[[Mask, Mask], Row],
+) -> list[Row]:
+    """One row per match: its outcome, its centre in voxels and its scores.
+
+    Args:
+        matches: numbers of lesions and pieces.
+        lesions, pieces: numbered, in a box of the grid.
+        box: where that is.
+        score: scores two masks.
+    """
+    if not lesions.size:
+        return []
+    lesion_boxes, piece_boxes = ndimage.find_objects(lesions), ndimage.find_objects(pieces)
+    rows: list[Row] = []
+    for match in matches:
+        hull = _hull([lesion_boxes[n - 1] for n in match.lesions] + [piece_boxes[n - 1] for n in match.pieces])
+        scores = score(np.isin(lesions[hull], match.lesions), np.isin(pieces[hull], match.pieces))
+        axes = zip("xyz", hull, box, strict=True)
+        centre = {axis: (inner.start + inner.stop - 1) / 2 + outer.start for axis, inner, outer in axes}
+        rows.append({"outcome": match.outcome, **centre, **scores})
+    return rows
+
+
+def outcomes(rows: Sequence[Row]) -> Row:
+    """The number of found, missed and invented lesions in these rows."""
+    every = [row["outcome"] for row in rows]
+    return {f"lesions_{name}": every.count(name) for name in ("found", "missed", "invented")}
+
+
+def _hull(boxes: Sequence[tuple[slice, ...]]) -> tuple[slice, ...]:
+    """The smallest box that contains all boxes."""
+    return tuple(slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in zip(*boxes, strict=True))
