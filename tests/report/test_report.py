@@ -1,14 +1,20 @@
 """The report of a run: complete, offline, and useful for runs without some of the results."""
 
+import base64
+import gzip
 import json
 import re
 import shutil
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
+import nibabel as nib
+import numpy as np
 import pandas as pd
 import pytest
 from tumour.errors import InputError
+from tumour.files import probability_file
+from tumour.scores.quality import Judgement, write_table
 
 from tests.report.conftest import predict, record, report, training_log
 from tools.measure import cases as measure
@@ -108,6 +114,40 @@ def test_scans_without_labels_have_a_report_without_scores(patients, tmp_path):
     assert text.count('<details class="case"') == 2 and "The results folder has no scores" in text
     assert "errors in" not in (next((tmp_path / "report" / "cases").glob("BraTS*.js"))).read_text()
     assert "missed voxels" not in text and "worst first" not in text
+
+
+def test_a_case_has_its_traffic_light_and_its_uncertainty_and_without_scores_the_worst_prediction_comes_first(
+    patients, tmp_path
+):
+    data = tmp_path / "data"
+    shutil.copytree(patients("brats2021"), data, ignore=lambda folder, names: [n for n in names if "_seg" in n])
+    predict(patients("brats2021"), tmp_path, cases=2)
+    first, second = sorted(path.name[:-7] for path in (tmp_path / "segmentations").iterdir())
+    regions = {"WT": 0.5, "ET": 0.5}
+    judged = [
+        Judgement(first, "yellow", 0.71, 0.6, 0.8, regions, [3, 17]),
+        Judgement(second, "red", 0.2, 0.1, 0.3, regions),
+    ]
+    write_table((each.row() for each in judged), tmp_path / "segmentations")
+    label = nib.load(tmp_path / "segmentations" / f"{first}.nii.gz")
+    for region, value in {"WT": 255, "TC": 0, "ET": 0}.items():
+        half = np.full(label.shape, value, np.uint8)
+        half[20:] = 128  # a probability of about 0.5
+        image = nib.Nifti1Image(half, label.affine)
+        image.header.set_slope_inter(1 / 255, 0)
+        path = probability_file(tmp_path / "segmentations", first, region)
+        path.parent.mkdir(exist_ok=True)
+        nib.save(image, path)
+    text = report(data, tmp_path)
+    assert re.findall(r'data-case="([^"]+)"', text) == [second, first] and "worst first" in text
+    assert "red: segment it manually; predicted Dice 0.20 (0.10 to 0.30)" in text
+    assert "yellow: look at it, slices 3, 17 of the scan; predicted Dice 0.71 (0.60 to 0.80)" in text
+    drawn = {case: (tmp_path / "report" / "cases" / f"{case}.js").read_text() for case in (first, second)}
+    content = json.loads(drawn[first][drawn[first].index("{") : drawn[first].rindex("}") + 1])
+    assert '"uncertainty": null' in drawn[second] and "uncertainty" in content["layers"]
+    stored = gzip.decompress(base64.b64decode(content["uncertainty"].split(",")[1]))
+    values = np.unique(np.asanyarray(nib.Nifti1Image.from_bytes(stored).dataobj))
+    assert values.tolist() == [0, 255]  # certain, and one bit
 
 
 def test_a_case_that_cannot_be_drawn_is_reported_and_the_others_are_drawn(patients, tmp_path):

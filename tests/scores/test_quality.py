@@ -1,6 +1,7 @@
 """The quality of a case is predicted from cases with a reference, for the weights that the model belongs to alone."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from scipy.special import expit
 from tumour.cases.case import LeftOut
 from tumour.errors import InputError
+from tumour.files import save_json
 from tumour.scores.calibration import histogram
 from tumour.scores.quality import (
     JudgeCases,
@@ -24,6 +26,9 @@ from tumour.scores.quality import (
     uncertain_slices,
     with_quality,
 )
+
+from tests.conftest import BUNDLES, succeed
+from tests.members import member
 
 SETTINGS = {"mirror": False, "after_treatment": {"threshold": {}}}
 
@@ -194,3 +199,30 @@ def test_a_run_that_continues_keeps_the_rows_of_finished_cases_and_repeats_those
 def test_a_prediction_stays_between_0_and_1():
     sure = histogram(torch.full((50,), 0.999))
     assert Region(0.5, 1.0, 0.5).predict(sure) == 1 and Region(-5.0, 1.0, 0.5).predict(sure) == 0
+
+
+@pytest.mark.parametrize("run_id", ["inferring", "evaluating"])
+def test_a_run_with_a_model_next_to_the_weights_writes_quality_csv_and_keeps_its_rows(
+    run_id, quality, patients, tmp_path
+):
+    models, table = member(tmp_path / "models", BUNDLES[0]), tmp_path / "results" / "segmentations" / "quality.csv"
+    of_each = dict.fromkeys(("TC", "WT", "ET"), quality.regions["WT"])
+    three = replace(quality, regions=of_each, settings={"mirror": False})
+    three.save(models / "model.pt")
+    settings = json.loads((models / "settings.json").read_text())
+    save_json({**settings, "seen": {"brain volume, ml": [900, 1000]}}, models / "settings.json")  # of no synthetic one
+    options = {"test_share": 1.0} if run_id == "evaluating" else {}
+    printed = succeed(run_id, BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), **options)
+    rows = read_rows(table.parent)
+    assert len(rows) == 6 and all("unlike the cases used for training: brain volume" in row["note"] for row in rows)
+    assert {row["light"] for row in rows} <= {"red", "yellow"} and all(row["slices"] for row in rows)
+    assert "predicted quality: " in printed and "brain volume, ml, " in printed
+    if run_id == "inferring":  # stopped after four cases, of which one has no row yet
+        record, text = tmp_path / "results" / "runs" / "inferring.json", table.read_text().splitlines()
+        save_json({**json.loads(record.read_text()), "state": "not finished"}, record)
+        table.write_text("\n".join(text[:4]) + "\n")
+        kept = [line.split(",")[0] for line in text[1:4]]
+        before = {case: (table.parent / f"{case}.nii.gz").stat().st_mtime_ns for case in kept}
+        succeed(run_id, BUNDLES[0], tmp_path, "brats2021", patients("brats2021"))
+        assert sorted(row["case"] for row in read_rows(table.parent)) == sorted(row["case"] for row in rows)
+        assert before == {case: (table.parent / f"{case}.nii.gz").stat().st_mtime_ns for case in kept}
