@@ -10,7 +10,7 @@ from tumour.scans.grid import Mask, Scan
 PERCENTILES = (5, 50, 95)
 AXES = ("left-right", "back-front", "foot-head")
 # how far outside of the range of the training cases is still usual: a share of that range, and at least this
-OF_RANGE, OF_VALUE, OF_INTENSITY = 0.5, 0.2, 0.25
+OF_RANGE, OF_VALUE, OF_INTENSITY = 0.25, 0.2, 0.25
 Ranges = Mapping[str, Sequence[float]]
 
 

@@ -15,6 +15,7 @@ from nibabel.orientations import io_orientation
 from numpy.typing import NDArray
 from scipy.special import expit
 from tumour.cohort import Cohort
+from tumour.scans.grid import bounding_box
 
 Histogram = NDArray[np.int64]  # (1 or 2, LOGITS.size): voxels by logit
 LIMIT, STEPS = 10, 200  # logits beyond ±10 count as ±10; 0, a probability of 0.5, is where two bins meet
@@ -32,7 +33,7 @@ def histogram(probabilities: torch.Tensor, inside: torch.Tensor | None = None) -
         inside: the reference of the region, bool, same shape; its voxels are always counted.
     """
     counted = probabilities > 0 if inside is None else (probabilities > 0) | inside
-    logits = torch.logit(probabilities[counted].double(), eps=1e-6)
+    logits = torch.logit(probabilities[counted], eps=1e-6)
     bins = ((logits + LIMIT) * (STEPS / (2 * LIMIT))).floor().long().clamp(0, STEPS - 1)
     if inside is None:
         return torch.bincount(bins, minlength=STEPS)[None].cpu().numpy()
@@ -68,25 +69,37 @@ class Measured(MapTransform):
         return out
 
     def evidence(self, pred: torch.Tensor, data: Mapping) -> dict[str, Any]:
+        probabilities = torch.as_tensor(pred.detach()).as_subclass(torch.Tensor)
+        masks = self.masks(data, probabilities.device)
+        head = (probabilities > 0).any(dim=0) | (masks.any(dim=0) if masks is not None else False)
+        box = bounding_box(head.cpu().numpy())  # about 37% of a BraTS volume
+        probabilities, masks = probabilities[:, *box], masks[:, *box] if masks is not None else None
         axial = axial_axis(np.asarray(data["image"].meta["original_affine"]))
         others = tuple(axis for axis in range(3) if axis != axial)
-        probabilities = torch.as_tensor(pred.detach()).as_subclass(torch.Tensor)
-        masks: dict[str, torch.Tensor] = {}
-        if "reference" in data:
-            classes = self.cohort.to_classes(np.asarray(data["reference"].cpu())[0], f"{data['case']}: its label")
-            found = self.cohort.masks(classes)
-            masks = {region: torch.from_numpy(mask).to(probabilities.device) for region, mask in found.items()}
-        regions = dict(zip(self.cohort.regions, probabilities, strict=True))
+
+        def by_slice(values: torch.Tensor) -> list[float]:
+            sums = torch.zeros(head.shape[axial], dtype=torch.float64)
+            sums[box[axial]] = values.sum(dim=others).double().cpu()
+            return sums.round(decimals=1).tolist()
+
         evidence: dict[str, Any] = {
-            "histograms": {name: histogram(p, masks.get(name)).tolist() for name, p in regions.items()},
-            "entropy": entropy(probabilities).amax(dim=0).sum(dim=others).round(decimals=1).tolist(),
+            "histograms": {
+                name: histogram(p, None if masks is None else masks[n]).tolist()
+                for n, (name, p) in enumerate(zip(self.cohort.regions, probabilities, strict=True))
+            },
+            "entropy": by_slice(entropy(probabilities).amax(dim=0)),
         }
-        if masks:
-            evidence["disagreement"] = {
-                name: ((p >= SURE) & ~masks[name] | (p <= 1 - SURE) & masks[name]).sum(dim=others).tolist()
-                for name, p in regions.items()
-            }
+        if masks is not None:
+            wrong = (probabilities >= SURE) & ~masks | (probabilities <= 1 - SURE) & masks
+            evidence["disagreement"] = dict(zip(self.cohort.regions, map(by_slice, wrong), strict=True))
         return evidence
+
+    def masks(self, data: Mapping, device: torch.device) -> torch.Tensor | None:
+        """The regions of the reference (R, *S), bool; None without one."""
+        if "reference" not in data:
+            return None
+        classes = self.cohort.to_classes(np.asarray(data["reference"].cpu())[0], f"{data['case']}: its label")
+        return torch.from_numpy(np.stack([*self.cohort.masks(classes).values()])).to(device)
 
 
 def axial_axis(affine: NDArray) -> int:
