@@ -2,6 +2,8 @@
 BUNDLE ?= resunet
 COHORT ?= brats2021
 DATA ?=
+SCANS ?=
+EXTRA ?=
 ARGS ?=
 RECIPE ?=
 ENSEMBLE ?=
@@ -35,6 +37,8 @@ $(if $(SEVERAL),$(1:%='bundles/common/multi_gpu_%.yaml'))
 ITS_COHORT = $(if $(RECIPE),$(filter file,$(origin COHORT)))
 LAYERS = --args_file bundles/$(BUNDLE)/args.yaml $(if $(strip $(ON_TOP)),--+config_file "[$(strip $(ON_TOP))]") \
 	$(if $(ITS_COHORT),,--cohort $(COHORT)) --dataset_dir $(call quote,DATA) $(if $(ENSEMBLE),--ckpt_dir $(call quote,ENSEMBLE)) $(ARGS)
+SCANNER = --args_file bundles/$(BUNDLE)/args.yaml --cohort $(COHORT) --scans_dir $(call quote,SCANS) \
+	--dataset_dir $(call quote,OUT)/prepared --output_dir $(call quote,OUT) $(ARGS)
 LAUNCH = $(if $(SEVERAL),$(PY) -m torch.distributed.run --standalone --nproc_per_node=$(DEVICES) -m monai.bundle run,$(RUN))
 DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --dataset_dir $(DEMO)/$(1) \
 	--patch_size "[64, 64, 64]" --ckpt_dir $(DEMO)/models --output_dir $(DEMO)/results
@@ -47,13 +51,13 @@ CODE = custom_components tumour tools tests benchmarks
 GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data check train evaluate infer report watch results table compare ablation recipes crossvalidate final best ensemble release verify export \
+.PHONY: help setup demo data check train evaluate infer report watch results table compare ablation recipes crossvalidate final best ensemble prepare segment release verify export \
 	test smoke lint docs picture show benchmark gpu clean
 
 help: ## print the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
-setup: .venv/ready ## install the packages of environment.yml into .venv
+setup: .venv/ready $(EXTRA:%=.venv/%) ## install the packages of environment.yml into .venv (EXTRA=scanner: also those for raw scans)
 
 .venv/ready: environment.yml
 	@$(or $(PYTHON),false) $(FITS) || { echo "make setup needs Python 3.11, 3.12 or 3.13 and found none; install one, or name it: make setup PYTHON=path/to/python"; exit 1; }
@@ -61,6 +65,12 @@ setup: .venv/ready ## install the packages of environment.yml into .venv
 	# pip cannot read environment.yml, which is conda's format
 	sed -n 's/^      - \([^ ]*\).*/\1/p' environment.yml > .venv/requirements.txt
 	.venv/bin/pip install --quiet --requirement .venv/requirements.txt
+	touch $@
+
+.venv/scanner: .venv/ready pyproject.toml
+	# without their dependencies: what we use of them needs no more than this list and environment.yml
+	$(PY) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['scanner'])" \
+		| xargs .venv/bin/pip install --quiet --no-deps
 	touch $@
 
 demo: setup ## create synthetic patients, train NeuroSeg3D, score it, segment new patients (DEMO=folder)
@@ -85,6 +95,12 @@ evaluate: setup ## score BUNDLE on the patients of DATA that were not used for t
 
 infer: setup ## segment the scans in DATA; an interrupted run continues with the cases that have no label map yet (DEVICES=2)
 	$(LAUNCH) inferring $(call LAYERS,infer)
+
+prepare: setup ## bring the scans in SCANS, one folder per patient as from the scanner, into the form of BraTS in OUT/prepared (EXTRA=scanner)
+	$(RUN) preparing $(SCANNER)
+
+segment: setup ## prepare and segment the patients in SCANS; label maps on their own scans, NIfTI and DICOM SEG, in OUT/native (EXTRA=scanner)
+	$(RUN) segmenting $(SCANNER)
 
 data: setup ## download COHORT=msd to DATA (default: data); the others need a registration
 	$(PY) -m tools download --cohort $(COHORT) --output $(if $(DATA),$(call quote,DATA),data)

@@ -11,7 +11,7 @@ FLOORS = [  # a room may use itself and the rooms on lower floors
     ["files", "processes", "cohort"],
     ["cases", "scans"],
     ["checks", "maps", "scores", "pictures"],
-    ["patches", "runs"],
+    ["patches", "runs", "scanner"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = sorted((ROOT / "tumour").rglob("*.py"))

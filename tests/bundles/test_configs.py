@@ -14,10 +14,10 @@ from tools.show import merged
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 
-LAYERS = ("settings", "cohorts", "brats", "network", "train", "losses", "inference", "evaluate", "fit", "report")
+LAYERS = "settings cohorts brats network train losses inference evaluate fit report prepare".split()
 ZOO_IDS = """bundle_root ckpt_dir output_dir dataset_dir device network_def network loss optimizer lr_scheduler
     val_interval initialize dataset dataloader inferer preprocessing postprocessing handlers evaluator
-    training evaluating inferring fitting""".split()
+    training evaluating inferring fitting preparing segmenting returning""".split()
 ZOO_IDS += [
     f"train::{part}"
     for part in "preprocessing dataset dataloader inferer postprocessing handlers key_metric trainer".split()

@@ -70,7 +70,7 @@ def test_an_ensemble_adds_its_config_file_and_its_folder(target):
 @pytest.mark.parametrize(
     "target",
     "demo data check report watch table compare ablation recipes crossvalidate final best ensemble".split()
-    + "release verify export show".split(),
+    + "prepare segment release verify export show".split(),
 )
 def test_every_other_target_is_a_valid_shell_command(target):
     assert shlex.split(" ".join(words(target)))
@@ -80,3 +80,11 @@ def test_every_other_target_is_a_valid_shell_command(target):
 @pytest.mark.parametrize("target", ["train", "check", "compare", "recipes", "crossvalidate", "final", "best"])
 def test_a_folder_may_be_called_what_you_like(target, folder):
     assert option(words(target, DATA=folder), "dataset_dir") == folder
+
+
+@pytest.mark.parametrize(("target", "run_id"), [("prepare", "preparing"), ("segment", "segmenting")])
+def test_raw_scans_are_prepared_next_to_the_results(target, run_id):
+    line = words(target, SCANS="my scans", OUT="my results", ARGS="--ckpt_dir weights")
+    assert line[3:5] == ["run", run_id] and line[-2:] == ["--ckpt_dir", "weights"]
+    given = [option(line, name) for name in ("scans_dir", "dataset_dir", "output_dir")]
+    assert given == ["my scans", "my results/prepared", "my results"]

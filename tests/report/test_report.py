@@ -224,3 +224,14 @@ def test_the_measurements_of_the_label_maps_are_a_table_of_the_page(patients, tm
     first = re.findall(r"<tr><th>(.*?)</th><td>(.*?)</td>", shown)[0]
     assert first == (rows["case"][0], str(round(rows["TC_ml"][0], 1)))
     assert "not for clinical use" in text.split('id="measurements"')[1]
+
+
+def test_a_case_that_was_prepared_from_raw_scans_shows_its_registration(patients, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(patients("brats2021"), data)
+    predict(data, tmp_path, cases=2)
+    (data / "BraTS2021_00001" / "registration.png").write_bytes(b"a picture")
+    text = report(data, tmp_path)
+    shown = [case for case in re.findall(r'src="cases/([^"]*)_registration.png"', text)]
+    assert shown == ["BraTS2021_00001"]
+    assert (tmp_path / "report" / "cases" / "BraTS2021_00001_registration.png").read_bytes() == b"a picture"

@@ -20,9 +20,10 @@ from tools.show import merged
 
 ROOT = Path(__file__).parents[2]
 COMMON = ROOT / "bundles" / "common"
-WORKFLOWS = {"train": "training", "evaluate": "evaluating", "inference": "inferring"}  # file: run id
+# file: run id
+WORKFLOWS = {"train": "training", "evaluate": "evaluating", "inference": "inferring", "prepare": "segmenting"}
 # what zoo tools look up in each file; they merge evaluate.json on top of train.json, so it needs nothing more
-PROPERTIES = {"train": TrainProperties, "evaluate": {}, "inference": InferProperties}
+PROPERTIES = {"train": TrainProperties, "evaluate": {}, "inference": InferProperties, "prepare": {}}
 OVERLAYS = ("multi_gpu_train", "multi_gpu_evaluate", "multi_gpu_infer", "inference_trt")
 
 

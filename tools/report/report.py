@@ -3,7 +3,7 @@
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.resources import files
@@ -23,6 +23,7 @@ from tumour.files import atomic_write
 from tumour.pictures.drawing import ERRORS, LEGEND, NAMES, background, colours_of, outlined, sheet, sweep, write_image
 from tumour.pictures.volumes import read_case
 from tumour.processes import cores
+from tumour.scanner.picture import PICTURE
 from tumour.scores.measurements import CHANGES, TABLE
 
 from tools.report.charts import best_epoch, curves, save_curves, score_charts, svg
@@ -47,6 +48,9 @@ def draw_case(case: Case, prediction: str, cohort: Cohort, modalities: Sequence[
     sweep(volumes, folder / f"{name}.gif")
     thumbnail = outlined(volumes, background(volumes), "axial", volumes.centre()[2], float(min(volumes.spacing)), kinds)
     write_image(thumbnail, folder / "cases" / f"{name}.webp")
+    registration = Path(case.images[0]).parent / PICTURE  # of a case that was prepared from raw scans
+    if registration.is_file():
+        shutil.copyfile(registration, folder / "cases" / f"{name}_{PICTURE}")
     with atomic_write(folder / "cases" / f"{name}.js") as path:
         path.write_text(slides(volumes), encoding="utf-8")
     return None
@@ -107,7 +111,9 @@ def write_report(
     measured = copy_measurements(Path(segmentations), target)
     copy_viewer(target)
     with atomic_write(target / "report.html") as path:
-        path.write_text(page(bundle, cohort, modalities, results, names, left_out, configs, measured), encoding="utf-8")
+        registered = {name for name in names if (target / "cases" / f"{name}_{PICTURE}").is_file()}
+        text = page(bundle, cohort, modalities, results, names, left_out, configs, measured, registered)
+        path.write_text(text, encoding="utf-8")
     keep_in_mlflow(Path(output_dir, "mlruns.db"), target)
     seconds = time.monotonic() - began
     logger.info(f"{len(names)} cases drawn in {seconds:.0f} s, {len(left_out)} left out; see '{target}/report.html'.")
@@ -167,6 +173,7 @@ def page(
     left_out: Sequence[LeftOut],
     configs: Sequence[str],
     measured: Mapping[str, pd.DataFrame],
+    registered: Collection[str],
 ) -> str:
     """The HTML of the page; it loads the files of a case when the case is opened."""
     environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -184,6 +191,7 @@ def page(
         left_out=left_out,
         configs=configs,
         measured=measured,
+        registered=registered,
         curves=[svg(draw) for draw in curves(log, regions)] if len(log) else [],
         best=best_epoch(log),
         means=results.means(),

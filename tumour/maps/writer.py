@@ -16,6 +16,29 @@ from tumour.scans.nifti import read_header
 STEPS = 255  # a probability p is stored as round(STEPS * p), and scl_slope is 1 / STEPS
 
 
+def save_on_scan(
+    values: NDArray[np.uint8], source: Path, affine: NDArray[np.float64], target: Path, slope: float = 1.0
+) -> None:
+    """Write values (*S) with the header of the scan `source`, or with only the affine if that is a folder of DICOM.
+
+    Raises:
+        InputError: the file would replace the scan.
+    """
+    if target.exists() and target.samefile(source):
+        raise InputError(f"'{target}' is an input and would be replaced; give another output_dir.")
+    header = None if source.is_dir() else read_header(str(source))
+    affine = affine if header is None else header.get_best_affine()
+    image = nib.Nifti1Image(values, affine, header, dtype=np.uint8)  # type: ignore[attr-defined]
+    if header is None:
+        image.header.set_xyzt_units("mm")
+        image.set_qform(affine, "scanner")
+        image.set_sform(affine, "scanner")
+    image.header["cal_max"] = image.header["cal_min"] = 0  # the display range of the scan does not suit other values
+    image.header.set_slope_inter(slope, 0)  # nibabel then stores the values unchanged
+    with atomic_write(target) as part:
+        nib.save(image, part)  # type: ignore[attr-defined]
+
+
 class _SaveOnScan(MapTransform):
     """Base of transforms that write volumes on the grid of the scan that `image` was read from.
 
@@ -37,21 +60,7 @@ class _SaveOnScan(MapTransform):
         """Write values (*S) with the header of the case's first scan, or with only its affine if that is DICOM."""
         meta = data["image"].meta
         source, affine = Path(meta["filename_or_obj"]), np.asarray(meta["original_affine"])
-        if target.exists() and target.samefile(source):
-            raise InputError(f"'{target}' is an input and would be replaced; give another output_dir.")
-        header = None if source.is_dir() else read_header(str(source))
-        affine = affine if header is None else header.get_best_affine()
-        image = nib.Nifti1Image(values, affine, header, dtype=np.uint8)  # type: ignore[attr-defined]
-        if header is None:
-            image.header.set_xyzt_units("mm")
-            image.set_qform(affine, "scanner")
-            image.set_sform(affine, "scanner")
-        image.header["cal_max"] = image.header["cal_min"] = (
-            0  # the display range of the scan does not suit other values
-        )
-        image.header.set_slope_inter(slope, 0)  # nibabel then stores the values unchanged
-        with atomic_write(target) as part:
-            nib.save(image, part)  # type: ignore[attr-defined]
+        save_on_scan(values, source, affine, target, slope)
 
 
 class SaveLabelMapd(_SaveOnScan):

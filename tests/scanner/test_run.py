@@ -1,0 +1,60 @@
+"""One command prepares, segments and returns, another only prepares; the exit status says whether all are done."""
+
+import shutil
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from tumour.scanner import prepare
+from tumour.scans.readers import read_scan
+
+from tests.conftest import BUNDLES, run
+
+
+@pytest.fixture
+def raw(patients, tmp_path, monkeypatch):
+    """Two patients, the second without T2; registration and skull-stripping find what is known of synthetic ones."""
+    source = sorted(path for path in patients("brats2021").iterdir() if path.is_dir())[:2]
+    for folder in source:
+        shutil.copytree(folder, tmp_path / "raw" / folder.name)
+    (tmp_path / "raw" / source[1].name / f"{source[1].name}_t2.nii.gz").unlink()
+    atlas = replace(read_scan(str(next(source[0].glob("*_t1ce.nii.gz")))), path="atlas")
+    monkeypatch.setattr(prepare, "atlas_head", lambda grid, motion: atlas)
+    monkeypatch.setattr(prepare, "register_all", lambda scans, atlas: dict.fromkeys(scans, np.eye(4)))
+    monkeypatch.setattr(prepare, "brain_of", lambda head, device: head.data > 0)
+    return tmp_path / "raw", [folder.name for folder in source]
+
+
+def test_raw_scans_are_segmented_and_what_cannot_be_prepared_is_listed(raw, trained, tmp_path):
+    folder, (complete, incomplete) = raw
+    models = trained(BUNDLES[0]) / "models"
+    done = run(
+        "segmenting", BUNDLES[0], tmp_path, "brats2021", tmp_path / "prepared", scans_dir=folder, ckpt_dir=models
+    )
+    assert done.returncode == 1 and f"{incomplete}: it has no series that is certainly T2" in done.stdout + done.stderr
+    maps = tmp_path / "results" / "segmentations", tmp_path / "results" / "native"
+    assert [path.name for path in sorted(maps[0].glob("*.nii.gz"))] == [f"{complete}.nii.gz"]
+    label, native = nib.load(maps[0] / f"{complete}.nii.gz"), nib.load(maps[1] / f"{complete}_T1ce.nii.gz")
+    assert np.array_equal(label.dataobj, native.dataobj) and np.allclose(label.affine, native.affine)
+    assert pd.read_csv(maps[0] / "measurements.csv")["case"].tolist() == [complete]
+    shutil.rmtree(maps[1])
+    again = run("returning", BUNDLES[0], tmp_path, "brats2021", tmp_path / "prepared", ckpt_dir=models)
+    assert again.returncode == 0 and (maps[1] / f"{complete}_T1ce.nii.gz").is_file()
+
+
+def test_preparing_alone_writes_cases_and_needs_scans(raw, trained, tmp_path):
+    folder, (complete, _) = raw
+    models = trained(BUNDLES[0]) / "models"
+    done = run("preparing", BUNDLES[0], tmp_path, "brats2021", tmp_path / "prepared", scans_dir=folder, ckpt_dir=models)
+    assert done.returncode == 1 and (tmp_path / "prepared" / complete / "prepare.json").is_file()
+    shutil.rmtree(folder / sorted(path.name for path in folder.iterdir())[1])
+    assert (
+        run(
+            "preparing", BUNDLES[0], tmp_path, "brats2021", tmp_path / "prepared", scans_dir=folder, ckpt_dir=models
+        ).returncode
+        == 0
+    )
+    none = run("preparing", BUNDLES[0], tmp_path, "brats2021", tmp_path / "prepared", ckpt_dir=models)
+    assert none.returncode == 1 and "give the folder that contains one folder per patient" in none.stderr

@@ -1,0 +1,158 @@
+"""Bring label maps back to the scans of a patient: NIfTI, and DICOM SEG where the scan is a DICOM series."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tumour.cases.case import Case
+from tumour.cohort import ENDINGS, Cohort
+from tumour.errors import InputError
+from tumour.files import atomic_write
+from tumour.maps.writer import save_on_scan
+from tumour.processes import rank
+from tumour.scanner.extra import require
+from tumour.scanner.prepare import RECORD, Prepared
+from tumour.scanner.register import on_grid
+from tumour.scans.grid import Scan
+from tumour.scans.readers import read_classes
+
+logger = logging.getLogger("bundle")
+RESEARCH = "For research, not for clinical use"
+CODES = {"necrotic": "Necrosis", "oedema": "Edema", "enhancing": "Neoplasm"}  # SNOMED CT, as pydicom names them
+ANY_CODE = "MorphologicallyAbnormalStructure"
+
+
+def on_scan(label: Scan, grid: Scan, count: int) -> NDArray[np.uint8]:
+    """A label map on another grid (x, y, z): the class with the largest share of each voxel.
+
+    Args:
+        label: positions of classes.
+        grid: the grid of the scan, at its place among the prepared scans.
+        count: number of classes.
+    """
+    shares = [on_grid(replace(label, data=label.data == position), grid) for position in range(1, count)]
+    background = 1 - np.sum(shares, axis=0)
+    return np.argmax([background, *shares], axis=0).astype(np.uint8)
+
+
+def bring_back(
+    cases: Sequence[Case],
+    dataset_dir: str,
+    segmentations: str,
+    native_dir: str,
+    modalities: Sequence[str],
+    cohort: Cohort,
+) -> None:
+    """Write the label map of each prepared case on the grids of the patient's own scans.
+
+    `<case>_<modality>.nii.gz` has the label values of the cohort and the header of the scan; `<case>_<modality>.dcm` is
+    a DICOM SEG that refers to the series, if the scan is one.
+
+    Args:
+        cases: prepared cases.
+        dataset_dir: the folder of the prepared cases, for the message.
+        segmentations: folder of the label maps.
+        native_dir: where to write.
+        modalities: the scans on whose grids label maps are written.
+        cohort: the meaning of the label maps.
+
+    Raises:
+        InputError: a modality is unknown, highdicom is missing, or no case was prepared.
+    """
+    if unknown := set(modalities) - set(cohort.modalities):
+        raise InputError(f"back_to has {', '.join(sorted(unknown))}; it takes {', '.join(cohort.modalities)}.")
+    if rank():
+        return
+    prepared = [case for case in cases if (Path(case.images[0]).parent / RECORD).is_file()]
+    if cases and not prepared:
+        raise InputError(f"'{dataset_dir}' has no {RECORD}; give the folder that `run preparing` wrote.")
+    for case in prepared:
+        record = Prepared.read(Path(case.images[0]).parent / RECORD)
+        label = read_classes(f"{segmentations}/{case.name}.nii.gz", cohort)
+        for modality in modalities:
+            classes = on_scan(label, record.grid(modality), len(cohort.classes))
+            write_on_scan(classes, record, case.name, modality, cohort, Path(native_dir))
+    logger.info(f"{len(prepared)} label maps on the patients' own scans; see '{native_dir}'. {RESEARCH}.")
+
+
+def write_on_scan(
+    classes: NDArray[np.uint8], record: Prepared, case: str, modality: str, cohort: Cohort, folder: Path
+) -> None:
+    """Write a label map that is on the grid of a scan, as positions in the cohort's classes."""
+    files = [Path(file) for file in record.files[modality]]
+    is_dicom = not files[0].name.endswith(ENDINGS)
+    affine, name = np.array(record.affines[modality]), folder / f"{case}_{modality}"
+    source = files[0].parent if is_dicom else files[0]
+    save_on_scan(cohort.to_values(classes), source, affine, name.with_name(f"{name.name}.nii.gz"))
+    if is_dicom and classes.any():  # a DICOM SEG has at least one segment
+        with atomic_write(name.with_name(f"{name.name}.dcm")) as part:
+            segmentation(classes, files, case, cohort).save_as(part)
+
+
+def segmentation(classes: NDArray[np.uint8], files: Sequence[Path], case: str, cohort: Cohort) -> Any:
+    """A DICOM SEG of a label map, one segment per class, that refers to the series.
+
+    Args:
+        classes: positions in the cohort's classes (x, y, z), on the grid of the series as `read_slices` gives it.
+        files: the files of the series, in any order.
+        case: its name, from which the tracking ids of the segments are made.
+        cohort: has the names of the classes.
+
+    Raises:
+        InputError: highdicom is missing.
+    """
+    require("highdicom")
+    from highdicom import UID, AlgorithmIdentificationSequence
+    from highdicom.seg import Segmentation, SegmentDescription
+    from pydicom import dcmread
+    from pydicom.sr.codedict import codes
+
+    images = sorted((dcmread(file, stop_before_pixels=True) for file in files), key=_height)
+    for image in images:  # may be missing or empty in a series, not in a DICOM SEG
+        if len(images) > 1 and not image.get("SliceThickness"):
+            image.SliceThickness = abs(_height(images[1]) - _height(images[0]))
+    network = AlgorithmIdentificationSequence("brain tumour bundles", codes.DCM.ArtificialIntelligence, "0.2.0")
+    present = np.flatnonzero(np.bincount(classes.ravel(), minlength=len(cohort.classes))[1:]) + 1
+    segments = [
+        SegmentDescription(
+            segment_number=number,
+            segment_label=cohort.classes[position],
+            segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+            segmented_property_type=getattr(codes.SCT, CODES.get(cohort.classes[position], ANY_CODE)),
+            algorithm_type="AUTOMATIC",
+            algorithm_identification=network,
+            tracking_id=f"{case} {cohort.classes[position]}",
+            tracking_uid=UID(),
+            anatomic_regions=[codes.SCT.Brain],
+        )
+        for number, position in enumerate(present, 1)
+    ]
+    numbers = np.zeros(len(cohort.classes), np.uint8)
+    numbers[present] = np.arange(1, len(present) + 1)
+    return Segmentation(
+        source_images=images,
+        pixel_array=numbers[classes].transpose(2, 1, 0),  # (slice, row, column)
+        segmentation_type="BINARY",
+        segment_descriptions=segments,
+        series_instance_uid=UID(),
+        series_number=int(images[0].get("SeriesNumber") or 0) + 1000,
+        sop_instance_uid=UID(),
+        instance_number=1,
+        manufacturer="brain tumour bundles",
+        manufacturer_model_name="brain tumour bundles",
+        software_versions="0.2.0",
+        device_serial_number="0",
+        content_label="TUMOUR",
+        content_description=RESEARCH,
+        series_description=f"Brain tumour. {RESEARCH}",
+    )
+
+
+def _height(image: Any) -> float:
+    """The position of a slice along the normal of the slices, by which `read_slices` sorts."""
+    row, column = np.array(image.ImageOrientationPatient, float).reshape(2, 3)
+    return float(np.cross(row, column) @ np.array(image.ImagePositionPatient, float))
