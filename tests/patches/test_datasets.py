@@ -47,7 +47,8 @@ def test_the_processes_of_torchrun_share_the_memory(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("device", "cores", "workers"), [("cpu", 1, 0), ("cpu", 2, 0), ("cpu", 8, 4), ("cuda", 1, 1), ("cuda", 16, 12)]
+    ("device", "cores", "workers"),
+    [("cpu", 1, 0), ("cpu", 2, 0), ("cpu", 8, 4), ("cuda", 1, 1), ("cuda", 16, 14), ("cuda", 64, 24)],
 )
 def test_a_training_on_two_cores_of_a_cpu_augments_in_its_own_process(device, cores, workers, monkeypatch):
     monkeypatch.setattr(datasets, "cores", lambda: cores)

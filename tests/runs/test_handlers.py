@@ -9,12 +9,13 @@ from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import from_engine
 from monai.losses import DiceCELoss
+from monai.metrics import DiceMetric
 from monai.transforms import AsDiscreted, Compose
 from torch import nn
 from tumour.errors import InputError
 from tumour.maps.regions import ChannelsToRegionsd
 from tumour.runs import handlers
-from tumour.runs.handlers import ClipGradients, LogitsLoss, Progress, StopWhenStale, ValidateEvery
+from tumour.runs.handlers import ClipGradients, LogitsLoss, Progress, RegionMetric, StopWhenStale, ValidateEvery
 
 from tests.conftest import ROOT, restored
 
@@ -163,3 +164,17 @@ def test_the_log_does_not_announce_an_error_that_is_printed_anyway(capsys):
         logging.getLogger("bundle").info("a line")
     (line,) = capsys.readouterr().out.splitlines()
     assert line.endswith("INFO a line")
+
+
+@pytest.mark.parametrize(("every", "steps"), [(1, [1, 2, 3, 4, 5]), (3, [1, 4])])
+@pytest.mark.parametrize("regions", [["WT"], ["TC", "WT"]])
+def test_a_metric_of_some_steps_is_their_mean_in_every_epoch(every, steps, regions):
+    """The Dice of step n of an epoch is 1 if n is in `steps`, else 0."""
+
+    def step(engine, batch):
+        shape = len(regions), 2, 2, 2
+        return [{"pred": torch.full(shape, float(batch in steps)), "label": torch.ones(shape)}]
+
+    engine = Engine(step)
+    RegionMetric(DiceMetric(reduction="mean_batch", ignore_empty=False), regions, every).attach(engine, "dice")
+    assert engine.run(range(1, 6), max_epochs=2).metrics == {"dice": 1.0, **{f"dice_{name}": 1.0 for name in regions}}

@@ -173,13 +173,13 @@ def init_worker(number: int) -> None:
 
 
 def workers_for(device: torch.device | str) -> int:
-    """The number of data loader workers, at most 12: all cores but two with a GPU, half of the cores without.
+    """The number of data loader workers: all cores but two with a GPU, at most 24; half of the cores without, at most 12.
 
     With one or two cores and no GPU it is 0, because workers would slow down the network more than they help.
     """
     available = cores()
     if torch.device(device).type == "cuda":
-        return min(available - 2 if available > 2 else 1, 12)
+        return min(available - 2 if available > 2 else 1, 24)
     return min(available // 2, 12) if available > 2 else 0
 
 

@@ -33,11 +33,16 @@ class RegionMetric(IgniteMetricHandler):
         metric_fn: MONAI metric with `reduction="mean_batch"`. Use `ignore_empty=False`; otherwise false positives in
             patients without a region are ignored.
         regions: names of the channels.
+        every: the metric is of every such step of an epoch, from the first on.
     """
 
-    def __init__(self, metric_fn: Any, regions: Sequence[str]) -> None:
+    def __init__(self, metric_fn: Any, regions: Sequence[str], every: int = 1) -> None:
         super().__init__(metric_fn=metric_fn, output_transform=from_engine(["pred", "label"]), save_details=False)
-        self.regions = list(regions)
+        self.regions, self.every = list(regions), every
+
+    def iteration_completed(self, engine: Engine) -> None:
+        if (engine.state.iteration - 1) % engine.state.epoch_length % self.every == 0:
+            super().iteration_completed(engine)
 
     def completed(self, engine: Engine, name: str) -> None:
         values = self.compute()
