@@ -45,7 +45,7 @@ class RegionMetric(IgniteMetricHandler):
             super().iteration_completed(engine)
 
     def completed(self, engine: Engine, name: str) -> None:
-        values = self.compute()
+        values = torch.as_tensor(self.compute()).reshape(-1)  # MONAI returns a number if there is one region
         engine.state.metrics[name] = float(values.mean())
         for region, value in zip(self.regions, values, strict=True):
             engine.state.metrics[f"{name}_{region}"] = float(value)
