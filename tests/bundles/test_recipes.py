@@ -78,7 +78,7 @@ def test_a_recipe_trains_scores_what_it_promises_and_segments(recipe, patients, 
         axis=None
     )
     succeed("inferring", bundle, tmp_path, cohort, data, **settings)
-    assert len(list((tmp_path / "results" / "segmentations").iterdir())) == 6
+    assert len(list((tmp_path / "results" / "segmentations").glob("*.nii.gz"))) == 6
 
 
 def test_a_network_of_regions_is_refused_by_a_recipe_of_classes(patients, trained):

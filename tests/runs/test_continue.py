@@ -35,7 +35,7 @@ def interrupted(patients, tmp_path):
     infer(tmp_path, patients("brats2021"))
     content = json.loads(record(tmp_path).read_text())
     record(tmp_path).write_text(json.dumps({**content, "state": "not finished", "cases": []}))
-    for path in sorted((tmp_path / "results" / "segmentations").iterdir())[4:]:
+    for path in sorted((tmp_path / "results" / "segmentations").glob("*.nii.gz"))[4:]:
         path.unlink()
     return tmp_path
 
