@@ -110,6 +110,62 @@ def test_the_table_of_validation_and_test_can_be_read_on_a_narrow_screen(finishe
     assert name["x"] + name["width"] <= dice["x"] < iou["x"] and iou["x"] + iou["width"] <= 390
 
 
+CONTRASTS = """() => {
+  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = (colour) => colour.slice(0, 3).map((value) => value / 255)
+    .map((value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, value, index) => sum + value * [0.2126, 0.7152, 0.0722][index], 0);
+  const behind = (element) => {
+    const colour = rgb(getComputedStyle(element).backgroundColor);
+    return colour.length == 3 || colour[3] > 0 ? colour : element.parentElement ? behind(element.parentElement) : [255, 255, 255];
+  };
+  const texts = [...document.body.querySelectorAll("*")].filter((element) => element.checkVisibility()
+    && !element.closest("script, style, template, .tile, option")
+    && [...element.childNodes].some((node) => node.nodeType == 3 && node.textContent.trim()));
+  return texts.map((element) => {
+    const [style, svg] = [getComputedStyle(element), element.closest("svg")];
+    const [one, other] = [light(rgb(svg ? style.fill : style.color)), light(behind(element))];
+    return [element.textContent.trim().slice(0, 40), (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05)];
+  });
+}"""  # the ratio of WCAG for each element with a text of its own
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_can_be_read_on_a_light_and_on_a_dark_page_and_in_its_figures(scheme, finished_run, visit):
+    page = visit(finished_run / "report")
+    page.emulate_media(color_scheme=scheme)
+    open_case(page, page.locator("details.case").first.get_attribute("data-case"))
+    ratios = page.evaluate(CONTRASTS)
+    assert len(ratios) > 100 and any(text == "epoch" for text, _ in ratios)  # an axis of a figure
+    assert [(text, ratio) for text, ratio in ratios if ratio < 4.5] == []  # WCAG 2.2, level AA
+    paper = pixels(page.locator("#training figure").first)[5, 5]
+    assert (paper.max() < 60) == (scheme == "dark")
+
+
+def test_the_keyboard_reaches_wide_tables_points_and_cases(finished_run, visit):
+    page = visit(finished_run / "report", 390)
+    wide = page.locator("#scores .scroll").last
+    wide.focus()
+    before = wide.evaluate("table => table.scrollLeft")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("before => document.activeElement.scrollLeft > before", arg=before)
+    point = page.locator("#scores figure a").first
+    point.focus()
+    page.keyboard.press("Enter")
+    page.locator(f"details[data-case='{point.get_attribute('aria-label')}'][open]").wait_for()
+    summary = page.locator("details.case summary").last
+    summary.focus()
+    page.keyboard.press("Enter")
+    page.locator("details.case").last.locator(".modalities .tile").first.wait_for()
+
+
+def test_on_paper_the_page_is_light_and_has_nothing_to_click(finished_run, visit):
+    page = visit(finished_run / "report")
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert not page.locator("nav").is_visible() and page.locator(".summary").is_visible()
+
+
 def test_the_layers_can_be_selected(finished_run, visit):
     page = visit(finished_run / "report")
     details = page.locator("details.case").first

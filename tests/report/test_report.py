@@ -20,6 +20,7 @@ from tests.report.conftest import predict, record, report, training_log
 from tools.measure import cases as measure
 from tools.report.charts import curves, svg
 from tools.report.report import PAGE
+from tools.report.results import Results
 from tools.score import score
 
 
@@ -235,3 +236,25 @@ def test_a_case_that_was_prepared_from_raw_scans_shows_its_registration(patients
     shown = [case for case in re.findall(r'src="cases/([^"]*)_registration.png"', text)]
     assert shown == ["BraTS2021_00001"]
     assert (tmp_path / "report" / "cases" / "BraTS2021_00001_registration.png").read_bytes() == b"a picture"
+
+
+def test_a_sentence_on_top_says_how_many_cases_how_good_and_which_need_a_look():
+    notes = [{"case": "a", "why": "a note"}, {"case": "a", "why": "another"}]
+    quality = {"b": {"light": "red"}, "c": {"light": "green"}, "d": {"light": "yellow"}}
+    results = Results(*[pd.DataFrame()] * 3, {}, [{"left_out": [], "notes": notes}], {}, quality)
+    dice = {"a": {"TC": 0.8, "WT": 0.9}, "b": {"TC": 0.3, "WT": 0.8}, "c": {"TC": 1.0, "WT": 0.6}, "d": {}}
+    assert results.sentence([*dice.items()], 1) == (
+        "4 cases, 1 left out, mean Dice 0.73. 3 to look at: 1 have a region with a Dice below 0.5, 1 have a note, "
+        "2 have a predicted quality that is not green."
+    )
+    assert results.sentence([("c", dice["c"])], 0) == "1 case, mean Dice 0.80. None needs a look."
+
+
+def test_regions_that_have_no_score_are_left_out_of_means_and_of_the_order(patients, tmp_path):
+    predict(patients("brats2021"), tmp_path, cases=2)
+    scores = tmp_path / "scores"
+    score(str(patients("brats2021")), str(tmp_path / "segmentations"), "brats2021", str(scores), "goat2026", workers=1)
+    table = pd.read_csv(scores / "scores.csv")
+    assert table["dice"].isna().any()  # patient 1 has no enhancing tumour
+    text = report(patients("brats2021"), tmp_path)
+    assert not re.search(r"\bnan\b", text, re.IGNORECASE)

@@ -23,6 +23,7 @@ SIZE = (4.2, 3.1)  # of a chart, in inches
 STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
 OUTCOMES = {"found": "o", "missed": "x", "invented": "^"}  # of a lesion, with the marker
 METRICS = ("dice", "hd95", "lesion_dice")
+INK, GREY = "#000000", "#777777"
 Draw = Callable[[Axes], None]
 
 
@@ -38,9 +39,10 @@ def svg(draw: Draw) -> str:
         draw(figure.subplots())
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
+    # ink and paper of the page, which is light or dark; all other colours can be seen on both
+    text = buffer.getvalue().replace("#000000", "currentColor").replace("#ffffff", "var(--paper)")
     link = r'<a [^>]*xlink:href="#case/([^"]*)"[^>]*>'
-    return re.sub(link, r'<a xlink:href="#case/\1"><title>\1</title>', text[text.index("<svg") :])
+    return re.sub(link, r'<a xlink:href="#case/\1" aria-label="\1"><title>\1</title>', text[text.index("<svg") :])
 
 
 def save_curves(draws: Sequence[Draw], folder: Path) -> None:
@@ -65,7 +67,7 @@ def _epochs(axes: Axes, title: str, best: int | None) -> None:
     axes.set(title=title, xlabel="epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if best:
-        axes.axvline(best, color="#555", linestyle=":", label=f"best epoch, {best}")
+        axes.axvline(best, color=GREY, linestyle=":", label=f"best epoch, {best}")
     if axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize=7)
 
@@ -86,11 +88,11 @@ def curves(log: pd.DataFrame, regions: Iterable[str]) -> list[Draw]:
             ("validate_loss", "validate, whole brains", False),
         ):
             if column in log:
-                _line(axes, log["epoch"], log[column], "#333333", label, dashed)
+                _line(axes, log["epoch"], log[column], INK, label, dashed)
         _epochs(axes, "Loss", best)
 
     def rate(axes: Axes) -> None:
-        _line(axes, log["epoch"], log["learning_rate"], "#333333", "")
+        _line(axes, log["epoch"], log["learning_rate"], INK, "")
         _epochs(axes, "Learning rate", best)
 
     def both(axes: Axes, metric: str, title: str) -> None:
@@ -118,7 +120,7 @@ def distribution(axes: Axes, scores: pd.DataFrame, metric: str, title: str) -> N
         part = scores[scores["region"] == region].dropna(subset=[metric])
         if part.empty:
             continue
-        axes.boxplot(part[metric], positions=[place], widths=0.6, showfliers=False, medianprops={"color": "#333"})
+        axes.boxplot(part[metric], positions=[place], widths=0.6, showfliers=False, medianprops={"color": GREY})
         aside = place + (part[metric].rank(method="first") % 5 - 2) * 0.08  # so that points do not hide each other
         _points(axes, aside, part[metric], part["case"], colour, region)
     axes.set_xticks(range(len(colours)), list(colours))
@@ -131,7 +133,7 @@ def volumes(axes: Axes, scores: pd.DataFrame) -> None:
         part = scores[scores["region"] == region]
         _points(axes, part["reference_ml"], part["predicted_ml"], part["case"], colour, region)
     most = max(scores[["reference_ml", "predicted_ml"]].max().max(), 0.1)
-    axes.plot([0, most], [0, most], color="#555", linestyle=":")
+    axes.plot([0, most], [0, most], color=GREY, linestyle=":")
     axes.set_xscale("symlog", linthresh=0.1)
     axes.set_yscale("symlog", linthresh=0.1)
     axes.set(title="Volume", xlabel="reference, ml", ylabel="predicted, ml")
@@ -148,7 +150,7 @@ def lesions(axes: Axes, rows: pd.DataFrame) -> None:
             if len(part):
                 _points(axes, size, np.full(len(part), place + (step - 1) * 0.25), part["case"], colour, "", marker)
     for outcome, marker in OUTCOMES.items():
-        axes.scatter([], [], c="#777", marker=marker, label=outcome)
+        axes.scatter([], [], c=GREY, marker=marker, label=outcome)
     axes.set_yticks(range(len(colours)), list(colours))
     axes.set_xscale("log")
     axes.set(title="Lesions", xlabel="size, ml")

@@ -15,6 +15,8 @@ from tumour.scores.tables import SHOWN
 from tools.report.charts import best_epoch
 from tools.tables import read_table
 
+LOW = 0.5  # Dice of a region below which somebody should look at the case
+
 
 @dataclass(frozen=True)
 class Results:
@@ -85,11 +87,13 @@ class Results:
                 epoch["validate_dice"],
                 epoch["validate_iou"],
             ]
-        tested = [scores for scores in self.summary.get("scores", {}).values() if scores["kind"] == "region"]
+        regions = [scores for scores in self.summary.get("scores", {}).values() if scores["kind"] == "region"]
+        tested = [scores for scores in regions if scores["dice"]["cases"]]
         if tested:
             folds = self.summary.get("folds")
             rows[f"cross-validation, {folds} folds" if folds else "test"] = [
-                fmean(scores[metric]["mean"] for scores in tested) for metric in ("dice", "iou")
+                fmean(scores[metric]["mean"] for scores in tested if scores[metric]["mean"] is not None)
+                for metric in ("dice", "iou")
             ]
         return 100 * pd.DataFrame.from_dict(rows, orient="index", columns=["Dice %", "IoU %"])
 
@@ -99,12 +103,38 @@ class Results:
         Cases with neither come last.
         """
         dice = self.scores.pivot(index="case", columns="region", values="dice") if len(self.scores) else pd.DataFrame()
-        rows = [(case, dice.loc[case, list(regions)].to_dict() if case in dice.index else {}) for case in cases]
+        rows = [
+            (case, dice.loc[case, list(regions)].dropna().to_dict() if case in dice.index else {}) for case in cases
+        ]
 
         def mean(case: str, dice: Mapping[str, float]) -> float:
             return fmean(dice.values()) if dice else self.quality.get(case, {"dice": 2.0})["dice"]
 
         return sorted(rows, key=lambda row: (mean(*row), row[0]))
+
+    def sentence(self, cases: Sequence[tuple[str, Mapping[str, float]]], left_out: int) -> str:
+        """How many cases there are, how good they are, and how many need a look and why.
+
+        Args:
+            cases: as returned by `worst_first`.
+            left_out: number of cases that were left out.
+        """
+        parts = [f"{len(cases)} case{'s' * (len(cases) != 1)}"]
+        parts += [f"{left_out} left out"] if left_out else []
+        scored = [fmean(dice.values()) for _, dice in cases if dice]
+        parts += [f"mean Dice {fmean(scored):.2f}"] if scored else []
+        reasons = {
+            f"have a region with a Dice below {LOW:g}": {
+                case for case, dice in cases if min(dice.values(), default=1) < LOW
+            },
+            "have a note": {note.case for note in self.notes()},
+            "have a predicted quality that is not green": {c for c, q in self.quality.items() if q["light"] != "green"},
+        }
+        look = {case for case, _ in cases} & set().union(*reasons.values())
+        why = [f"{len(look & found)} {reason}" for reason, found in reasons.items() if look & found]
+        return f"{', '.join(parts)}. " + (
+            f"{len(look)} to look at: {', '.join(why)}." if look else "None needs a look."
+        )
 
     def advice(self, case: str) -> str:
         """What the traffic light of a case means, with the predicted Dice and the slices to look at."""
