@@ -117,7 +117,8 @@ CONTRASTS = """() => {
     .reduce((sum, value, index) => sum + value * [0.2126, 0.7152, 0.0722][index], 0);
   const behind = (element) => {
     const colour = rgb(getComputedStyle(element).backgroundColor);
-    return colour.length == 3 || colour[3] > 0 ? colour : element.parentElement ? behind(element.parentElement) : [255, 255, 255];
+    if (colour.length == 3 || colour[3] > 0) return colour;
+    return element.parentElement ? behind(element.parentElement) : [255, 255, 255];
   };
   const texts = [...document.body.querySelectorAll("*")].filter((element) => element.checkVisibility()
     && !element.closest("script, style, template, .tile, option")
@@ -153,10 +154,10 @@ def test_the_keyboard_reaches_wide_tables_points_and_cases(finished_run, visit):
     point.focus()
     page.keyboard.press("Enter")
     page.locator(f"details[data-case='{point.get_attribute('aria-label')}'][open]").wait_for()
-    summary = page.locator("details.case summary").last
-    summary.focus()
+    case = page.locator("details.case:not([open])").first.get_attribute("data-case")
+    page.locator(f"details[data-case='{case}'] summary").focus()
     page.keyboard.press("Enter")
-    page.locator("details.case").last.locator(".modalities .tile").first.wait_for()
+    page.locator(f"details[data-case='{case}'] .modalities .tile").first.wait_for()
 
 
 def test_on_paper_the_page_is_light_and_has_nothing_to_click(finished_run, visit):

@@ -1,13 +1,14 @@
 """Scores agree with the organisers' program of 2023 and follow the challenges' rules on manually counted cases."""
 
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
-from tumour.scores.challenges import LESION_WISE, case_scores, lesion_scores
+from tumour.scores.challenges import FAR, LESION_WISE, case_scores, lesion_scores
 from tumour.scores.metrics import region_scores
 
 from tests.cohorts import CLASSES, REGIONS
@@ -318,3 +319,28 @@ def test_lesions_of_2024_are_the_same_as_found_by_plain_loops_over_voxels(seed):
     assert counts(row) == (found, sum(large) - found, invented)
     counted = [2 * o / size for o, size, keep in zip(overlaps, sizes, large, strict=True) if keep] + [0] * invented
     assert row["lesion_dice"] == pytest.approx(np.mean(counted) if counted else 1)
+
+
+@pytest.mark.parametrize("challenge", ["legacy", "glioma2023", "glioma2024", "metastases2024", "pediatric2024"])
+def test_empty_space_around_the_tumour_changes_only_what_it_must(challenge):
+    random, shape, corner = np.random.default_rng(0), (24, 20, 16), (9, 14, 8)
+    assert max(rules.dilations for rules in LESION_WISE.values()) < FAR
+    small = [random.integers(0, 5, shape) * (random.random(shape) < 0.04) for _ in range(2)]
+    large = [np.zeros((60, 50, 40), int) for _ in range(2)]
+    for inner, outer in zip(small, large, strict=True):
+        outer[tuple(slice(a, a + b) for a, b in zip(corner, shape, strict=True))] = inner
+    padded = [np.pad(inner, FAR) for inner in small]  # its dilations do not end at the edge of the grid
+    classes, rules = (*CLASSES, "cavity"), LESION_WISE[challenge]
+    (rows, lesions), (far, far_lesions) = (
+        case_scores(*pair, MM, classes, REGIONS, replace(rules, penalty=99)) for pair in (padded, large)
+    )
+    for row, other in zip(rows, far, strict=True):
+        for name in row.keys() - {"specificity", "accuracy"}:
+            assert other[name] == row[name], name
+        wrong = round((1 - row["accuracy"]) * padded[0].size)
+        assert other["accuracy"] == pytest.approx(1 - wrong / large[0].size)
+        outside = 1 - row["specificity"], 1 - other["specificity"]
+        assert outside[0] > outside[1] > 0
+    for lesion, other in zip(lesions, far_lesions, strict=True):
+        moved = {axis: lesion[axis] + start - FAR for axis, start in zip("xyz", corner, strict=True)}
+        assert other == lesion | moved

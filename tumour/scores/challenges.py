@@ -26,6 +26,7 @@ from tumour.scores.matching import Matching
 from tumour.scores.metrics import PERFECT, Row, region_scores
 
 Joiner = tuple[Pieces, Pieces]  # the pieces of one class in the reference and in the prediction
+FAR = 6  # voxels; more than the dilations of any rules
 NEIGHBOURS = ndimage.generate_binary_structure(3, 2)  # a voxel and its 18 neighbours across faces and edges
 
 
@@ -105,14 +106,16 @@ def case_scores(
     Returns:
         One row per region and class (`kind` says which), and one row per lesion of each.
     """
-    labels = [np.ascontiguousarray(label) for label in (reference, prediction)]
+    shape, voxels = reference.shape, reference.size
+    box = bounding_box((reference > 0) | (prediction > 0), margin=FAR)  # the rest of the grid is empty
+    labels = [np.ascontiguousarray(label[box]) for label in (reference, prediction)]
 
     def masks(values: Iterable[int]) -> list[Mask]:
         return [np.logical_or.reduce([label == value for value in values]) for label in labels]
 
     @cache
     def joiner(name: str) -> Joiner:
-        class_rules = rules.for_region(name, reference.shape)
+        class_rules = rules.for_region(name, shape)
         truth, guess = masks([classes.index(name)])
         smallest = class_rules.smallest or 0
         return merged_pieces(truth, class_rules.dilations), merged_pieces(guess, class_rules.dilations, smallest)
@@ -120,18 +123,19 @@ def case_scores(
     @cache  # the region ET and the class enhancing are the same mask
     def scores(values: frozenset[int], region_rules: Rules) -> tuple[Row, list[Row]]:
         truth, guess = masks(values)
-        row = region_scores(truth, guess, spacing, region_rules.penalty)
+        row = region_scores(truth, guess, spacing, region_rules.penalty, voxels)
         if region_rules.smallest is None:
             return row, []
         joiners = [joiner(name) for name in region_rules.joined_by if name in classes]
         means, lesions = lesion_scores(truth, guess, spacing, region_rules, joiners)
-        return row | means, lesions
+        corner = dict(zip("xyz", (part.start for part in box), strict=True))
+        return row | means, [lesion | {axis: lesion[axis] + corner[axis] for axis in corner} for lesion in lesions]
 
     rows, lesions_of_all = [], []
     masks_to_score = [("region", name, names) for name, names in regions.items()]
     masks_to_score += [("class", name, [name]) for name in classes[1:]]
     for kind, name, names in masks_to_score:
-        row, lesions = scores(frozenset(map(classes.index, names)), rules.for_region(name, reference.shape))
+        row, lesions = scores(frozenset(map(classes.index, names)), rules.for_region(name, shape))
         rows.append({"kind": kind, "region": name, **row})
         lesions_of_all += [{"kind": kind, "region": name, **lesion} for lesion in lesions]
     return rows, lesions_of_all

@@ -26,22 +26,26 @@ TOLERANCES = (0.5, 1.0)  # mm, of the normalised surface distance (NSD)
 PERFECT = {"dice": 1.0, "hd95": 0.0, **{f"nsd_{mm}": 1.0 for mm in TOLERANCES}}
 
 
-def region_scores(reference: Mask, prediction: Mask, spacing: Sequence[float], penalty: float = 374.0) -> Row:
+def region_scores(
+    reference: Mask, prediction: Mask, spacing: Sequence[float], penalty: float = 374.0, voxels: int | None = None
+) -> Row:
     """Score one region. Two empty masks get the best scores; if only one is empty, the scores are the worst.
 
     Args:
         reference, prediction: masks (x, y, z).
         spacing: edge lengths of a voxel, mm.
         penalty: HD95 in mm if only one mask is empty.
+        voxels: number of voxels of the grid, if the masks are a part of it and the rest is empty in both.
 
     Returns:
         Those of `overlap_scores` and of `surface_scores`.
     """
-    return overlap_scores(reference, prediction, spacing) | surface_scores(reference, prediction, spacing, penalty)
+    overlap = overlap_scores(reference, prediction, spacing, voxels)
+    return overlap | surface_scores(reference, prediction, spacing, penalty)
 
 
-def overlap_scores(reference: Mask, prediction: Mask, spacing: Sequence[float]) -> Row:
-    """Compare the voxels of two masks (x, y, z), whose edge lengths are given in mm.
+def overlap_scores(reference: Mask, prediction: Mask, spacing: Sequence[float], voxels: int | None = None) -> Row:
+    """Compare the voxels of two masks; the arguments are those of `region_scores`.
 
     Returns:
         Overlap: dice (the same as F1), iou, precision, sensitivity, specificity, accuracy.
@@ -49,6 +53,7 @@ def overlap_scores(reference: Mask, prediction: Mask, spacing: Sequence[float]) 
     """
     present, predicted = int(np.count_nonzero(reference)), int(np.count_nonzero(prediction))
     both = int(np.count_nonzero(reference & prediction))
+    voxels = voxels or reference.size
     either, ml = present + predicted - both, math.prod(map(float, spacing)) / 1000
 
     def ratio(part: int, total: int) -> float:
@@ -59,8 +64,8 @@ def overlap_scores(reference: Mask, prediction: Mask, spacing: Sequence[float]) 
         "iou": ratio(both, either),
         "precision": ratio(both, predicted),
         "sensitivity": ratio(both, present),
-        "specificity": ratio(reference.size - either, reference.size - present),
-        "accuracy": ratio(reference.size - either + both, reference.size),
+        "specificity": ratio(voxels - either, voxels - present),
+        "accuracy": ratio(voxels - either + both, voxels),
         "reference_ml": present * ml,
         "predicted_ml": predicted * ml,
         "error_ml": (predicted - present) * ml,
