@@ -173,7 +173,7 @@ def init_worker(number: int) -> None:
 
 
 def workers_for(device: torch.device | str) -> int:
-    """The number of data loader workers: all cores but two with a GPU, at most 24; half of the cores without, at most 12.
+    """The number of data loader workers: with a GPU all cores but two, at most 24; without half of them, at most 12.
 
     With one or two cores and no GPU it is 0, because workers would slow down the network more than they help.
     """
