@@ -10,7 +10,7 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -171,11 +171,29 @@ def here(command: list[str]) -> subprocess.CompletedProcess:
             runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
         except SystemExit as stop:
             status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        except Exception:
-            sys.excepthook(*sys.exc_info())  # as Python does at the end of a process
-            status = 1
+        except (Exception, KeyboardInterrupt):
+            try:
+                sys.excepthook(*sys.exc_info())  # as Python does at the end of a process
+                status = 1
+            except SystemExit as stop:
+                status = int(stop.code)
     gc.collect()  # engines and handlers refer to each other
     return subprocess.CompletedProcess(command, status, out.getvalue(), err.getvalue())
+
+
+def forked(function: Callable[[], Any]) -> int:
+    """Call a function in a copy of this process, which has imported everything and can be killed; its process number.
+
+    Its exit status is what the function returns.
+    """
+    process = os.fork()
+    if process:
+        return process
+    status = 99
+    try:
+        status = function() or 0
+    finally:
+        os._exit(status)
 
 
 def run(*args: Any, **settings: Any) -> subprocess.CompletedProcess:

@@ -19,10 +19,11 @@ from typing import Any
 
 import pandas as pd
 import torch
-from tumour.errors import InputError
+from tumour.errors import OptionError
 from tumour.files import atomic_write, save_json
 from tumour.maps.fitting import FitAfterTreatment, FittingCase
 from tumour.runs.checkpoints import BEST, PATIENTS, SETTINGS
+from tumour.runs.folders import Claim
 from tumour.scores.tables import mean_interval, mean_text
 
 from tools.cohorts import cohort_named
@@ -77,7 +78,7 @@ def started(folder: Path) -> dict[str, Any]:
     """The settings of a finished cross-validation."""
     for name in (STARTED, "summary.json"):
         if not (folder / name).is_file():
-            raise InputError(f"'{folder}' is not a finished cross-validation; run make crossvalidate first.")
+            raise OptionError(f"'{folder}' is not a finished cross-validation; run make crossvalidate first.")
     return json.loads((folder / STARTED).read_text(encoding="utf-8"))
 
 
@@ -198,19 +199,20 @@ def compare(
     """
     target, folders = Path(output), [Path(each) for each in shlex.split(crossvalidations)]
     if not folders:
-        raise InputError("There is no finished cross-validation; run make crossvalidate, or name its folder.")
+        raise OptionError("There is no finished cross-validation; run make crossvalidate, or name its folder.")
     shared, settings = {}, {}
     for folder in folders:
         settings[folder] = started(folder)
         shared[folder] = options_of(bundle_of(folder), cohort, dataset_dir, folds, recipe, options)
         require_same_settings(folder, settings_of_folds(shared[folder], folds))
         if settings[folder]["patients"] != settings[folders[0]]["patients"]:
-            raise InputError(f"'{folders[0]}' and '{folder}' have other patients or folds; use the same for both.")
+            raise OptionError(f"'{folders[0]}' and '{folder}' have other patients or folds; use the same for both.")
     weights = {
         str(path): hashlib.sha256(path.read_bytes()).hexdigest()
         for folder, fold in product(folders, range(folds))
         for path in [folder_of(folder, fold) / "models" / BEST]
     }
+    _claim = Claim("comparing", [output])
     require_same_settings(target, {"weights": weights, **{f"settings of {each}": settings[each] for each in folders}})
     runs = Folds(target, shared, folds)
     networks = [(each,) for each in folders] + ([tuple(folders)] if len(folders) > 1 else [])

@@ -10,7 +10,8 @@ from tumour.checks.case import CaseCheck
 from tumour.checks.label import contradiction
 from tumour.checks.table import Report
 from tumour.checks.usable import examine
-from tumour.errors import InputError
+from tumour.errors import OptionError
+from tumour.runs.folders import Claim
 
 from tools.cohorts import cohort_named, known_cohorts, modalities
 
@@ -32,7 +33,8 @@ def check(cohort: str, dataset_dir: str, output: str = "check", workers: int | N
     """
     data_set, cohorts = cohort_named(cohort), known_cohorts()
     found = find_cases(str(dataset_dir), data_set, modalities(), cohorts)
-    findings = examine(found.complete, CaseCheck(data_set, cohorts, modalities()), workers)
+    with Claim("checking", [output]):
+        findings = examine(found.complete, CaseCheck(data_set, cohorts, modalities()), workers)
     for finding in findings:
         finding.across += found.unused.get(finding.case, ())
     report = Report(findings, found.left_out, data_set.regions, found.strays)
@@ -40,5 +42,5 @@ def check(cohort: str, dataset_dir: str, output: str = "check", workers: int | N
     print(f"{report.table()}\n\n{len(findings) + len(found.left_out):,} cases, written to '{output}'.")
     contrary = contradiction(findings, str(dataset_dir), data_set, cohorts)
     if contrary:
-        raise InputError(contrary)
+        raise OptionError(contrary)
     return 2 if report.counts["unusable"] else 1 if report.counts["note"] else 0

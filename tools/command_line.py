@@ -18,7 +18,7 @@ from typing import Any
 import fire
 from fire.core import FireExit
 from fire.decorators import SetParseFns
-from tumour.errors import InputError, nearest
+from tumour.errors import OptionError, as_sentence, nearest, printable, show, traceback_switch
 
 HELP = (["--help"], ["-h"])
 WIDTH = 110  # characters of a line of help
@@ -27,42 +27,44 @@ WIDTH = 110  # characters of a line of help
 def command_line(component: Any, name: str, words: Sequence[str] | None = None) -> None:
     """Run a function, or one of several functions by name, as a command.
 
-    An InputError is printed as one line, and the process exits with status 2. A function returns what is
-    printed, or the exit status.
+    What the user can fix is printed as one sentence. A function returns what is printed, or the exit status.
 
     Args:
         component: the function, its place as "module:function", or a dict of these by name.
         name: how the command is called, as `python -m tools score`.
         words: the command line; default: that of this process.
     """
-    words = sys.argv[1:] if words is None else words
+    with_traceback, words = traceback_switch(sys.argv[1:] if words is None else words)
     try:
-        component, name, words = chosen(component, name, list(words))
+        component, name, words = chosen(component, name, words)
         if words in HELP or isinstance(component, Mapping):
             print(help_of(component, name))
             return
         result = call_of(component, name, words)()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    except (Exception, KeyboardInterrupt) as error:
+        sentence = as_sentence(error)
+        if sentence is None:
+            raise
+        show(sentence, error if with_traceback else None)
+        sys.exit(sentence.status)
     if isinstance(result, int):
         sys.exit(result)
     if result is not None:
-        print(result)
+        print(printable(result))
 
 
 def chosen(component: Any, name: str, words: list[str]) -> tuple[Any, str, list[str]]:
     """The component that the first words name, how it is called, and the words after these.
 
     Raises:
-        InputError: there is none of this name.
+        OptionError: there is none of this name.
     """
     if isinstance(component, str):
         component = resolve_name(component)
     if not isinstance(component, Mapping) or not words or words in HELP:
         return component, name, words
     if words[0] not in component:
-        raise InputError(f"There is no command {words[0]}{nearest(words[0], component)}; {name} --help lists all.")
+        raise OptionError(f"There is no command {words[0]}{nearest(words[0], component)}; {name} --help lists all.")
     return chosen(component[words[0]], f"{name} {words[0]}", words[1:])
 
 
@@ -119,7 +121,7 @@ def call_of(function: Callable, name: str, words: Sequence[str]) -> Callable[[],
     Text stays as it is typed: fire would take a folder called 2021 for a number.
 
     Raises:
-        InputError: an argument is missing, unknown or has no value.
+        OptionError: an argument is missing, unknown or has no value.
     """
     calls: list[Callable[[], Any]] = []
     parameters = inspect.signature(function).parameters
@@ -138,10 +140,10 @@ def call_of(function: Callable, name: str, words: Sequence[str]) -> Callable[[],
         unknown = [flag for flag in flags if flag not in parameters]
         if unknown and all(each.kind != each.VAR_KEYWORD for each in parameters.values()):
             close = nearest(unknown[0], parameters)
-            raise InputError(f"There is no option --{unknown[0]}{close}; {name} --help lists all.") from stop
-        raise InputError(f"{fault}; {name} --help lists all.") from stop
+            raise OptionError(f"There is no option --{unknown[0]}{close}; {name} --help lists all.") from stop
+        raise OptionError(f"{fault}; {name} --help lists all.") from stop
     for word, following in pairwise([*words, "--"]):
         key = word.removeprefix("--").replace("-", "_")
         if word.startswith("--") and following.startswith("--") and key in text:
-            raise InputError(f"{word} has no value.")
+            raise OptionError(f"{word} has no value.")
     return calls[0]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.stats import wilcoxon
-from tumour.errors import InputError
+from tumour.errors import InputError, OptionError
 from tumour.scores.tables import mean_interval
 
 from tools.tables import read_table
@@ -25,7 +25,7 @@ def read_run(run: str) -> tuple[pd.DataFrame, str | None]:
     places = [Path(run, name) for name in ("", "scores.csv", "scores/scores.csv")]
     path = next((place for place in places if place.is_file()), places[1])
     if not path.is_file():
-        raise InputError(f"'{path}' does not exist; give a folder that tools.score or evaluating wrote to.")
+        raise OptionError(f"'{path}' does not exist; give a folder that tools.score or evaluating wrote to.")
     rows = read_table(path)
     missing = {"case", "region", "kind", "dice"} - set(rows)
     if missing:
@@ -40,12 +40,12 @@ def differences(run_a: str, run_b: str, metric: str) -> pd.DataFrame:
     """`metric` of run B minus that of run A: one row per case that both scored, one column per region."""
     (a, rules_a), (b, rules_b) = read_run(run_a), read_run(run_b)
     if rules_a and rules_b and rules_a != rules_b:
-        raise InputError(f"'{run_a}' follows the rules of {rules_a}, '{run_b}' of {rules_b}; use the same for both.")
+        raise OptionError(f"'{run_a}' follows the rules of {rules_a}, '{run_b}' of {rules_b}; use the same for both.")
     if metric not in a or metric not in b:
-        raise InputError(f"metric must be a column of both scores.csv, such as {', '.join(METRICS)}; it is '{metric}'.")
+        raise OptionError(f"metric must be a column of both scores.csv, as {', '.join(METRICS)}; it is '{metric}'.")
     paired = (b[metric] - a[metric]).dropna().unstack("region")
     if paired.empty:
-        raise InputError(f"'{run_a}' and '{run_b}' have no case in common; score the same patients.")
+        raise OptionError(f"'{run_a}' and '{run_b}' have no case in common; score the same patients.")
     return paired[[region for region in a.index.unique("region") if region in paired]]
 
 

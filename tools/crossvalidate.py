@@ -18,9 +18,10 @@ from typing import Any
 import pandas as pd
 import yaml
 from tumour.cases.parts import ALL
-from tumour.errors import InputError, one_of
+from tumour.errors import InputError, OptionError, Stopped, one_of
 from tumour.files import atomic_write, save_json
 from tumour.runs.checkpoints import BEST, PATIENTS
+from tumour.runs.folders import Claim
 from tumour.runs.layers import layers, merge
 from tumour.runs.options import check_command, rules
 from tumour.scores.evaluation import record_crossvalidation
@@ -88,7 +89,7 @@ def require_same_settings(output: Path, settings: Mapping[str, Any]) -> None:
                     f"'{output}' was started with other patients: {gone} removed, {new} added; restore the data, or "
                     "give another folder."
                 )
-            raise InputError(
+            raise OptionError(
                 f"'{output}' was started with {name} = {was}, but {name} is now {now}; set it back, or give another "
                 "folder."
             )
@@ -102,7 +103,7 @@ def run(command: Sequence[str]) -> int:
         return process.wait()
     except KeyboardInterrupt:
         process.wait()
-        raise InputError("stopped; run the same command again to continue.") from None
+        raise Stopped("stopped; run the same command again to continue.") from None
 
 
 def failed(command: Sequence[str], status: int) -> InputError:
@@ -149,6 +150,7 @@ def crossvalidate(
         for fold in range(folds)
     }
     check_command(commands[0][3:])
+    _claim = Claim("cross-validating", [output])
     require_same_settings(target, settings_of_folds(shared, folds))
     left = {fold: each for fold, each in commands.items() if not scores_in(folder_of(target, fold)).is_file()}
     if cluster:
@@ -207,10 +209,11 @@ def final(
     target = Path(output)
     summary = target / "summary.json"
     if not summary.is_file():
-        raise InputError(f"'{summary}' does not exist; finish the cross-validation first.")
+        raise OptionError(f"'{summary}' does not exist; finish the cross-validation first.")
     shared = options_of(bundle, cohort, dataset_dir, folds, recipe, options)
     command = command_of("training", target / "final", target, {**shared, "fold": ALL})
     check_command(command[3:])
+    _claim = Claim("cross-validating", [output])
     require_same_settings(target, settings_of_folds(shared, folds))
     if status := run(command):
         raise failed(command, status)

@@ -3,6 +3,7 @@
 python -m tools datalist --cohort brats2021 --dataset_dir DIR --output datalist.json
 """
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,23 @@ from typing import Any
 from tumour.cases.case import Case
 from tumour.cases.find import find_cases
 from tumour.cases.parts import FOLDS, split
+from tumour.errors import OptionError
 from tumour.files import save_json
 
 from tools.cohorts import cohort_named, known_cohorts, modalities
+
+
+def require_datalist_of_ours(path: Path) -> None:
+    """Refuse to replace another file, such as the dataset.json of a data set."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        ours = all("case" in entry for part in ("training", "testing") for entry in content[part])
+    except (ValueError, TypeError, KeyError):
+        ours = False
+    except FileNotFoundError:
+        return
+    if not ours:
+        raise OptionError(f"'{path}' was not written by this command and would be replaced; give another --output.")
 
 
 def datalist(
@@ -32,6 +47,7 @@ def datalist(
     fold_of: dict[str, int] = {}
     for fold in range(FOLDS):
         fold_of |= {case.patient: fold for case in split(cases, fold, test_share, seed)["validate"]}
+    require_datalist_of_ours(Path(output))
     root = Path(str(output)).resolve().parent
 
     def entry(case: Case) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from monai.apps import DecathlonDataset, download_and_extract
 from monai.apps.utils import HashCheckError
-from tumour.errors import InputError
+from tumour.errors import InputError, OptionError
 
 TASK = "Task01_BrainTumour"
 
@@ -32,7 +32,7 @@ def download(
         InputError: the cohort is not msd, the archive cannot be downloaded, or its hash is wrong.
     """
     if cohort != "msd":
-        raise InputError(
+        raise OptionError(
             f"{cohort} needs a registration; only msd can be downloaded without one. Get it from "
             "https://www.synapse.org/brats, unpack it and give its folder as --dataset_dir (DATA with make)."
         )

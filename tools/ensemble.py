@@ -16,9 +16,10 @@ from typing import Any
 import torch
 import yaml
 from tumour.checks.strangers import widest
-from tumour.errors import InputError
+from tumour.errors import InputError, OptionError
 from tumour.files import atomic_write, save_json
 from tumour.runs.checkpoints import BEST, PATIENTS, read_checkpoint, save_checkpoint
+from tumour.runs.folders import Claim
 from tumour.runs.trained import SETTINGS, settings_of, settings_to_use
 from tumour.scores.evaluation import record_crossvalidation
 
@@ -57,12 +58,12 @@ def require_equal_settings(settings: Mapping[Path, Mapping[str, Any]]) -> None:
         if not given:
             raise InputError(f"'{path.parent}' has no {SETTINGS}, so its settings are unknown; train it again.")
         if "members" in given:
-            raise InputError(f"'{path}' is itself an ensemble; name its members instead.")
+            raise OptionError(f"'{path}' is itself an ensemble; name its members instead.")
     for path in others:
         for name in settings[first].keys() | settings[path].keys():
             a, b = settings[first].get(name), settings[path].get(name)
             if a != b and name not in MAY_DIFFER:
-                raise InputError(f"{name} is {a} in '{first}' and {b} in '{path}'; members need the same settings.")
+                raise OptionError(f"{name} is {a} in '{first}' and {b} in '{path}'; members need the same settings.")
 
 
 def patients_of(paths: Sequence[Path]) -> dict[str, list[str]]:
@@ -101,9 +102,12 @@ def ensemble(members: str, output: str, bundle: str = "") -> str:
     paths = [path / BEST if path.is_dir() else path for path in map(Path, names)]
     target = Path(output)
     if not paths:
-        raise InputError('members is empty; give folders, as --members "models/fold0 models/fold1".')
+        raise OptionError('members is empty; give folders, as --members "models/fold0 models/fold1".')
     if any(target.resolve() == path.resolve().parent for path in paths):
-        raise InputError(f"'{output}' is the folder of a member; give another folder.")
+        raise OptionError(f"'{output}' is the folder of a member; give another folder.")
+    if (target / BEST).exists() and "members" not in settings_of(output):
+        raise OptionError(f"'{target / BEST}' is no ensemble and would be replaced; give another folder.")
+    _claim = Claim("writing an ensemble", [output])
     weights = {path: read_checkpoint(path) for path in paths}
     settings = {path: settings_of(str(path.parent)) for path in paths}
     require_equal_settings(settings)

@@ -13,8 +13,9 @@ from tqdm import tqdm
 from tumour.cases.case import LeftOut
 from tumour.cases.folder import nifti_files
 from tumour.cohort import LABEL, Cohort
-from tumour.errors import InputError, one_of
-from tumour.processes import cores
+from tumour.errors import InputError, OptionError, one_of
+from tumour.processes import cores, end_with_parent
+from tumour.runs.folders import Claim
 from tumour.scans.grid import difference
 from tumour.scans.readers import read_classes
 from tumour.scores.challenges import CHALLENGES, score_case
@@ -27,7 +28,7 @@ from tools.cohorts import cohort_named
 def label_files(folder: str, cohort: Cohort, bare: bool) -> dict[str, Path]:
     """The label map of each case below a folder: `<case><label suffix>.nii.gz` and, if `bare`, also `<case>.nii.gz`."""
     if not Path(folder).is_dir():
-        raise InputError(f"'{folder}' is not a folder; name the folder with the label maps.")
+        raise OptionError(f"'{folder}' is not a folder; name the folder with the label maps.")
     suffixes = cohort.suffixes.get(LABEL, ())
     found: dict[str, Path] = {}
     hidden: list[LeftOut] = []
@@ -69,13 +70,13 @@ def _files(reference: str, prediction: str, cohort: Cohort) -> tuple[Mapping[str
         InputError: there are none, or none belong together.
     """
     if Path(reference).resolve() == Path(prediction).resolve():
-        raise InputError(f"--reference and --prediction are both '{reference}'; name the folder of the predictions.")
+        raise OptionError(f"--reference and --prediction are both '{reference}'; name the folder of the predictions.")
     references, predictions = label_files(reference, cohort, bare=False), label_files(prediction, cohort, bare=True)
     if not references:
-        raise InputError(f"No label map of {cohort.name} below '{reference}'; check --reference and --cohort.")
+        raise OptionError(f"No label map of {cohort.name} below '{reference}'; check --reference and --cohort.")
     if not references.keys() & predictions.keys():
         name = next(iter(references))
-        raise InputError(
+        raise OptionError(
             f"No label map below '{prediction}' is named after a case, such as {name}.nii.gz; check --prediction."
         )
     return references, predictions
@@ -100,7 +101,8 @@ def score(
     references, predictions = _files(str(reference), str(prediction), data_set)
     job = partial(_score_files, cohort=data_set, challenge=challenge)
     files = [(case, path, predictions.get(case)) for case, path in references.items()]
-    with ProcessPoolExecutor(min(workers or cores(), len(files))) as pool:
+    pool = ProcessPoolExecutor(min(workers or cores(), len(files)), initializer=end_with_parent)
+    with Claim("scoring", [output]), pool:
         scored = pool.map(job, *zip(*files, strict=True))
         results = list(tqdm(scored, total=len(files), desc="scoring", unit="case", disable=None))
     faults = [result for result in results if isinstance(result, str)]

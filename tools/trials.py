@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 from tumour.errors import InputError, one_of
 from tumour.files import atomic_write, save_json
+from tumour.runs.folders import Claim
 from tumour.scores.tables import interval_text, mean_text
 
 from tools.command import run_command, wait_for
@@ -104,6 +105,7 @@ def row_of(folder: Path, bundle: str, options: Mapping[str, Any], measured: Mapp
 
 def compare_trials(output: str, trials: Mapping[str, tuple[str, Mapping[str, Any]]]) -> str:
     """Run all trials, given by name as a bundle and its options; a table, and each difference from the first."""
+    _claim = Claim("comparing", [str(output)])
     folders = {name: Path(str(output)) / name.replace("@losses::", "") for name in trials}
     rows = []
     for name, (bundle, options) in trials.items():
@@ -176,6 +178,7 @@ def compare_recipes(
         seeds: one training of each recipe per seed.
         options: settings of the bundles; passed to every run.
     """
+    _claim = Claim("comparing", [str(output)])
     folder, measured, dice = Path(str(output)), {}, {}
     data = {"cohort": cohort, "dataset_dir": dataset_dir, **options}
     names = {recipe: recipe or f"{bundle}, our default" for recipe, bundle in RECIPES.items()}

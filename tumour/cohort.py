@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from tumour.errors import InputError
+from tumour.errors import InputError, OptionError
 
 ENDINGS = (".nii.gz", ".nii")
 LABEL = "label"
@@ -96,7 +96,7 @@ class Cohort:
             InputError: `modalities` is empty, or one of them is unknown.
         """
         if not modalities or not set(modalities) <= set(self.modalities):
-            raise InputError(f"modalities {list(modalities)} must be one or more of {list(self.modalities)}.")
+            raise OptionError(f"modalities {list(modalities)} must be one or more of {list(self.modalities)}.")
         return [self.channels.index(m) for m in modalities] if self.channels else list(range(len(modalities)))
 
     def case_of(self, file_name: str) -> str:

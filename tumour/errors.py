@@ -1,14 +1,60 @@
-"""Errors that the user can fix, printed as one sentence instead of a traceback."""
+"""Errors that the user can fix, printed as one sentence instead of a traceback.
 
+The exit status is 2 if the command is wrong (an option, its value, a name), and 1 if something else is: a file, the
+disk, a GPU. `--traceback` prints the traceback as well. Only an error of this program itself has one without it.
+"""
+
+import errno
+import os
 import sys
-from collections.abc import Iterable, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from types import TracebackType
 from typing import Any
 
+ELSEWHERE = "or give another folder"
+ADVICE = {  # what is wrong with a path, and how to fix it
+    errno.ENOSPC: f"the disk is full; free some space, {ELSEWHERE}",
+    errno.EDQUOT: f"your quota on this disk is used up; free some space, {ELSEWHERE}",
+    errno.EFBIG: f"the file would be larger than is allowed here (ulimit -f); raise the limit, {ELSEWHERE}",
+    errno.EACCES: f"you have no permission; change its permissions, {ELSEWHERE}",
+    errno.EPERM: f"you have no permission; change its permissions, {ELSEWHERE}",
+    errno.EROFS: f"its disk is read-only; mount it for writing, {ELSEWHERE}",
+    errno.EIO: f"its disk has an error; check the disk, {ELSEWHERE}",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; remove that file, or give another path",
+    errno.EEXIST: "it is a file, not a folder; remove it, or give another path",
+    errno.EISDIR: "it is a folder, not a file; remove it, or give another path",
+    errno.ENOENT: "it does not exist; check the path",
+    errno.ENAMETOOLONG: "the name is too long; give a shorter one",
+    errno.ELOOP: "it is a link to itself; remove it, or give another path",
+    errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",
+    errno.ENFILE: "too many files are open on this machine; end other programs",
+}
+ON, OFF = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+OF_THE_GPU = ("CUDA", "cuDNN", "CUBLAS", "CUFFT", "NCCL", "HIP error", "MPS backend")  # in messages of PyTorch
+NO_MEMORY = (
+    "The memory of {} is too small; end other programs there, or give less to do at a time: a smaller batch_size, "
+    "patch_size or window, or fewer workers."
+)
+
 
 class InputError(ValueError):
     """A case, file or setting is wrong; the message names it and says how to fix it."""
+
+    status = 1
+
+
+class OptionError(InputError):
+    """The command is wrong: an option, its value, or the name of something."""
+
+    status = 2
+
+
+class Stopped(InputError):
+    """The user stopped the program."""
+
+    status = 130
 
 
 class CaseError(InputError):
@@ -25,13 +71,13 @@ def one_of(options: Mapping[str, Any], name: str, setting: str, hints: Mapping[s
         hints: advice for names that are not among the options.
 
     Raises:
-        InputError: there is no such option; the message names the setting and lists its options.
+        OptionError: there is no such option; the message names the setting and lists its options.
     """
     if name not in options:
         close = get_close_matches(str(name), map(str, options), n=1, cutoff=0.7)
         hint = (hints or {}).get(str(name).lower()) or "".join(f"the nearest is {each}" for each in close)
         hint = hint and f"; {hint}"
-        raise InputError(f"{setting} must be one of {', '.join(options)}; it is '{name}'{hint}.")
+        raise OptionError(f"{setting} must be one of {', '.join(options)}; it is '{name}'{hint}.")
     return options[name]
 
 
@@ -47,11 +93,16 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"; the nearest is {' or '.join(close)}" if close else ""
 
 
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and what it was raised from or during, the last first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def input_error_in(error: BaseException | None) -> InputError | None:
     """The InputError behind an exception: itself or one of its causes, as MONAI wraps errors; None if there is none."""
-    while error is not None and not isinstance(error, InputError):
-        error = error.__cause__ or error.__context__
-    return error
+    return next((each for each in causes(error) if isinstance(each, InputError)), None)
 
 
 def first_cause(error: BaseException) -> BaseException:
@@ -61,16 +112,81 @@ def first_cause(error: BaseException) -> BaseException:
     return error
 
 
-def tell_input_errors_plainly() -> None:
-    """Print only the message of an InputError that ends the process; other errors keep their traceback."""
+def of_the_system(error: OSError, path: str | os.PathLike | None = None) -> InputError:
+    """What the operating system reports, as a sentence with the path and how to fix it."""
+    shown = error.filename if path is None else os.fspath(path)
+    why = ADVICE.get(error.errno or 0, error.strerror or str(error))
+    return InputError(printable(f"'{os.fsdecode(shown)}': {why}." if shown else f"{why[:1].upper()}{why[1:]}."))
+
+
+def as_sentence(error: BaseException) -> InputError | None:
+    """The sentence for an error that the user can fix; None for what can only be an error of this program."""
+    if isinstance(error, KeyboardInterrupt):
+        return Stopped("stopped; run the same command again to continue.")
+    if known := input_error_in(error):
+        return known
+    for each in causes(error):
+        text, kind = str(each), type(each).__name__
+        line = next(iter(text.strip().splitlines()), kind).rstrip(".")
+        if isinstance(each, OSError) and (each.filename or each.errno in ADVICE):
+            return of_the_system(each)
+        if kind == "OutOfMemoryError":
+            return InputError(NO_MEMORY.format("the GPU"))
+        if isinstance(each, MemoryError) or "DataLoader worker" in text and "killed" in text:
+            return InputError(NO_MEMORY.format("this machine"))
+        if isinstance(each, RuntimeError) and any(word in text for word in OF_THE_GPU):
+            return InputError(f"The GPU failed ({line}); run the command again, or give --device cpu.")
+        if "Cannot locate class or function path" in text:
+            return OptionError(f"{line}; correct the _target_ in the config, or install its package.")
+        if isinstance(each, ImportError) and not (each.name or "").startswith(("tumour", "tools", "custom_components")):
+            return InputError(f"{line}; install the package.")
+    return None
+
+
+def traceback_switch(arguments: Sequence[str]) -> tuple[bool, list[str]]:
+    """Whether a command line has the switch `--traceback`, and the command line without it."""
+    on, rest, before = False, [], ""
+    for word in arguments:
+        name, _, value = word.partition("=")
+        if name == "--traceback":
+            on = value.lower() not in OFF
+        elif before == "--traceback" and word.lower() in (*ON, *OFF):
+            on = word.lower() in ON
+        else:
+            rest.append(word)
+        before = word
+    return on, rest
+
+
+def show(sentence: InputError, error: BaseException | None = None) -> None:
+    """Print the sentence of an error, after its traceback if it is given."""
+    if error is not None:
+        traceback.print_exception(error)
+    text = str(sentence)
+    text = text.rpartition("Error: ")[2] if "Traceback" in text else text  # a loader's worker puts its own before it
+    print(f"error: {printable(text.strip())}", file=sys.stderr)
+
+
+def printable(value: Any) -> str:
+    """Text that every terminal and file takes: bytes of a file name that are not UTF-8 are shown as escapes."""
+    return str(value).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def tell_errors_plainly(explain: Callable[[], InputError | None] = lambda: None) -> None:
+    """Print only one sentence for an error that ends the process, unless it is an error of this program itself.
+
+    Args:
+        explain: called for what seems to be one; the sentence if it is not, else None.
+    """
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        cause = input_error_in(error)
-        if cause is None:
+        sentence = as_sentence(error) or explain()
+        if sentence is None:
             previous(kind, error, trace)
         else:
-            sentence = str(cause).rpartition("InputError: ")[2]  # a loader's worker puts its traceback before it
-            print(f"\nerror: {sentence.strip()}", file=sys.stderr)
+            print(file=sys.stderr)  # after a progress bar
+            show(sentence, error if traceback_switch(sys.argv[1:])[0] else None)
+            sys.exit(sentence.status)
 
     sys.excepthook = hook

@@ -1,12 +1,18 @@
-"""Write files atomically: an interrupted program leaves no incomplete file."""
+"""Write files atomically, so that an interrupted program leaves no incomplete file, and by one process at a time."""
 
+import errno
 import json
 import os
 import re
+import socket
+import tempfile
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+from tumour.errors import InputError, causes, of_the_system
 
 try:
     import fcntl
@@ -24,16 +30,25 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path that is renamed to `path` at the end of the block, or deleted if the block fails.
 
     A process that is killed leaves its temporary file, which the next one that writes `path` deletes.
+
+    Raises:
+        InputError: the file cannot be written; the message says why.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path)
     part = path.with_name(f".{os.getpid()}.{path.name}")  # files with a leading dot are no cases; the suffix stays
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
         with _locked(part):
             yield part
             os.replace(part, path)
+    except (OSError, RuntimeError) as error:  # torch raises the second for a full disk
+        reason = next((each for each in causes(error) if isinstance(each, OSError)), None)
+        if reason is None:
+            raise
+        raise of_the_system(reason, path if reason.filename in (None, str(part)) else None) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def remove_leftovers(path: Path) -> None:
@@ -62,6 +77,75 @@ def _locked(path: Path) -> Iterator[None]:
         except OSError:  # a file system without locks
             pass
         yield
+
+
+def unwritable(folder: Path) -> InputError | None:
+    """Why nothing can be written to a folder, which is created if it does not exist; None if it can be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"1")
+            file.flush()
+    except OSError as error:
+        return of_the_system(error, folder)
+    return None
+
+
+class Hold:
+    """A lock on a folder for one kind of work, until this object is deleted or the process ends in whatever way.
+
+    It is a file in the folder that names the computer and the process, so a folder that cannot be written to is noticed
+    too. What a killed process left is taken over and deleted by the next.
+
+    Args:
+        folder: the folder; created if it does not exist.
+        work: what is done there; other work may be done there at the same time.
+
+    Raises:
+        InputError: another process does the same there, or the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path, work: str) -> None:
+        path = folder / f".{work}.lock"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            while True:
+                file = open(path, "a+", encoding="utf-8")
+                locked = _lock(file)
+                if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    break
+                file.close()  # the process that held it has just deleted it
+            if not locked:
+                file.seek(0)
+                holder = file.read() or "another process"
+                file.close()
+                raise InputError(
+                    f"'{folder}' is in use for {work} by {holder}; wait until it ends, or give another folder."
+                )
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+        except OSError as error:
+            raise of_the_system(error, folder) from error
+        weakref.finalize(self, _release, file, path, os.getpid())
+
+
+def _lock(file: TextIO) -> bool:
+    """Lock a file for this process, but not for those that it starts; False if another process has locked it."""
+    try:
+        if fcntl:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False  # else: a file system without locks
+    return True
+
+
+def _release(file: TextIO, path: Path, process: int) -> None:
+    with suppress(OSError):
+        if process == os.getpid():  # not in a copy of it, as the workers of a data loader are
+            path.unlink(missing_ok=True)
+        file.close()
 
 
 def save_json(content: Any, path: Path) -> None:

@@ -1,7 +1,9 @@
 """Run in several processes with one device each, as torchrun starts them. All functions also work in one process."""
 
 import logging
+import multiprocessing
 import os
+import threading
 from collections.abc import Sequence
 from datetime import timedelta
 from importlib import import_module
@@ -10,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import distributed, nn
-from tumour.errors import InputError
+from tumour.errors import OptionError
 
 
 def cores() -> int:
@@ -33,6 +35,18 @@ def memory() -> float:
     return min(limits) / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
+def end_with_parent() -> None:
+    """Let this process of a pool end when the process that started it is killed; it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def rank() -> int:
     """The number of this process, from 0; only process 0 writes files and logs."""
     return distributed.get_rank() if distributed.is_initialized() else 0
@@ -47,27 +61,27 @@ def own_device() -> torch.device:
     """The GPU of this process, or the CPU if there is no GPU.
 
     Raises:
-        InputError: this process was not started by torchrun, or torchrun started more processes than there are GPUs.
+        OptionError: this process was not started by torchrun, or torchrun started more processes than there are GPUs.
     """
     _require_torchrun()
     if not torch.cuda.is_available():
         return torch.device("cpu")
     local, there = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
     if local > there:
-        raise InputError(f"torchrun started {local} processes, but this machine has {there} GPU(s); start {there}.")
+        raise OptionError(f"torchrun started {local} processes, but this machine has {there} GPU(s); start {there}.")
     return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
 
 
 def _require_torchrun() -> None:
     if "LOCAL_RANK" not in os.environ:
-        raise InputError("The multi_gpu configs need torchrun --nproc_per_node=N -m monai.bundle run ...")
+        raise OptionError("The multi_gpu configs need torchrun --nproc_per_node=N -m monai.bundle run ...")
 
 
 def join(device: torch.device | str) -> None:
     """Connect to the other processes, with NCCL on GPUs and Gloo on CPUs.
 
     Raises:
-        InputError: this process was not started by torchrun.
+        OptionError: this process was not started by torchrun.
     """
     _require_torchrun()
     device = torch.device(device)
@@ -103,11 +117,11 @@ def share(cases: Sequence[Any]) -> list[Any]:
     """The cases for this process; each case goes to exactly one process.
 
     Raises:
-        InputError: there are more processes than cases.
+        OptionError: there are more processes than cases.
     """
     if len(cases) < processes():
         few = f"one part of the data has only {len(cases)} case(s) for {processes()} processes"
-        raise InputError(f"{few}; start at most {len(cases)}.")
+        raise OptionError(f"{few}; start at most {len(cases)}.")
     return list(cases[rank() :: processes()])
 
 

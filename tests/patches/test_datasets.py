@@ -100,7 +100,7 @@ def test_a_cache_that_cannot_be_written_gives_one_sentence_and_leaves_nothing(wo
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # as a full disk: a write comes back short
     try:
-        with pytest.raises(InputError, match="free its disk, or name another folder by --cache_dir") as error:
+        with pytest.raises(InputError, match="raise the limit, or name another folder by --cache_dir") as error:
             next(iter(DataLoader(dataset, num_workers=workers)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -127,7 +127,7 @@ def test_an_interrupted_write_leaves_only_the_old_file(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(nib, "save", break_off)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match="disk full"):
         make_patients(tmp_path, cases=1, size=32, seed=1)
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 

@@ -24,7 +24,6 @@ from tumour.scores.quality import (
     read_rows,
     stability,
     uncertain_slices,
-    with_quality,
 )
 
 from tests.conftest import BUNDLES, succeed
@@ -174,7 +173,7 @@ def judge(handler, *cases):
 
 def test_quality_csv_has_the_worst_case_first_with_its_interval_slices_and_notes(tmp_path, cases, quality):
     notes = [LeftOut("P00", "odd"), LeftOut("P00", "small"), LeftOut("P29", "other")]
-    handler = JudgeCases(str(tmp_path), quality, SimpleNamespace(notes=notes, finished=set()))
+    handler = JudgeCases(str(tmp_path), quality, SimpleNamespace(notes=notes))
     judge(handler, cases[0], cases[29], cases[1])
     handler.write(None)
     rows = read_rows(tmp_path)
@@ -185,12 +184,17 @@ def test_quality_csv_has_the_worst_case_first_with_its_interval_slices_and_notes
     assert rows[0]["dice"] == pytest.approx((rows[0]["dice_WT"] + rows[0]["dice_ET"]) / 2, abs=0.001)
 
 
-def test_a_run_that_continues_keeps_the_rows_of_finished_cases_and_repeats_those_without_one(tmp_path, cases, quality):
-    first = JudgeCases(str(tmp_path), quality, SimpleNamespace(notes=[], finished=set()))
-    judge(first, cases[0], cases[1])  # then it was killed
-    assert with_quality({"P00", "P01", "P02"}, str(tmp_path), quality) == {"P00", "P01"}
-    assert with_quality({"P00", "P02"}, str(tmp_path), None) == {"P00", "P02"}
-    second = JudgeCases(str(tmp_path), quality, SimpleNamespace(notes=[], finished={"P00"}))
+class Finished(dict):
+    """What a run keeps for finished cases."""
+
+    def add(self, **results):
+        self.added = results
+
+
+def test_a_run_that_continues_has_the_rows_of_finished_cases(tmp_path, cases, quality):
+    first = JudgeCases(str(tmp_path), quality, SimpleNamespace(notes=[]), Finished())
+    judge(first, cases[0])  # then it was killed
+    second = JudgeCases(str(tmp_path), quality, SimpleNamespace(notes=[]), Finished(P00=first.finished.added))
     judge(second, cases[2])
     second.write(None)
     assert sorted(row["case"] for row in read_rows(tmp_path)) == ["P00", "P02"]

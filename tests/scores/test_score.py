@@ -57,7 +57,7 @@ def in_this_process(monkeypatch):
     """A pool takes seconds to start; the last test has a real one."""
 
     class Serial:
-        def __init__(self, workers):
+        def __init__(self, workers, initializer):
             self.map = map
 
         def __enter__(self):
@@ -188,7 +188,7 @@ def test_a_bad_file_gives_one_clear_sentence_and_nothing_is_written(folders, spo
     with pytest.raises(SystemExit) as stopped:
         command_line(score, "tools score", [*arguments, "--cohort=brats2024_met"])
     error = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
-    assert stopped.value.code == 2 and error.startswith(f"error: {CASES[1]}: ") and error.endswith(".")
+    assert stopped.value.code == 1 and error.startswith(f"error: {CASES[1]}: ") and error.endswith(".")
     assert str(path) in error and told in error
     assert os.listdir(folders / "out") == ["scores.csv"] and (folders / "out" / "scores.csv").read_text() == "earlier"
 
@@ -273,7 +273,7 @@ def test_a_failed_write_does_not_change_the_folder(tmp_path, monkeypatch, step):
         raise OSError("disk full")
 
     monkeypatch.setattr(*((module.Path, "write_text", full) if step == "write_text" else (os, "replace", full)))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match="disk full"):
         write_scores(rows_of([0.1, 0.2]), [], str(tmp_path))
     assert {name: (tmp_path / name).read_text() for name in os.listdir(tmp_path)} == before
 

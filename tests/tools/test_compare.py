@@ -96,4 +96,4 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path, runs, capsys):
     (tmp_path / "notes.csv").write_text("a,case\n1,2\n")
     with pytest.raises(SystemExit) as stopped:
         command_line(compare, "tools compare", [runs[0], str(tmp_path / "notes.csv"), "--metric=dice"])
-    assert stopped.value.code == 2 and "has no column" in capsys.readouterr().err
+    assert stopped.value.code == 1 and "has no column" in capsys.readouterr().err

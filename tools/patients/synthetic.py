@@ -12,9 +12,12 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
+from tumour.cases.folder import nifti_files
 from tumour.cohort import Cohort
-from tumour.errors import InputError, one_of
+from tumour.errors import OptionError, one_of
 from tumour.files import atomic_write
+from tumour.runs.folders import Claim
+from tumour.scans.nifti import is_marked
 
 from tools.cohorts import cohort_named
 from tools.patients.faults import KINDS, plant
@@ -36,6 +39,7 @@ CASES = {  # path of a case below the output folder; `index` counts from 0, `num
     "msd": "BRATS_{number:03d}",
 }
 AXES = {"msd": "RAS", "brats2024_gli": "LAS"}  # voxel order of the files; all others are LPS
+MARK = b"synthetic patient"  # in the header: what may be replaced
 OTHER_CASES = "SYN-{index:05d}-000"  # for a data set that is not listed above
 
 
@@ -56,6 +60,7 @@ def save(array: np.ndarray, path: Path, axes: str, spacing: Sequence[float], lef
     image.set_sform(image.affine, code="scanner")
     image.set_qform(image.affine, code="scanner")
     image.header.set_xyzt_units("mm")
+    image.header["descrip"] = MARK
     with atomic_write(path) as draft:
         nib.save(image, draft)
 
@@ -149,7 +154,9 @@ def make_patients(
     if missing:
         one_of(SIGNAL, missing, setting="missing")
     if (missing or corrupt) and data_set.channels:
-        raise InputError(f"missing and corrupt need one file per modality, but {cohort} stores 4-D files.")
+        raise OptionError(f"missing and corrupt need one file per modality, but {cohort} stores 4-D files.")
+    require_only_synthetic(Path(output))
+    _claim = Claim("writing patients", [str(output)])
     names = []
     for index in tqdm(range(cases), desc="synthetic patients", unit="patient", disable=None):
         case = CASES.get(cohort, OTHER_CASES).format(index=index, number=index + 1)
@@ -163,11 +170,22 @@ def make_patients(
     return f"Synthetic patients {names[0]} to {names[-1]} ({cases}) written to '{output}' as {cohort}."
 
 
+def require_only_synthetic(output: Path) -> None:
+    """Refuse a folder with other scans, which might be replaced and would be mixed with these.
+
+    Raises:
+        OptionError: there is one; the message names the first.
+    """
+    for path, _ in nifti_files(output) if output.is_dir() else ():
+        if not is_marked(path, MARK):
+            raise OptionError(f"'{output}' holds other scans, such as '{path}'; give another folder.")
+
+
 def three(name: str, value: Any) -> list:
     """The value for each axis, from one for all axes or three."""
     values = list(value) if isinstance(value, list | tuple) else [value] * 3
     if len(values) != 3:
-        raise InputError(f"{name} is {value}; give one number or three.")
+        raise OptionError(f"{name} is {value}; give one number or three.")
     return values
 
 
@@ -180,7 +198,7 @@ def check_numbers(cases: int, edges: list[int], seed: int, lesions: int | None, 
         ("lesions", 1 if lesions is None else lesions, 1, 50),
     ]:
         if not isinstance(value, int) or not least <= value <= most:
-            raise InputError(f"{name} is {value}; it must be an integer from {least} to {most}.")
+            raise OptionError(f"{name} is {value}; it must be an integer from {least} to {most}.")
     for mm in spacing:
         if not isinstance(mm, int | float) or not 0.2 <= mm <= 8:
-            raise InputError(f"spacing is {mm}; it must be a number from 0.2 to 8 (mm).")
+            raise OptionError(f"spacing is {mm}; it must be a number from 0.2 to 8 (mm).")

@@ -13,7 +13,7 @@ from monai.bundle.properties import InferProperties, TrainProperties
 from monai.bundle.reference_resolver import ReferenceResolver
 from monai.bundle.utils import merge_kv
 from monai.utils import BundlePropertyConfig
-from tumour.errors import InputError, one_of
+from tumour.errors import InputError, OptionError, one_of
 from tumour.runs.trained import RULES, SETTINGS, completed
 
 from tools.show import merged
@@ -35,7 +35,7 @@ def bundles() -> list[str]:
 def folder_of(bundle: str) -> Path:
     """The folder of a bundle, or an InputError that lists the bundles."""
     if bundle not in bundles():
-        raise InputError(f"BUNDLE must be all or one of {', '.join(bundles())}; it is '{bundle}'.")
+        raise OptionError(f"BUNDLE must be all or one of {', '.join(bundles())}; it is '{bundle}'.")
     return ROOT / "bundles" / bundle
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 from monai.bundle import ConfigParser
-from tumour.errors import InputError
+from tumour.errors import InputError, OptionError
 from tumour.files import atomic_write
 from tumour.runs.checkpoints import PATIENTS, load_weights, read_checkpoint
 from tumour.runs.trained import SETTINGS, require_same, settings_of
@@ -108,12 +108,12 @@ def release(bundle: str = "all", output: str = "dist", weights: str = "", url: s
         url: where the weights will be uploaded, if they should not be in the zip.
     """
     if bundle == "all" and (weights or url):
-        raise InputError("WEIGHTS and URL belong to one bundle; name it with BUNDLE=.")
+        raise OptionError("WEIGHTS and URL belong to one bundle; name it with BUNDLE=.")
     for name in bundles() if bundle == "all" else [bundle]:
         checkpoint = Path(weights) if weights else checkpoint_of(name)
         has_weights = checkpoint.is_file()
         if (weights or url) and not has_weights:
-            raise InputError(f"'{checkpoint}' does not exist; train first, or name the checkpoint with WEIGHTS=.")
+            raise OptionError(f"'{checkpoint}' does not exist; train first, or name the checkpoint with WEIGHTS=.")
         if has_weights:
             require_fit(name, checkpoint)
         path = pack(name, output, checkpoint if has_weights else None, url)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tumour.errors import InputError
+from tumour.errors import InputError, OptionError
 
 from tools.patients.synthetic import make_patients
 from tools.release.configs import bundles
@@ -203,7 +203,7 @@ def verify(bundle: str = "all", output: str = "dist", schema: str = "") -> None:
     for name in bundles() if bundle == "all" else [bundle]:
         archive = Path(output) / f"{name}_v{metadata(name)['version']}.zip"
         if not archive.is_file():
-            raise InputError(f"'{archive}' does not exist; create it with make release BUNDLE={name}.")
+            raise OptionError(f"'{archive}' does not exist; create it with make release BUNDLE={name}.")
         print(archive)
         failed += sum(map(bool, check(archive, Path(schema).resolve() if schema else None).values()))
     if failed:

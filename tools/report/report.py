@@ -22,7 +22,7 @@ from tumour.errors import InputError
 from tumour.files import atomic_write
 from tumour.pictures.drawing import ERRORS, LEGEND, NAMES, background, colours_of, outlined, sheet, sweep, write_image
 from tumour.pictures.volumes import read_case
-from tumour.processes import cores
+from tumour.processes import cores, end_with_parent
 from tumour.scanner.picture import PICTURE
 from tumour.scores.measurements import CHANGES, TABLE
 
@@ -63,7 +63,7 @@ def draw_cases(
     if not cases:
         return []
     job = partial(draw_case, cohort=cohort, modalities=modalities, folder=folder)
-    with ProcessPoolExecutor(min(cores(), len(cases))) as pool:
+    with ProcessPoolExecutor(min(cores(), len(cases)), initializer=end_with_parent) as pool:
         drawn = pool.map(job, cases, predictions)
         return list(tqdm(drawn, "drawing", len(cases), unit="case", disable=None))
 

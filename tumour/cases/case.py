@@ -102,6 +102,7 @@ class Cases:
         left_out: the incomplete cases and others that cannot be used, with the reason.
         unused: messages about files that are not used, by case id.
         strays: NIfTI files that belong to no case.
+        labels: label files of cases that are used without them.
     """
 
     complete: tuple[Case, ...] = ()
@@ -109,6 +110,7 @@ class Cases:
     left_out: tuple[LeftOut, ...] = ()
     unused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     strays: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
     def __add__(self, other: Self) -> Self:
         return type(self)(
@@ -117,7 +119,13 @@ class Cases:
             self.left_out + other.left_out,
             {**self.unused, **other.unused},
             self.strays + other.strays,
+            self.labels + other.labels,
         )
+
+    def folders(self) -> set[Path]:
+        """The folders that hold files of the cases, with all links resolved."""
+        files = {file for case in (*self.complete, *self.incomplete) for file in case.files.values()}
+        return {folder.resolve() for folder in {Path(file).parent for file in files.union(self.labels)}}
 
     def sentences(self) -> list[str]:
         """Messages for the user about unused files and cases that are left out."""

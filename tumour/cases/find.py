@@ -11,7 +11,7 @@ from tumour.cases.datalist import read_datalist
 from tumour.cases.folder import folders_below, look_through
 from tumour.cases.series import dicom_folders, series_cases
 from tumour.cohort import ENDINGS, Cohort
-from tumour.errors import InputError
+from tumour.errors import InputError, OptionError
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 logger = logging.getLogger("bundle")
@@ -92,7 +92,8 @@ def find_scans(
         left_out = [LeftOut(e.case, e.why + reason) if e.case in incomplete else e for e in found.left_out]
         complete = list(found.complete)
     scans: tuple[Case, ...] = tuple(replace(case, label=None) for case in complete)
-    found = replace(found, complete=scans, incomplete=(), left_out=tuple(left_out))
+    labels = tuple(case.label for case in complete if case.label)
+    found = replace(found, complete=scans, incomplete=(), left_out=tuple(left_out), labels=labels)
     _log(found)
     if not scans:
         raise InputError(f"No case in '{dataset_dir}' can be segmented; {found.left_out[0]}")
@@ -103,7 +104,7 @@ def _look(dataset_dir: str, cohort: Cohort, modalities: Sequence[str]) -> Cases:
     cohort.channel_indices(modalities)  # raises an error for unknown modalities
     is_datalist = dataset_dir.endswith(".json")
     if not dataset_dir or not (is_datalist or Path(dataset_dir).is_dir()):
-        raise InputError(f"dataset_dir '{dataset_dir}' is not a folder; give the folder that contains the cases.")
+        raise OptionError(f"dataset_dir '{dataset_dir}' is not a folder; give the folder that contains the cases.")
     return (read_datalist if is_datalist else look_through)(Path(dataset_dir), cohort, modalities)
 
 
@@ -127,7 +128,7 @@ def _nothing(
         hint = str(found.left_out[0])
     else:
         hint = _what_is_there(Path(dataset_dir), cohort)
-    return InputError(f"No case of {cohort.name} ({expected}) in '{dataset_dir}'; {hint}")
+    return OptionError(f"No case of {cohort.name} ({expected}) in '{dataset_dir}'; {hint}")
 
 
 def _what_is_there(root: Path, cohort: Cohort) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from tumour.cases.case import Case, Cases, patient_of
 from tumour.cases.find import cases_to_use
 from tumour.cohort import Cohort
-from tumour.errors import InputError
+from tumour.errors import InputError, OptionError
 
 FOLDS, ALL = 5, "all"
 NAMES = ("train", "validate", "test")
@@ -75,10 +75,10 @@ class Parts:
         count = len({case.patient for case in labelled})
         left = count - round(count * test_share)
         if name == "test":
-            raise InputError(f"The test share holds none of {count} patients; raise test_share ({test_share}).")
+            raise OptionError(f"The test share holds none of {count} patients; raise test_share ({test_share}).")
         few = f"{left} of {count} patients are left outside the test share ({test_share})"
         fix = "add patients or lower test_share" if left < 2 else f"choose a fold of 0..{min(left, folds) - 1}"
-        raise InputError(f"There is no patient to {name} on in fold {fold}: {few}; {fix}.")
+        raise OptionError(f"There is no patient to {name} on in fold {fold}: {few}; {fix}.")
 
 
 def split(
@@ -102,9 +102,9 @@ def split(
             parts.
     """
     if fold != ALL and fold not in range(folds):
-        raise InputError(f"fold is {fold}; it must be a whole number from 0 to {folds - 1}, or all.")
+        raise OptionError(f"fold is {fold}; it must be a whole number from 0 to {folds - 1}, or all.")
     if not 0 <= test_share <= 1:
-        raise InputError(f"test_share is {test_share}; it must be between 0 and 1.")
+        raise OptionError(f"test_share is {test_share}; it must be between 0 and 1.")
     labelled = [case for case in cases if case.label]
     if not labelled:
         raise InputError("None of the cases has a label file; training and evaluation need one label per case.")
@@ -169,9 +169,9 @@ def not_seen(cases: Sequence[Case], record: str) -> list[Case]:
     if len(unused) < len(cases):
         logger.warning(f"{count} and are not scored.")
     if not cases:
-        raise InputError("The test part has no patient; increase test_share or add patients.")
+        raise OptionError("The test part has no patient; increase test_share or add patients.")
     if not unused:
-        raise InputError(f"{count} (see '{record}'); test on other patients.")
+        raise OptionError(f"{count} (see '{record}'); test on other patients.")
     return unused
 
 
@@ -186,10 +186,10 @@ def used_for_selection(cases: Sequence[Case], record: str) -> list[Case]:
         InputError: there is no record, or no case of its patients.
     """
     if not Path(record).is_file():
-        raise InputError(f"'{record}' does not exist; train first, or give the checkpoint's folder as --ckpt_dir.")
+        raise OptionError(f"'{record}' does not exist; train first, or give the checkpoint's folder as --ckpt_dir.")
     selected = set(json.loads(Path(record).read_text())["validate"])
     found = [case for case in cases if case.patient in selected and case.label]
     if not found:
         few = f"dataset_dir has no labelled case of the patients that were used for model selection ('{record}')"
-        raise InputError(f"{few}; give the data set that the network was trained on.")
+        raise OptionError(f"{few}; give the data set that the network was trained on.")
     return found

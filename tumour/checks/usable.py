@@ -14,7 +14,7 @@ from tumour.checks.case import CaseCheck, Finding
 from tumour.checks.label import contradiction
 from tumour.checks.strangers import ranges
 from tumour.checks.table import Report
-from tumour.errors import InputError
+from tumour.errors import InputError, OptionError
 from tumour.processes import cores, gather, processes, rank
 
 logger = logging.getLogger("bundle")
@@ -81,7 +81,7 @@ class UsableParts:
             Report(findings, incomplete, self.check.cohort.regions).write(self.output_dir)
         problem = contradiction(findings, self.parts.dataset_dir, self.check.cohort, self.check.cohorts)
         if problem:
-            raise InputError(problem)
+            raise OptionError(problem)
         faulty = {finding.case: finding.left_out for finding in findings if finding.faults}
         if len(faulty) == len(findings):
             raise InputError(f"No case can be used; see '{self.output_dir}/check.csv'. {next(iter(faulty.values()))}")

@@ -90,6 +90,8 @@ class FitAfterTreatment:
 
     def start(self, engine: Engine) -> None:
         self.cases: list[FittingCase] = []
+        if self.path.exists() and '"fitted"' not in self.path.read_text(encoding="utf-8", errors="replace"):
+            raise InputError(f"'{self.path}' is no after-treatment and would be replaced; give another --fitted.")
 
     def keep(self, engine: Any) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
@@ -125,8 +127,8 @@ class FitAfterTreatment:
         if not self.cases:
             raise InputError("No case can be used for fitting; the messages above give the reasons.")
         if self.kept_in:
-            with atomic_write(Path(self.kept_in)) as part:
-                torch.save([(c.probabilities, torch.from_numpy(c.reference), c.voxel) for c in self.cases], part)
+            with atomic_write(Path(self.kept_in)) as part, open(part, "wb") as file:
+                torch.save([(c.probabilities, torch.from_numpy(c.reference), c.voxel) for c in self.cases], file)
         treatment: dict[str, dict[str, float]] = {"threshold": {}, "smallest_piece": {}, "smallest_region": {}}
         before = after = self.mean_dice(treatment)
         names = list(self.regions)

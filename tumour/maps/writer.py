@@ -11,9 +11,21 @@ from numpy.typing import NDArray
 from tumour.errors import InputError
 from tumour.files import atomic_write, probability_file
 from tumour.maps.aftertreatment import require_finite
-from tumour.scans.nifti import read_header
+from tumour.scans.nifti import is_marked, read_header
 
+MARK = ("intent_name", b"predicted tumour")  # in the header: what may be replaced by a later run
 STEPS = 255  # a probability p is stored as round(STEPS * p), and scl_slope is 1 / STEPS
+
+
+def require_own(targets: Iterable[Path]) -> None:
+    """Refuse to replace files that are no predictions of this program, such as references or corrected maps.
+
+    Raises:
+        InputError: there is such a file; the message names the first.
+    """
+    for target in targets:
+        if target.exists() and not is_marked(target, *MARK):
+            raise InputError(f"'{target}' would be replaced, but it is no prediction of ours; give another folder.")
 
 
 def save_on_scan(
@@ -22,10 +34,9 @@ def save_on_scan(
     """Write values (*S) with the header of the scan `source`, or with only the affine if that is a folder of DICOM.
 
     Raises:
-        InputError: the file would replace the scan.
+        InputError: the file would replace another one, such as the scan or a reference.
     """
-    if target.exists() and target.samefile(source):
-        raise InputError(f"'{target}' is an input and would be replaced; give another output_dir.")
+    require_own([target])
     header = None if source.is_dir() else read_header(str(source))
     affine = affine if header is None else header.get_best_affine()
     image = nib.Nifti1Image(values, affine, header, dtype=np.uint8)  # type: ignore[attr-defined]
@@ -34,6 +45,7 @@ def save_on_scan(
         image.set_qform(affine, "scanner")
         image.set_sform(affine, "scanner")
     image.header["cal_max"] = image.header["cal_min"] = 0  # the display range of the scan does not suit other values
+    image.header[MARK[0]] = MARK[1]
     image.header.set_slope_inter(slope, 0)  # nibabel then stores the values unchanged
     with atomic_write(target) as part:
         nib.save(image, part)  # type: ignore[attr-defined]

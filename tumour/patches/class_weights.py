@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 from tumour.cases.case import Case, item_of
 from tumour.cohort import Cohort
-from tumour.errors import InputError
+from tumour.errors import OptionError
 from tumour.scans.readers import read_classes
 
 
@@ -31,7 +31,7 @@ def channel_weights(
         InputError: the number of given weights is not the number of channels.
     """
     if given and len(given) != len(channels):
-        raise InputError(f"channel_weights has {len(given)} values, but the network has the channels {list(channels)}.")
+        raise OptionError(f"channel_weights has {len(given)} values, but the network has the channels {[*channels]}.")
     if given:
         return torch.tensor(given, dtype=torch.float32)
 

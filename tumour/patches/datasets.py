@@ -3,7 +3,7 @@
 import logging
 import os
 import signal
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from tumour.cases.case import Case, LeftOut, item_of
 from tumour.checks.case import CaseCheck, size_and_time
 from tumour.checks.strangers import Ranges, strange
 from tumour.checks.usable import examine, refuse
-from tumour.errors import CaseError, InputError, first_cause, input_error_in
+from tumour.errors import CaseError, InputError, OptionError, first_cause, input_error_in
 from tumour.files import atomic_write
 from tumour.maps.aftertreatment import require_finite
 from tumour.processes import cores, gather, memory, rank, share
@@ -65,11 +65,10 @@ class DiskCache(PersistentDataset):
                 logger.warning(f"'{path}' is damaged ({type(error).__name__}); its case is read again.")
         result = convert_to_tensor(self._pre_transform(dict(item)), convert_numeric=False, track_meta=False)
         try:
-            with atomic_write(path) as part:
-                torch.save(result, part)
-        except (OSError, RuntimeError) as error:  # torch raises the second for a full disk
-            full = f"'{self.cache_dir}' cannot be written to ({str(error).splitlines()[0]})"
-            raise InputError(f"{full}; free its disk, or name another folder by --cache_dir.") from error
+            with atomic_write(path) as part, open(part, "wb") as file:  # torch itself would not say what is wrong
+                torch.save(result, file)
+        except InputError as error:
+            raise InputError(f"{str(error).rpartition(', or ')[0]}, or name another folder by --cache_dir.") from error
         return result
 
 
@@ -104,10 +103,10 @@ def cached(
             # of `read` itself: Compose, which holds it, has a random state that differs from run to run
             return DiskCache(items, transforms, cache_dir, hash_transform=lambda _: pickle_hashing(list(read)))
         except (OSError, ValueError) as error:
-            raise InputError(f"cache_dir '{cache_dir}' cannot be a folder ({error}); name another.") from error
+            raise OptionError(f"cache_dir '{cache_dir}' cannot be a folder ({error}); name another.") from error
     if cache == "none":
         return Dataset(items, transforms)
-    raise InputError(f"cache must be auto, memory, disk or none; it is '{cache}'.")
+    raise OptionError(f"cache must be auto, memory, disk or none; it is '{cache}'.")
 
 
 def _fit(cases: Sequence[Mapping[str, Any]], read: NameFailures, cache_dir: str) -> bool:
@@ -193,7 +192,7 @@ class ReadableCases(IterableDataset):
         left_out: cases that were left out before.
         strict: check all cases first and raise an error if any cannot be used.
         label_as: the key of a case's label in the items.
-        finished: names of cases that need not be read, because their results exist; they count as done.
+        finished: what was kept for cases that need not be read, because they are finished; they count as done.
         seen: the range of each measure of the training cases; a case outside of it gets a note.
 
     Attributes:
@@ -213,14 +212,17 @@ class ReadableCases(IterableDataset):
         left_out: Sequence[LeftOut] = (),
         strict: bool = False,
         label_as: str = "label",
-        finished: Collection[str] = (),
+        finished: Mapping[str, Mapping[str, Any]] | None = None,
         seen: Ranges | None = None,
     ) -> None:
         self.cases, self.transform, self.check, self.label_as = list(cases), transform, check, label_as
-        self.done = [case for case in self.cases if case.name in finished]
-        self.finished, self.seen = finished, seen or {}
+        self.finished: Any = {} if finished is None else finished
+        self.seen = seen or {}
+        self.done = [case for case in self.cases if case.name in self.finished]
         self.left_out = list(left_out)
-        self.notes: list[LeftOut] = []
+        self.notes = [LeftOut(**note) for case in self.done for note in self.finished[case.name]["notes"]]
+        for note in self.notes:
+            logger.warning(str(note))
         if strict:
             refuse([*left_out, *(finding.left_out for finding in examine(cases, check) if finding.faults)])
 
@@ -256,13 +258,15 @@ class ReadableCases(IterableDataset):
         logger.warning(str(note))
 
     def finish(self, what: str, where: str) -> None:
-        """Log the number of processed cases and the reasons for the others; if there are any, exit with status 1.
+        """End the run: log the number of processed cases and the reasons for the others; if there are any, exit with 1.
 
         Args:
             what: past participle for the message, such as `segmented`.
             where: folder of the results.
         """
         done, left_out = gather(self.done), list(dict.fromkeys(gather(self.left_out)))
+        if not rank():
+            self.finished.clear()  # nothing is left to do
         logger.info(f"{len(done):,} of {len(done) + len(left_out):,} cases {what}; see '{where}'.")
         if left_out:
             logger.error("left out:\n  " + "\n  ".join(map(str, left_out)))

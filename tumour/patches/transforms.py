@@ -8,7 +8,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform, Spacingd
 from monai.utils import convert_to_dst_type
 from tumour.cohort import Cohort
-from tumour.errors import InputError
+from tumour.errors import OptionError
 from tumour.scans.readers import background_of
 
 
@@ -93,7 +93,7 @@ class RandDropChannelsd(RandomizableTransform, MapTransform):
         MapTransform.__init__(self, keys, allow_missing_keys)
         RandomizableTransform.__init__(self, prob=1.0)
         if not 0 <= prob <= 1:
-            raise InputError(f"modality_dropout is {prob}; it must be between 0 and 1.")
+            raise OptionError(f"modality_dropout is {prob}; it must be between 0 and 1.")
         self.share = prob
 
     def __call__(self, data: Mapping) -> dict:

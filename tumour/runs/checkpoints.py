@@ -21,7 +21,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tumour.cohort import Cohort
-from tumour.errors import InputError
+from tumour.errors import InputError, OptionError
 from tumour.files import atomic_write, remove_leftovers, save_json
 from tumour.processes import rank
 from tumour.runs.trained import SETTINGS, layer_types, require_same, settings_of
@@ -81,7 +81,7 @@ def read_checkpoint(path: Path) -> Any:
         InputError: the file does not exist, or is not a complete checkpoint.
     """
     if not path.is_file():
-        raise InputError(f"'{path}' does not exist; train first, or give the folder of the checkpoint as --ckpt_dir.")
+        raise OptionError(f"'{path}' does not exist; train first, or give the folder of the checkpoint as --ckpt_dir.")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -107,7 +107,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], path: 
         recorded = settings_of(str(path.parent))
         options = {"size": "size", "norm": "norm", "modalities": "modalities", "activation": "head"}
         names = ["bundle", "recipe", *(option for name, option in options.items() if name not in recorded)]
-        raise InputError(
+        raise OptionError(
             f"'{path}' belongs to another network: {len(differ)} of {len(expected)} weights differ in name or shape, "
             f"e.g. '{min(differ)}'. Give the {', '.join(names)} and network_def that it was trained with."
             + (
@@ -184,8 +184,9 @@ class Checkpoints:
         fixed: further settings that must not change. All others may: their new values are used from the next epoch on.
         patients: returns the patients of each part of the data; written next to `model.pt`, so that evaluation can
             leave out those used for training or model selection.
-        resume: whether to resume from `last.ckpt` if it exists; if False, older files are moved to a subfolder. None
-            does neither, for clients that load `model.pt` themselves and use it until a better one is saved.
+        resume: whether to resume from `last.ckpt` if it exists; if it does not, or if False, older files are moved to a
+            subfolder. None does neither, for clients that load `model.pt` themselves and use it until a better one is
+            saved.
         seen: returns the range of each measure of the training cases; written next to `model.pt`, so that cases outside
             of it are noticed.
 
@@ -224,10 +225,10 @@ class Checkpoints:
                 remove_leftovers(self.folder / name)
         if engine.state.iteration or self.resume is None:
             pass  # clients that train in rounds pass the weights to start from
-        elif not self.resume:
-            self.move_aside()
-        elif (self.folder / LAST).is_file() or (self.folder / BEFORE).is_file():
+        elif self.resume and ((self.folder / LAST).is_file() or (self.folder / BEFORE).is_file()):
             self.load(engine)
+        else:
+            self.move_aside()
         if threading.current_thread() is threading.main_thread():  # only the main thread receives signals
             self.previous = {n: signal.signal(n, self.note_signal) for n in (signal.SIGINT, signal.SIGTERM)}
 
@@ -271,7 +272,7 @@ class Checkpoints:
         for name, value in (self.settings | self.fixed).items():
             before = (saved["settings"] | saved["fixed"]).get(name)
             if name not in MAY_CHANGE and before != value:
-                raise InputError(
+                raise OptionError(
                     f"'{path}' was trained with {name} = {before}, but {name} is now {value}; set it back. {otherwise}"
                 )
         trained, selected = saved["patients"]["train"], saved["patients"]["validate"]

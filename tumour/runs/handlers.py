@@ -250,7 +250,7 @@ class Progress:
         engine.add_event_handler(Events.COMPLETED, self.close)
 
     def start(self, engine: Any) -> None:
-        total = self.total or engine.state.max_epochs * engine.state.epoch_length
+        total = engine.state.max_epochs * engine.state.epoch_length if self.total is None else self.total
         plan = self.plan(engine, total)
         if not rank():
             logger.info(plan)

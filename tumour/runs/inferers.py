@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
-from tumour.errors import InputError, one_of
+from tumour.errors import OptionError, one_of
 
 # On a CPU, oneDNN 3.12 takes wrong values from unused memory into the bfloat16 gradient of a 3-D convolution's weights
 # where the map has two voxels along its first axis, as the deepest level has for such patches.
@@ -47,7 +47,7 @@ class MixedPrecision(Inferer):
         super().__init__()
         device = torch.device(device)
         if precision == "float16" and device.type == "cpu":
-            raise InputError("precision float16 needs a GPU; on a CPU use bfloat16 or float32.")
+            raise OptionError("precision float16 needs a GPU; on a CPU use bfloat16 or float32.")
         self.inferer, self.device = inferer, device
         self.dtype = one_of(PRECISIONS, precision, "precision")
 
@@ -96,4 +96,4 @@ def check_sizes(sizes: Mapping[str, Sequence[int]], multiple: int) -> None:
     for name, lengths in sizes.items():
         if any(length % multiple or length < 2 * multiple for length in lengths):
             wanted = f"multiples of {multiple} and at least {2 * multiple}"
-            raise InputError(f"{name} is {list(lengths)}; its side lengths must be {wanted}.")
+            raise OptionError(f"{name} is {list(lengths)}; its side lengths must be {wanted}.")

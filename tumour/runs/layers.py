@@ -1,17 +1,22 @@
 """The merged config of a command line, and the settings in which it differs from the bundle's config files."""
 
+import copy
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import fire
 from monai.bundle import ConfigParser
 from monai.bundle.scripts import update_kwargs
+from monai.bundle.utils import merge_kv
 from monai.utils import ensure_tuple
 
-OPTIONS = "run_id init_id final_id meta_file config_file logging_file tracking args_file".split()  # of `run` itself
+OPTIONS = (
+    "run_id init_id final_id meta_file config_file logging_file tracking args_file workflow_name".split()
+)  # of `run`
 FOLDERS = "bundle_root dataset_dir output_dir ckpt_dir".split()  # private, so not in records that may be shared
 WORKFLOWS = ("train", "evaluate", "inference")
 
@@ -60,11 +65,24 @@ def layers(options: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
 
 
 def merge(files: Sequence[str], settings: dict[str, Any]) -> ConfigParser:
-    """Merge config files and settings into one config, without resolving references."""
-    parser = ConfigParser()
-    parser.read_config(files)
+    """Merge config files and settings into one config, without resolving references, as MONAI does."""
+    content, parser = ConfigParser({}), ConfigParser()
+    for file in files:
+        for key, value in content_of(file).items():
+            merge_kv(content, key, value)
+    parser.read_config(content.get())
     parser.update(settings)
     return parser
+
+
+def content_of(file: str) -> dict[str, Any]:
+    """The content of a config file. It is parsed once, because that takes most of the time of a merge."""
+    return copy.deepcopy(_parsed(str(file), Path(file).stat().st_mtime_ns))
+
+
+@lru_cache
+def _parsed(file: str, changed: int) -> dict[str, Any]:
+    return ConfigParser.load_config_file(file)
 
 
 def bundle_files(files: Sequence[str]) -> list[str]:

@@ -15,10 +15,12 @@ import torch
 from monai.bundle import ConfigComponent, ConfigParser
 from monai.bundle.reference_resolver import ReferenceResolver
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
-from tumour.errors import InputError, first_cause, input_error_in, nearest, tell_input_errors_plainly
+from tumour.errors import OFF, ON, InputError, OptionError, first_cause, input_error_in, nearest, tell_errors_plainly
 from tumour.runs.layers import (
     OPTIONS,
+    WORKFLOWS,
     bundle_files,
+    content_of,
     layers,
     merge,
     parse_options,
@@ -28,7 +30,7 @@ from tumour.runs.layers import (
     words,
 )
 
-SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+SWITCHES = dict.fromkeys(ON, True) | dict.fromkeys(OFF, False)
 MONAI_IDS = ("initialize", "run", "finalize", "imports")  # a config may lack them
 TYPES = {"integer": (int,), "number": (int, float), "name": (str,)}
 
@@ -36,7 +38,7 @@ TYPES = {"integer": (int,), "number": (int, float), "name": (str,)}
 def switch(value: Any) -> bool:
     """A setting that is on or off, in any of the usual spellings."""
     if str(value).lower() not in SWITCHES:
-        raise InputError(f"'{value}' is neither true nor false.")
+        raise OptionError(f"'{value}' is neither true nor false.")
     return SWITCHES[str(value).lower()]
 
 
@@ -44,11 +46,20 @@ def check_options() -> None:
     """Refuse a wrong command line of `monai.bundle run`; Python code that uses the config is not affected.
 
     Raises:
-        InputError: an option is no id of the config, or a setting is out of its range.
+        OptionError: an option is no id of the config, or a setting is out of its range.
     """
     if started_by_monai() and sys.argv[1:2] == ["run"]:
-        tell_input_errors_plainly()  # also where MONAI skipped `initialize`
+        tell_errors_plainly(fault_of_command)
         check_command(sys.argv[1:])
+
+
+def fault_of_command() -> InputError | None:
+    """What is wrong with the command line of this process, if anything."""
+    try:
+        check_command(sys.argv[1:])
+    except InputError as error:
+        return error
+    return None
 
 
 def check_command(command: Sequence[str]) -> None:
@@ -60,27 +71,51 @@ def known_options(command: Sequence[str]) -> ConfigParser:
     """The merged config of a command line, unresolved.
 
     Raises:
-        InputError: an option or a key of a config file on top of the bundle's own is no id of the config.
+        OptionError: an option or a key of a config file on top of the bundle's own is no id of the config.
     """
     options = parse_options(command)
     for name, value in options.items():
         if value is None:
             folder = "; for a folder of this name write ./None" if typed_options(command)[name] == "None" else ""
-            raise InputError(f"--{name} None means no value to MONAI, which takes the default; leave it out{folder}.")
+            raise OptionError(f"--{name} None means no value to MONAI, which takes the default; leave it out{folder}.")
     files, settings = layers(options)
     own = bundle_files(files)
     parser = merge(own, {})
     if "tracking" in options:
         parser.update({name: value for name, value in tracking(options["tracking"]).items() if name not in parser})
     for file in files[len(own) :]:
-        content = ConfigParser.load_config_file(file)
-        if Path(file).parent == Path(own[-1]).parent:  # recipes of a release, which fit all its workflows
+        content = content_of(file)
+        if Path(file).parent == Path(own[-1]).parent:  # of a release: recipes fit all its workflows
+            require_known(content, Path(file))
             parser.update(content)
         else:
             lay(parser, content, f"'{file}': ", words(command)[1:2])
     lay(parser, settings, "")
     check_run_id(parser, words(command)[1:], run_id_of(command))
     return parser
+
+
+def require_known(content: Mapping[str, Any], path: Path) -> None:
+    """Refuse a key of a file of a release that none of the workflows next to it has."""
+    known = {
+        name for workflow in WORKFLOWS for each in path.parent.glob(f"{workflow}.*") for name in content_of(str(each))
+    }
+    used = {name.split("::")[0] for name in ReferenceResolver.find_refs_in_config(content, "")}
+    for key in content:
+        name = re.split("::|#", key.removeprefix("+"))[0]
+        if name not in known | used and name not in MONAI_IDS:
+            raise OptionError(f"'{path}': There is no option '{name}'{nearest(name, known)}.")
+
+
+def require_classes(content: Any, source: str) -> None:
+    """Refuse a `_target_` that names no class or function, which might end a run after hours of work."""
+    if isinstance(content, Mapping):
+        target = content.get("_target_")
+        if isinstance(target, str) and locate(str(ConfigComponent(dict(content)).resolve_module_name())) is None:
+            raise OptionError(f"{source}there is no class or function '{target}'; correct the _target_.")
+    inner = content.values() if isinstance(content, Mapping) else content if isinstance(content, list | tuple) else ()
+    for each in inner:
+        require_classes(each, source)
 
 
 def tracking(given: Any) -> dict[str, Any]:
@@ -93,24 +128,27 @@ def tracking(given: Any) -> dict[str, Any]:
 def check_run_id(parser: ConfigParser, extra: Sequence[str], run_id: str) -> None:
     """Refuse a run id that the config lacks, and words that belong to no option."""
     if len(extra) > 1:
-        raise InputError(f"'{extra[1]}' belongs to no option; write a list in quotes, as \"[96, 96, 96]\".")
+        raise OptionError(f"'{extra[1]}' belongs to no option; write a list in quotes, as \"[96, 96, 96]\".")
     names = [name for name, value in parser.get().items() if name.endswith("ing") and isinstance(value, list)]
     if run_id not in parser:
-        raise InputError(f"The run id must be one of {', '.join(names)}; it is '{run_id}'.")
+        raise OptionError(f"The run id must be one of {', '.join(names)}; it is '{run_id}'.")
 
 
 def lay(parser: ConfigParser, content: Mapping[str, Any], source: str, run_id: Sequence[str] = ()) -> None:
     """Merge ids and values on top of a config, each of which must be known there; `source` begins the message."""
+    require_classes(content, source)
     used = {name.split("::")[0] for name in ReferenceResolver.find_refs_in_config(content, "")} | {*run_id}
     for key, value in content.items():
         if key not in used:  # else a new part of the config, to which the others refer
             require_id(parser, key, value, source)
         parser.update({key: value})
+        if key.endswith("_target_"):
+            require_classes({"_target_": value}, source)
     for key, value in content.items():
         for name in ReferenceResolver.find_refs_in_config(value, key):
             if name not in parser:
                 hint = nearest(name.split("::")[-1], siblings(parser, name))
-                raise InputError(f"{source}{key} refers to '{name}', which the config lacks{hint}.")
+                raise OptionError(f"{source}{key} refers to '{name}', which the config lacks{hint}.")
 
 
 def siblings(parser: ConfigParser, name: str) -> list[str]:
@@ -130,23 +168,23 @@ def require_id(parser: ConfigParser, key: str, value: Any, source: str) -> None:
             if part not in place and not walked:
                 if key in settings or part in MONAI_IDS:  # of another workflow of a release
                     return
-                raise InputError(f"{source}There is no option '{part}'{nearest(part, [*settings, *place, *OPTIONS])}.")
+                raise OptionError(f"{source}There is no option '{part}'{nearest(part, [*settings, *place, *OPTIONS])}.")
             if part not in place:
                 if n == len(parts) - 1 and takes(place, part):
                     return
-                raise InputError(f"{source}{walked} has no '{part}'{nearest(part, [*place, *arguments(place)])}.")
+                raise OptionError(f"{source}{walked} has no '{part}'{nearest(part, [*place, *arguments(place)])}.")
             place = place[part]
         elif isinstance(place, list):
             if not part.isdigit() or int(part) >= len(place):
-                raise InputError(f"{source}{walked} has no '{part}'; its entries are 0 to {len(place) - 1}.")
+                raise OptionError(f"{source}{walked} has no '{part}'; its entries are 0 to {len(place) - 1}.")
             place = place[int(part)]
         else:
-            raise InputError(f"{source}{walked} is {place!r} and has no '{part}'.")
+            raise OptionError(f"{source}{walked} is {place!r} and has no '{part}'.")
         walked = f"{walked}::{part}" if walked else part
     plain = not isinstance(value, Mapping | list | tuple) and str(value)[:1] not in ("@", "$", "%")
     if place and isinstance(place, Mapping | list) and plain and key not in settings and not extends:
         kind = "list" if isinstance(place, list) else "part with entries of its own"
-        raise InputError(f"{source}{key} is a {kind}, not {value!r}; give one, or refer to one as @{key}.")
+        raise OptionError(f"{source}{key} is a {kind}, not {value!r}; give one, or refer to one as @{key}.")
 
 
 def arguments(component: Mapping[str, Any]) -> list[str]:
@@ -197,14 +235,14 @@ def check_settings(parser: ConfigParser, as_typed: Mapping[str, str]) -> None:
         if name.split("::")[0] not in parser:  # it belongs to another workflow
             continue
         if name not in parser:
-            raise InputError(f"{name} is missing; set {name}, not all of {name.split('::')[0]}.")
+            raise OptionError(f"{name} is missing; set {name}, not all of {name.split('::')[0]}.")
         value = parser[name] if rule["type"] == "reference" else resolved(parser, name)
         if "below" in rule:
             rule = {**rule, "max": resolved(parser, rule["below"]) - 1}
         if rule["type"] == "path":
             check_path(name, value, as_typed.get(name))
         elif not fits(value, rule):
-            raise InputError(f"{name} must be {wanted(rule)}; it is {value!r}.")
+            raise OptionError(f"{name} must be {wanted(rule)}; it is {value!r}.")
         elif rule["type"] == "device":
             check_device(value)
         elif "by" in rule:
@@ -216,7 +254,7 @@ def resolved(parser: ConfigParser, name: str) -> Any:
     try:
         return parser.get_parsed_content(name)
     except Exception as error:
-        fault = InputError(f"{name} cannot be worked out from {parser[name]!r}: {first_cause(error)}.")
+        fault = OptionError(f"{name} cannot be worked out from {parser[name]!r}: {first_cause(error)}.")
         raise input_error_in(error) or fault from error
 
 
@@ -267,7 +305,9 @@ def check_device(value: Any) -> None:
     """Refuse a GPU that PyTorch does not find."""
     device = torch.device(value)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device is {value}, but PyTorch finds {torch.cuda.device_count()} GPU(s); take --device cpu.")
+        raise OptionError(
+            f"device is {value}, but PyTorch finds {torch.cuda.device_count()} GPU(s); take --device cpu."
+        )
 
 
 def check_path(name: str, value: Any, word: str | None) -> None:
@@ -282,9 +322,9 @@ def check_path(name: str, value: Any, word: str | None) -> None:
         word = None
     path = str(value) if word is None else word
     if "#" in path:
-        raise InputError(f"{name} is '{path}', and MONAI reads # as ::; rename the folder or use a link without #.")
+        raise OptionError(f"{name} is '{path}', and MONAI reads # as ::; rename the folder or use a link without #.")
     if path.startswith("~"):
-        raise InputError(f"{name} is '{path}', and ~ stays as it is here; write '{Path(path).expanduser()}'.")
+        raise OptionError(f"{name} is '{path}', and ~ stays as it is here; write '{Path(path).expanduser()}'.")
     if not isinstance(value, str) or path != value:
         missing = " (if no value is missing)" if value is True else ""
-        raise InputError(f"{name} is read as {value!r}, not as a path; write './{path}'{missing}.")
+        raise OptionError(f"{name} is read as {value!r}, not as a path; write './{path}'{missing}.")

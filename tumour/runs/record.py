@@ -1,25 +1,20 @@
 """Record a run: settings, versions, device, seconds, peak memory, and the cases that were used or left out."""
 
-import hashlib
-import json
-import logging
 import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
-from tumour.cases.case import Case
 from tumour.files import atomic_write, save_json
 from tumour.processes import gather, rank
+from tumour.runs.finished import FinishedCases
 from tumour.runs.layers import config_of, started_by_monai
 
 try:
@@ -28,7 +23,6 @@ except ImportError:  # Windows has none
     resource = None  # type: ignore[assignment]
 
 STYLE: dict[str, Any] = {"sort_keys": False, "width": 120}  # of a recorded config
-logger = logging.getLogger("bundle")
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
@@ -42,42 +36,6 @@ def peak_memory(device: torch.device) -> dict[str, float]:
     return peak
 
 
-def inputs_of(weights: str, dataset_dir: str) -> str:
-    """A digest of the weights and of the place of the data, which a record may contain when it is shared."""
-    content = Path(weights).read_bytes() if Path(weights).is_file() else b""
-    return hashlib.sha256(content + str(Path(dataset_dir).resolve()).encode()).hexdigest()
-
-
-def finished_cases(cases: Sequence[Case], record: str, inputs: str, folder: str) -> set[str]:
-    """The cases that an interrupted run with the same inputs and config has already segmented.
-
-    A label map counts if it is newer than the files of its case and than the recorded config, which is written when the
-    run starts: label maps of earlier runs are not used. Only runs that were started by `python -m monai.bundle` are
-    continued: the config of others is not recorded.
-
-    Args:
-        cases: the cases of this run.
-        record: the path that `RunRecord` writes to.
-        inputs: as returned by `inputs_of`.
-        folder: folder of the label maps.
-    """
-    path, found = Path(record), set()
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if started_by_monai() and before.get("state") == "not finished" and before.get("inputs") == inputs:
-        config = path.with_suffix(".yaml")
-        now = yaml.safe_dump(config_of(sys.argv[1:])[0].get(), **STYLE)
-        if config.is_file() and config.read_text(encoding="utf-8") == now:
-            for case in cases:
-                target = Path(folder, f"{case.name}.nii.gz")
-                older = [config, *map(Path, case.images)]
-                if target.is_file() and all(target.stat().st_mtime > file.stat().st_mtime for file in older):
-                    found.add(case.name)
-            if found and not rank():
-                logger.info(f"{len(found):,} of {len(cases):,} cases were segmented before this run was interrupted.")
-    gather([])  # before the first process replaces the record
-    return found
-
-
 class RunRecord:
     """Handler that writes the record of a run when it starts, after every epoch and at the end.
 
@@ -89,15 +47,19 @@ class RunRecord:
         path: JSON file to write.
         device: the device of the network.
         cases: object with `left_out`, the cases left out until now, and, if cases are read one after the other, `done`
-            and `notes`, and the `finished` cases of the run that this one continues.
-        inputs: as returned by `inputs_of`, for a run that continues if it was interrupted.
+            and `notes`.
+        finished: where finished cases are kept, for a run that continues if it was interrupted.
     """
 
-    def __init__(self, path: str, device: torch.device | str, cases: Any, inputs: str = "") -> None:
-        self.path, self.device, self.cases, self.inputs = Path(path), torch.device(device), cases, inputs
+    def __init__(
+        self, path: str, device: torch.device | str, cases: Any, finished: FinishedCases | None = None
+    ) -> None:
+        self.path, self.device, self.cases, self.finished = Path(path), torch.device(device), cases, finished
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
+        if self.finished is not None:
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self.keep)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.write, state="not finished")
         engine.add_event_handler(Events.COMPLETED, self.write, state="finished")
 
@@ -106,11 +68,17 @@ class RunRecord:
         self.settings: dict[str, Any] = {}
         if started_by_monai() and not rank():
             config, changes = config_of(sys.argv[1:])
-            if not getattr(self.cases, "finished", ()):  # else it is the same, and its time is the start of the run
-                with atomic_write(self.path.with_suffix(".yaml")) as part:
-                    ConfigParser.export_config_file(config.get(), str(part), fmt="yaml", **STYLE)
+            with atomic_write(self.path.with_suffix(".yaml")) as part:
+                ConfigParser.export_config_file(config.get(), str(part), fmt="yaml", **STYLE)
             self.settings = {**changes, "config": self.path.with_suffix(".yaml").name}
         self.write(engine, "not finished")
+
+    def keep(self, engine: Engine) -> None:
+        """Keep the results of a case that was not left out."""
+        assert self.finished is not None
+        for case in (str(item["case"]) for item in engine.state.batch):
+            self.finished.add(notes=[asdict(note) for note in self.cases.notes if note.case == case])
+            self.finished.keep(case)
 
     def write(self, engine: Engine, state: str) -> None:
         cases, left_out, notes = ([*getattr(self.cases, name, [])] for name in ("done", "left_out", "notes"))
@@ -130,5 +98,5 @@ class RunRecord:
             "cases": [case.record() for case in cases],
             "left_out": [asdict(case) for case in left_out],
             "notes": [asdict(note) for note in notes],
-        } | ({"inputs": self.inputs} if self.inputs else {})
+        }
         save_json(content | self.settings, self.path)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 from tumour.cohort import Cohort
-from tumour.errors import InputError
+from tumour.errors import InputError, OptionError
 from tumour.runs.options import fits, wanted
 
 SETTINGS = "settings.json"
@@ -98,7 +98,7 @@ def require_same(settings: Mapping[str, Any], cohorts: Mapping[str, Cohort], net
     trained, now = settings_of(str(path.parent)), json.loads(json.dumps(settings))
     for name in COMPARED:
         if name in trained and trained[name] != now[name]:
-            raise InputError(
+            raise OptionError(
                 f"{name} is {now[name]}, but '{path}' was trained with {name} {trained[name]}; leave --{name} out and "
                 f"give --ckpt_dir '{path.parent}'."
             )
@@ -107,7 +107,7 @@ def require_same(settings: Mapping[str, Any], cohorts: Mapping[str, Cohort], net
     if trained.get("layers", types) != types:
         sides = {"only now": {*types} - {*trained["layers"]}, "only in training": {*trained["layers"]} - {*types}}
         differ = ", ".join(f"{', '.join(sorted(names))} {when}" for when, names in sides.items() if names)
-        raise InputError(
+        raise OptionError(
             f"network_def differs from that of '{path}', {differ}; give the bundle, the recipe and the options "
             "--network_def that it was trained with."
         )
@@ -129,7 +129,7 @@ def require_same_channels(
     setting, fix = "head", "leave --head out, or give the recipe or head that it was trained with"
     if fitting and now["cohort"] not in fitting:
         setting, fix = f"cohort {now['cohort']}", f"give one of the cohorts that fit: {', '.join(fitting)}"
-    raise InputError(
+    raise OptionError(
         f"{setting} means the outputs {', '.join(now['channels'])} ({now['activation']}), but '{path}' was trained for "
         f"{', '.join(before)} ({activation}); {fix}."
     )

@@ -41,6 +41,14 @@ def read_header(path: str) -> Any:
     return nib.load(path).header  # type: ignore[attr-defined]
 
 
+def is_marked(path: Path, mark: bytes) -> bool:
+    """Whether the description in the header of a file begins with a mark; False if there is no header."""
+    try:
+        return read_header(str(path))["descrip"].tobytes().startswith(mark)
+    except Exception:  # nibabel raises many kinds
+        return False
+
+
 def _bytes(path: str) -> bytes:
     """The content of a file, decompressed."""
     if not Path(path).is_file():

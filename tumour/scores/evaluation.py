@@ -11,7 +11,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 from tumour.cohort import Cohort
 from tumour.errors import InputError
-from tumour.files import save_json
+from tumour.files import save_json, unwritable
 from tumour.processes import gather, rank
 from tumour.scores.challenges import score_case
 from tumour.scores.tables import table, write_scores
@@ -82,10 +82,13 @@ class ScoreCases:
         challenge: the scoring rules, one of `tumour.scores.challenges.CHALLENGES`.
         cohort: the label values and the regions.
         checkpoint: the network's weights; the scores are also recorded next to them.
+        finished: what was kept for the cases that were scored before the run was interrupted, by case; its `add` is
+            given the scores of each case.
     """
 
-    def __init__(self, folder: str, challenge: str, cohort: Cohort, checkpoint: str) -> None:
+    def __init__(self, folder: str, challenge: str, cohort: Cohort, checkpoint: str, finished: Any = None) -> None:
         self.folder, self.challenge, self.cohort, self.checkpoint = folder, challenge, cohort, Path(checkpoint)
+        self.finished = finished
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
@@ -93,8 +96,13 @@ class ScoreCases:
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def start(self, engine: Engine) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.lesions: list[dict[str, Any]] = []
+        kept = [] if self.finished is None or rank() else [*self.finished.values()]
+        self.rows: list[dict[str, Any]] = [row for each in kept for row in each["rows"]]
+        self.lesions: list[dict[str, Any]] = [row for each in kept for row in each["lesions"]]
+        if self.checkpoint.is_file() and not rank():
+            _record(self.checkpoint)  # a damaged one is noticed before the work
+            if fault := unwritable(self.checkpoint.parent):
+                logger.warning(f"the scores will not be recorded next to the weights: {fault}")
 
     def score(self, engine: Any) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
@@ -106,6 +114,8 @@ class ScoreCases:
             rows, lesions = score_case(case, reference, prediction, spacing, self.challenge, self.cohort)
             self.rows += rows
             self.lesions += lesions
+            if self.finished is not None:
+                self.finished.add(rows=rows, lesions=lesions)
 
     def write(self, engine: Engine) -> None:
         rows, lesions = (sorted(gather(part), key=lambda row: row["case"]) for part in (self.rows, self.lesions))
@@ -114,6 +124,9 @@ class ScoreCases:
         if rank():
             return
         summary = write_scores(rows, lesions, self.folder, challenge=self.challenge)
-        if self.checkpoint.is_file():
-            record_scores(self.checkpoint, self.cohort.name, summary)
         logger.info(f"mean ± sd, rules of {self.challenge}:\n{table(summary)}")
+        if self.checkpoint.is_file():
+            try:
+                record_scores(self.checkpoint, self.cohort.name, summary)
+            except InputError as error:  # the scores are in their folder
+                logger.warning(f"the scores are not recorded next to the weights: {error}")

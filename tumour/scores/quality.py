@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +19,7 @@ import pandas as pd
 from ignite.engine import Engine, Events
 from tumour.errors import InputError
 from tumour.files import atomic_write, save_json
-from tumour.processes import gather, processes, rank
+from tumour.processes import gather, rank
 from tumour.scores.calibration import LOGITS, Histogram
 
 FILE = "quality.json"  # next to model.pt
@@ -299,26 +299,18 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     return frame.to_dict("records")
 
 
-def with_quality(finished: Set[str], folder: str, quality: Quality | None) -> set[str]:
-    """The finished cases of an interrupted run that also have their row in quality.csv, if one is written."""
-    known = {row["case"] for row in read_rows(Path(folder))} if quality and finished else set(finished)
-    return {*finished} & known
-
-
 class JudgeCases:
     """Handler that judges each case by the `evidence` in the output of an evaluator, and writes quality.csv.
-
-    One process writes the table after each case, so that an interrupted run keeps its rows; several write it at the
-    end.
 
     Args:
         folder: folder of the label maps.
         quality: the model.
-        cases: object with `notes` and, for a run that continues, the `finished` cases, whose rows are kept.
+        cases: object with `notes`.
+        finished: what was kept for the cases of a run that was interrupted; its `add` is given the row of each case.
     """
 
-    def __init__(self, folder: str, quality: Quality, cases: Any) -> None:
-        self.folder, self.quality, self.cases = Path(folder), quality, cases
+    def __init__(self, folder: str, quality: Quality, cases: Any, finished: Any = None) -> None:
+        self.folder, self.quality, self.cases, self.finished = Path(folder), quality, cases, finished
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
@@ -326,7 +318,8 @@ class JudgeCases:
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def start(self, engine: Engine) -> None:
-        self.rows = [row for row in read_rows(self.folder) if row["case"] in self.cases.finished and not rank()]
+        kept = () if self.finished is None or rank() else self.finished.values()
+        self.rows: list[dict[str, Any]] = [each["quality"] for each in kept]
 
     def judge(self, engine: Any) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
@@ -335,10 +328,10 @@ class JudgeCases:
             histograms = {name: np.array(counts) for name, counts in evidence["histograms"].items()}
             found = self.quality.judge(case, histograms, uncertain_slices(evidence["entropy"]), note)
             self.rows.append(found.row())
+            if self.finished is not None:
+                self.finished.add(quality=self.rows[-1])
             log = logger.info if found.light == "green" else logger.warning
             log(f"{case}: {found.light}, predicted Dice {found.dice:.2f} ({found.low:.2f} to {found.high:.2f}).")
-        if processes() == 1 and self.rows:
-            write_table(self.rows, self.folder)
 
     def write(self, engine: Engine) -> None:
         rows = gather(self.rows)
@@ -354,10 +347,11 @@ class KeepEvidence:
 
     Args:
         path: JSON file, an object by case.
+        finished: what was kept for the cases of a run that was interrupted; its `add` is given that of each case.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str, finished: Any = None) -> None:
+        self.path, self.finished = Path(path), finished
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
@@ -365,11 +359,14 @@ class KeepEvidence:
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def start(self, engine: Engine) -> None:
-        self.kept: list[tuple[str, dict[str, Any]]] = []
+        kept = () if self.finished is None or rank() else self.finished.items()
+        self.kept: list[tuple[str, dict[str, Any]]] = [(case, each["evidence"]) for case, each in kept]
 
     def keep(self, engine: Any) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             self.kept.append((str(item["case"]), output["evidence"]))
+            if self.finished is not None:
+                self.finished.add(evidence=output["evidence"])
 
     def write(self, engine: Engine) -> None:
         kept = dict(gather(self.kept))

@@ -1,0 +1,113 @@
+"""The results of finished cases, kept until their run ends, so that an interrupted run continues with the others."""
+
+import hashlib
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tumour.cases.case import Case
+from tumour.checks.case import size_and_time
+from tumour.files import save_json
+from tumour.processes import gather, rank
+from tumour.runs.layers import FOLDERS, layers, merge, parse_options, started_by_monai
+from tumour.runs.trained import SETTINGS
+
+OF_THE_MACHINE = ("device", "resume", "traceback", "report_at_end")  # do not change a result
+SEVERAL = "multi_gpu_"  # the name of a layer for several processes begins so
+logger = logging.getLogger("bundle")
+
+
+class FinishedCases(Mapping[str, Mapping[str, Any]]):
+    """What a run with the same inputs and settings kept for each case that it finished before it was interrupted.
+
+    A case counts if its files and its label map have not changed since. Another number of processes continues too. Only
+    runs that were started by `python -m monai.bundle` are continued: the settings of others are not known.
+
+    Args:
+        folder: folder for one file per finished case, which is deleted when the run has ended.
+        cases: the cases of the run.
+        segmentations: folder of the label maps.
+        weights: the weights of the network.
+        dataset_dir: the place of the data.
+        device, precision: those of the network.
+        resume: whether to continue.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        cases: Sequence[Case],
+        segmentations: str,
+        weights: str,
+        dataset_dir: str,
+        device: torch.device | str,
+        precision: str,
+        resume: bool = True,
+    ) -> None:
+        self.folder, self.segmentations = Path(folder), Path(segmentations)
+        self.cases = {case.name: case for case in cases}
+        self.added: dict[str, Any] = {}
+        self.run = _run(weights, dataset_dir, torch.device(device).type, precision) if started_by_monai() else ""
+        kept = {case.name: self._read(case) for case in cases} if self.run and resume else {}
+        self.kept = {name: content for name, content in kept.items() if content is not None}
+        if self.kept and not rank():
+            logger.info(f"{len(self.kept):,} of {len(cases):,} cases were finished before this run was interrupted.")
+        gather([])  # before the first process adds a file
+
+    def __getitem__(self, case: str) -> Mapping[str, Any]:
+        return self.kept[case]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.kept)
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def add(self, **results: Any) -> None:
+        """Add results of the current case, which `keep` writes."""
+        self.added |= results
+
+    def keep(self, name: str) -> None:
+        """Write what was added for a case: it is finished."""
+        if self.run and name in self.cases:
+            content = {"run": self.run, "state": self._state(self.cases[name]), **self.added}
+            save_json(json.loads(json.dumps(content, default=lambda value: value.item())), self._path(name))
+        self.added = {}
+
+    def clear(self) -> None:
+        """Delete the files at the end of the run."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+    def _state(self, case: Case) -> list[list[int]]:
+        """What changes with the files of a case and with its label map."""
+        files = [*case.files.values(), str(self.segmentations / f"{case.name}.nii.gz")]
+        return [list(size_and_time(file)) for file in files]
+
+    def _read(self, case: Case) -> dict[str, Any] | None:
+        """What was kept for a case, or None if it is not finished."""
+        try:
+            content = json.loads(self._path(case.name).read_text(encoding="utf-8"))
+            same = content["run"] == self.run and content["state"] == self._state(case)
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return content if same and [0, 0] not in content["state"] else None
+
+
+def _run(weights: str, dataset_dir: str, device: str, precision: str) -> str:
+    """A hash of what determines the results of this command line."""
+    files, settings = layers(parse_options(sys.argv[1:]))
+    settings = {name: value for name, value in settings.items() if name not in FOLDERS}
+    config = merge([file for file in files if not Path(file).name.startswith(SEVERAL)], settings).get()
+    config = {name: value for name, value in config.items() if name not in OF_THE_MACHINE}
+    paths = [path for path in (Path(weights), Path(weights).with_name(SETTINGS)) if path.is_file()]
+    content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    state = [config, content, str(Path(dataset_dir).resolve()), device, precision]
+    return hashlib.sha256(json.dumps(state, default=str).encode()).hexdigest()
