@@ -176,7 +176,7 @@ def here(command: list[str]) -> subprocess.CompletedProcess:
                 sys.excepthook(*sys.exc_info())  # as Python does at the end of a process
                 status = 1
             except SystemExit as stop:
-                status = int(stop.code)
+                status = int(stop.code or 0)
     gc.collect()  # engines and handlers refer to each other
     return subprocess.CompletedProcess(command, status, out.getvalue(), err.getvalue())
 

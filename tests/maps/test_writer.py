@@ -49,7 +49,7 @@ def test_a_case_without_finite_probabilities_and_a_file_that_is_the_scan_are_ref
     target.parent.mkdir()
     (tmp_path / "scan.nii.gz").rename(target)
     item["image"].meta["filename_or_obj"] = str(target)
-    with pytest.raises((InputError, RuntimeError), match="is an input and would be replaced"):
+    with pytest.raises((InputError, RuntimeError), match="would be replaced, but it is no prediction of ours"):
         save({**item, "pred": torch.zeros(1, *SHAPE)})
 
 

@@ -130,9 +130,8 @@ def test_a_full_disk_is_named_and_leaves_nothing_behind(full):
     assert sorted(path.name for path in full.iterdir() if path.name != ".training.lock") == ["filler"]
 
 
-def label_map(path, descrip=b""):
+def label_map(path):
     image = nib.Nifti1Image(np.zeros((4, 5, 6), np.uint8), np.eye(4))
-    image.header["descrip"] = descrip
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(image, path)
     return str(path)

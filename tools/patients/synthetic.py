@@ -39,7 +39,7 @@ CASES = {  # path of a case below the output folder; `index` counts from 0, `num
     "msd": "BRATS_{number:03d}",
 }
 AXES = {"msd": "RAS", "brats2024_gli": "LAS"}  # voxel order of the files; all others are LPS
-MARK = b"synthetic patient"  # in the header: what may be replaced
+MARK = ("descrip", b"synthetic patient")  # in the header: what may be replaced
 OTHER_CASES = "SYN-{index:05d}-000"  # for a data set that is not listed above
 
 
@@ -60,7 +60,7 @@ def save(array: np.ndarray, path: Path, axes: str, spacing: Sequence[float], lef
     image.set_sform(image.affine, code="scanner")
     image.set_qform(image.affine, code="scanner")
     image.header.set_xyzt_units("mm")
-    image.header["descrip"] = MARK
+    image.header[MARK[0]] = MARK[1]
     with atomic_write(path) as draft:
         nib.save(image, draft)
 
@@ -156,13 +156,13 @@ def make_patients(
     if (missing or corrupt) and data_set.channels:
         raise OptionError(f"missing and corrupt need one file per modality, but {cohort} stores 4-D files.")
     require_only_synthetic(Path(output))
-    _claim = Claim("writing patients", [str(output)])
     names = []
-    for index in tqdm(range(cases), desc="synthetic patients", unit="patient", disable=None):
-        case = CASES.get(cohort, OTHER_CASES).format(index=index, number=index + 1)
-        patient = make_patient(seed, index, edges, lesions)
-        files = write_patient(Path(output), case, *patient, data_set, AXES.get(cohort, "LPS"), grid)
-        names.append(Path(case).name)
+    with Claim("writing patients", [str(output)]):
+        for index in tqdm(range(cases), desc="synthetic patients", unit="patient", disable=None):
+            case = CASES.get(cohort, OTHER_CASES).format(index=index, number=index + 1)
+            patient = make_patient(seed, index, edges, lesions)
+            files = write_patient(Path(output), case, *patient, data_set, AXES.get(cohort, "LPS"), grid)
+            names.append(Path(case).name)
     if missing:
         files[missing].unlink()
     if corrupt:
@@ -177,7 +177,7 @@ def require_only_synthetic(output: Path) -> None:
         OptionError: there is one; the message names the first.
     """
     for path, _ in nifti_files(output) if output.is_dir() else ():
-        if not is_marked(path, MARK):
+        if not is_marked(path, *MARK):
             raise OptionError(f"'{output}' holds other scans, such as '{path}'; give another folder.")
 
 

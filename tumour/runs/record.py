@@ -73,7 +73,7 @@ class RunRecord:
             self.settings = {**changes, "config": self.path.with_suffix(".yaml").name}
         self.write(engine, "not finished")
 
-    def keep(self, engine: Engine) -> None:
+    def keep(self, engine: Any) -> None:
         """Keep the results of a case that was not left out."""
         assert self.finished is not None
         for case in (str(item["case"]) for item in engine.state.batch):

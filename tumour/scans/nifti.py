@@ -41,10 +41,10 @@ def read_header(path: str) -> Any:
     return nib.load(path).header  # type: ignore[attr-defined]
 
 
-def is_marked(path: Path, mark: bytes) -> bool:
-    """Whether the description in the header of a file begins with a mark; False if there is no header."""
+def is_marked(path: Path, field: str, mark: bytes) -> bool:
+    """Whether a field in the header of a file is a mark; False if there is no header."""
     try:
-        return read_header(str(path))["descrip"].tobytes().startswith(mark)
+        return read_header(str(path))[field].tobytes().rstrip(b"\0") == mark
     except Exception:  # nibabel raises many kinds
         return False
 
