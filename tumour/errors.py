@@ -169,7 +169,13 @@ def show(sentence: InputError, error: BaseException | None = None) -> None:
 
 def printable(value: Any) -> str:
     """Text that every terminal and file takes: bytes of a file name that are not UTF-8 are shown as escapes."""
-    return str(value).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def require_text(setting: str, path: str) -> None:
+    """Refuse a path whose bytes are not UTF-8: neither a log nor a table can contain it."""
+    if printable(path) != path:
+        raise OptionError(f"{setting} is '{printable(path)}', which is not UTF-8; rename it, or give a link to it.")
 
 
 def tell_errors_plainly(explain: Callable[[], InputError | None] = lambda: None) -> None:

@@ -15,7 +15,7 @@ from tumour.cases.series import series_cases
 from tumour.checks.case import CaseCheck
 from tumour.checks.usable import UsableParts
 from tumour.cohort import Cohort
-from tumour.errors import InputError
+from tumour.errors import InputError, OptionError
 from tumour.scores.challenges import CHALLENGES
 
 from tests.cohorts import COHORTS, FOUR, people
@@ -522,3 +522,15 @@ def test_fold_all_uses_every_patient_outside_the_test_share_for_training():
     assert parts["test"] == split(cases, 3, 0.2, seed=0)["test"]
     listed = [replace(case, part=part) for case, part in zip(cases, [0, 1, "validation", "testing"] * 5, strict=True)]
     assert [len(part) for part in split(listed, "all", 0.2, seed=0).values()] == [15, 0, 5]
+
+
+def test_names_that_are_not_utf_8_are_named_and_the_other_cases_are_used(tmp_path):
+    bad, odd = (os.fsdecode(name) for name in (b"M\xfcller", b"\xff"))
+    brats2021(tmp_path, "good", bad)
+    touch(tmp_path / "odd", *(f"{odd}{part}.nii.gz" for part in ("_t1", "_t1ce", "_t2", "_flair")))
+    found = find_cases(str(tmp_path), COHORTS["brats2021"], FOUR)
+    assert [case.name for case in found.complete] == ["good"]
+    said = "\n".join(found.sentences())
+    assert "M\\udcfcller" in said and "\\udcff_t1.nii.gz" in said and said.encode()
+    with pytest.raises(OptionError, match="dataset_dir is .*udcfcller', which is not UTF-8"):
+        find_cases(str(tmp_path / bad), COHORTS["brats2021"], FOUR)

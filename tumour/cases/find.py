@@ -11,7 +11,7 @@ from tumour.cases.datalist import read_datalist
 from tumour.cases.folder import folders_below, look_through
 from tumour.cases.series import dicom_folders, series_cases
 from tumour.cohort import ENDINGS, Cohort
-from tumour.errors import InputError, OptionError
+from tumour.errors import InputError, OptionError, require_text
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 logger = logging.getLogger("bundle")
@@ -102,6 +102,7 @@ def find_scans(
 
 def _look(dataset_dir: str, cohort: Cohort, modalities: Sequence[str]) -> Cases:
     cohort.channel_indices(modalities)  # raises an error for unknown modalities
+    require_text("dataset_dir", dataset_dir)
     is_datalist = dataset_dir.endswith(".json")
     if not dataset_dir or not (is_datalist or Path(dataset_dir).is_dir()):
         raise OptionError(f"dataset_dir '{dataset_dir}' is not a folder; give the folder that contains the cases.")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tumour.cases.case import Case, Cases, LeftOut, unique_names
 from tumour.cohort import ENDINGS, LABEL, Cohort
+from tumour.errors import printable
 
 
 def look_through(root: Path, cohort: Cohort, modalities: Sequence[str]) -> Cases:
@@ -34,10 +35,13 @@ def folders_below(root: Path, hidden: list[LeftOut] | None = None) -> Iterator[t
             continue
         seen.add(real)
         try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            found = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
             hidden.append(LeftOut(folder.name, f"'{folder}' cannot be read ({error.strerror}); change its permissions"))
             continue
+        entries = [entry for entry in found if printable(entry.name) == entry.name]
+        for name in {printable(entry.name) for entry in found} - {entry.name for entry in entries}:
+            hidden.append(LeftOut(name, f"the name of '{folder / name}' is not UTF-8; rename it"))
         inner = [entry for entry in entries if _is_folder(entry)]
         names = {entry.name for entry in inner}
         yield folder, [entry.name for entry in entries if entry.name not in names]

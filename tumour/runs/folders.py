@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Self
 
 from tumour.cases.case import Cases
-from tumour.errors import OptionError
+from tumour.errors import OptionError, require_text
 from tumour.files import Hold, unwritable
 from tumour.maps.writer import require_own
 from tumour.processes import rank
@@ -41,6 +41,7 @@ class Claim:
             return
         maps = [Path(segmentations)] if segmentations else []
         for folder in [*map(Path, folders), *maps]:
+            require_text("The folder", str(folder))
             require_no_weights_of_a_bundle(folder)
         if maps and cases:
             require_no_inputs(maps[0], cases, label_folder)

@@ -15,7 +15,17 @@ import torch
 from monai.bundle import ConfigComponent, ConfigParser
 from monai.bundle.reference_resolver import ReferenceResolver
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
-from tumour.errors import OFF, ON, InputError, OptionError, first_cause, input_error_in, nearest, tell_errors_plainly
+from tumour.errors import (
+    OFF,
+    ON,
+    InputError,
+    OptionError,
+    first_cause,
+    input_error_in,
+    nearest,
+    require_text,
+    tell_errors_plainly,
+)
 from tumour.runs.layers import (
     OPTIONS,
     WORKFLOWS,
@@ -321,6 +331,7 @@ def check_path(name: str, value: Any, word: str | None) -> None:
     if word is not None and word[:1] in ("$", "@", "%"):
         word = None
     path = str(value) if word is None else word
+    require_text(name, path)
     if "#" in path:
         raise OptionError(f"{name} is '{path}', and MONAI reads # as ::; rename the folder or use a link without #.")
     if path.startswith("~"):
