@@ -28,7 +28,7 @@ LIGHTS = ("red", "yellow", "green")
 WORST = 0.2  # share of the cases that a red light should catch
 COST = 0.1  # the share of the other cases that may be red
 MISSED = 0.05  # the share of cases whose Dice is below the interval, and of those above it
-SHRINKAGE = 1.0  # pulls the line of a region towards the stability itself, with the weight of about one case
+SHRINKAGE = 0.1  # pulls the line of a region towards the stability itself; it matters for a few cases alone
 MARGIN = 1.1  # the two thresholds as logits: probabilities of 0.75 and 0.25
 FEWEST = 10  # cases for a fit
 NUMBERS = ("low", "high", "red", "poor", "cases")  # in quality.json, next to the regions
@@ -144,7 +144,7 @@ class Quality:
 
     Args:
         regions: the model of each region.
-        low, high: what is added to the predicted mean Dice for its interval.
+        low, high: the ends of the interval of the mean Dice, as shares of what the prediction lacks to 1.
         red: a case is red if its predicted mean Dice is this or less.
         poor: the mean Dice of the best case among the worst fifth. A case is green if its interval is above it.
         cases: number of cases that it was fitted to.
@@ -174,7 +174,8 @@ class Quality:
             [mean_of(fit_regions([*cases[:n], *cases[n + 1 :]]), case.histograms) for n, case in enumerate(cases)]
         )
         true = np.array([case.mean for case in cases])
-        low, high = np.quantile(true - predicted, [MISSED, 1 - MISSED], method="closest_observation")
+        error = (true - predicted) / lacking(predicted)
+        low, high = np.quantile(error, [MISSED, 1 - MISSED], method="closest_observation")
         order = np.argsort(true, kind="stable")
         worst, others = np.split(order, [round(WORST * len(cases))])
         spared = np.sort(predicted[others])[math.floor(COST * len(others))]  # this case must not be red
@@ -196,7 +197,7 @@ class Quality:
         """
         regions = {name: model.predict(histograms[name]) for name, model in self.regions.items()}
         dice = float(np.mean([*regions.values()]))
-        low, high = (min(max(dice + each, 0.0), 1.0) for each in (self.low, self.high))
+        low, high = (min(max(dice + share * lacking(dice), 0.0), 1.0) for share in (self.low, self.high))
         light = "red" if dice <= self.red else "green" if low > self.poor and not note else "yellow"
         return Judgement(case, light, dice, low, high, regions, slices, note)
 
@@ -230,6 +231,11 @@ def numbers(content: Mapping[str, Any], kind: Any = None) -> list[float]:
     if any(isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v) for v in values):
         raise ValueError(f"{values} are not all numbers")
     return [float(value) for value in values]
+
+
+def lacking(dice: Any) -> Any:
+    """What a Dice lacks to 1, at least 0.01: the errors of good predictions are smaller."""
+    return np.maximum(1 - dice, 0.01)
 
 
 def mean_of(regions: Mapping[str, Region], histograms: Mapping[str, Histogram]) -> float:
