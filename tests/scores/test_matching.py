@@ -104,7 +104,17 @@ def test_a_metastasis_is_enhancing_necrosis_and_cavity_together():
     with_cavity = reference.copy()
     with_cavity[9:12, 2:9, 2:9] = 4
     for cohort, found in (("brats2024_met", reference), ("brats2024_met_rc", with_cavity)):
-        rows, _ = score_case("a", found, found, MM, "metastases2026", COHORTS[cohort])
+        rows, lesions = score_case("a", found, found, MM, "metastases2026", COHORTS[cohort])
         lesion = next(row for row in rows if row["region"] == "lesion")
         assert lesion["reference_ml"] == pytest.approx(np.isin(found, (1, 3, 4)).sum() / 1000)
-        assert counts(lesion) == (1, 0, 0)
+        assert counts(lesion) == (1, 0, 0) and lesion["specificity"] == lesion["accuracy"] == 1
+        centre = next([row[axis] for axis in "xyz"] for row in lesions if row["region"] == "ET")
+        assert centre == [5, 5, 6.5]  # of voxels 2..8, 2..8 and 5..8
+
+
+def test_specificity_is_over_the_grid_and_not_over_the_box_of_the_tumours():
+    reference, prediction = np.zeros((30, 24, 18), np.uint8), np.zeros((30, 24, 18), np.uint8)
+    reference[4:8, 4:8, 4:8], prediction[4:8, 4:8, 4:9] = 3, 3
+    rows, _ = score_case("a", reference, prediction, MM, "goat2026", COHORTS["brats2023_gli"])
+    assert rows[0]["specificity"] == pytest.approx(1 - 16 / (30 * 24 * 18 - 64))
+    assert rows[0]["accuracy"] == pytest.approx(1 - 16 / (30 * 24 * 18))

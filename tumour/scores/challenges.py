@@ -21,7 +21,7 @@ from tumour.cohort import Cohort
 from tumour.errors import one_of
 from tumour.scans.grid import Mask, bounding_box
 from tumour.scores import matching
-from tumour.scores.lesions import LESION, Match, Pieces, components, lesion_rows, outcomes
+from tumour.scores.lesions import LESION, Match, Pieces, components, lesion_rows, moved, outcomes
 from tumour.scores.matching import Matching
 from tumour.scores.metrics import PERFECT, Row, region_scores
 
@@ -128,8 +128,7 @@ def case_scores(
             return row, []
         joiners = [joiner(name) for name in region_rules.joined_by if name in classes]
         means, lesions = lesion_scores(truth, guess, spacing, region_rules, joiners)
-        corner = dict(zip("xyz", (part.start for part in box), strict=True))
-        return row | means, [lesion | {axis: lesion[axis] + corner[axis] for axis in corner} for lesion in lesions]
+        return row | means, moved(lesions, box)
 
     rows, lesions_of_all = [], []
     masks_to_score = [("region", name, names) for name, names in regions.items()]

@@ -58,6 +58,12 @@ def lesion_rows(
     return rows
 
 
+def moved(rows: Iterable[Row], box: Sequence[slice]) -> list[Row]:
+    """The rows of lesions in a box of the grid, with their centres in the grid."""
+    corner = dict(zip("xyz", (part.start for part in box), strict=True))
+    return [row | {axis: row[axis] + corner[axis] for axis in corner} for row in rows]
+
+
 def outcomes(rows: Sequence[Row]) -> Row:
     """The number of found, missed and invented lesions in these rows."""
     every = [row["outcome"] for row in rows]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from tumour.scans.grid import Mask, bounding_box
-from tumour.scores.lesions import LESION, Match, Pieces, components, lesion_rows, outcomes
+from tumour.scores.lesions import LESION, Match, Pieces, components, lesion_rows, moved, outcomes
 from tumour.scores.metrics import Row, border_distances, overlap_scores
 
 SCORES = ("dice", "hd95", "nsd")  # of a region and of a lesion
@@ -38,8 +38,10 @@ class Matching:
     overlap: float = 0.1
     regions: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
-    def scores(self, reference: Mask, prediction: Mask, spacing: Sequence[float]) -> tuple[Row, list[Row]]:
-        """Score one region: (x, y, z) masks with voxels of this spacing, mm; a row, and one row per lesion.
+    def scores(
+        self, reference: Mask, prediction: Mask, spacing: Sequence[float], voxels: int | None = None
+    ) -> tuple[Row, list[Row]]:
+        """Score one region; the arguments are those of `region_scores`. A row, and one row per lesion.
 
         A region that is empty in both masks has no scores (NaN), so that it is left out of the means.
         """
@@ -51,7 +53,7 @@ class Matching:
         lesions, pieces = components(reference[box]), components(prediction[box])
         dice = _dice(lesions, pieces)
         scored = lesion_rows(_matches(dice, ANY), lesions, pieces, box, score)
-        row = overlap_scores(reference, prediction, spacing)
+        row = overlap_scores(reference, prediction, spacing, voxels)
         row |= self._surfaces(reference, prediction, spacing, min(spacing) / 2)
         row |= {f"lesion_{name}": value for name, value in self._means(scored).items()}
         f1 = [_f1(*_counts(dice, threshold)) for threshold in THRESHOLDS]
@@ -148,14 +150,16 @@ def case_scores(
 
     The arguments and the result are those of `tumour.scores.challenges.case_scores`.
     """
-    rows, lesion_rows = [], []
+    voxels, box = reference.size, bounding_box((reference > 0) | (prediction > 0))  # the rest of the grid is empty
+    reference, prediction = reference[box], prediction[box]
+    rows, all_lesions = [], []
     wanted: list[tuple[str, str, Any]] = [
         ("region", name, names) for name, names in {**regions, **rules.regions}.items()
     ]
     wanted += [("class", name, [name]) for name in classes[1:]]
     for kind, name, names in wanted:
         values = [classes.index(each) for each in names if each in classes]
-        row, lesions = rules.scores(np.isin(reference, values), np.isin(prediction, values), spacing)
+        row, lesions = rules.scores(np.isin(reference, values), np.isin(prediction, values), spacing, voxels)
         rows.append({"kind": kind, "region": name, **row})
-        lesion_rows += [{"kind": kind, "region": name, **lesion} for lesion in lesions]
-    return rows, lesion_rows
+        all_lesions += [{"kind": kind, "region": name, **lesion} for lesion in moved(lesions, box)]
+    return rows, all_lesions
