@@ -110,7 +110,7 @@ def leave(network: nn.Module | None = None) -> None:
     distributed.barrier()
     distributed.destroy_process_group()
     if isinstance(network, nn.parallel.DistributedDataParallel):
-        network.process_group = network.reducer = network.logger = None
+        network.process_group = network.reducer = network.logger = None  # type: ignore[assignment]
 
 
 def share(cases: Sequence[Any]) -> list[Any]:

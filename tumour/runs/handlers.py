@@ -40,7 +40,7 @@ class RegionMetric(IgniteMetricHandler):
         super().__init__(metric_fn=metric_fn, output_transform=from_engine(["pred", "label"]), save_details=False)
         self.regions, self.every = list(regions), every
 
-    def iteration_completed(self, engine: Engine) -> None:
+    def iteration_completed(self, engine: Any) -> None:
         if (engine.state.iteration - 1) % engine.state.epoch_length % self.every == 0:
             super().iteration_completed(engine)
 
