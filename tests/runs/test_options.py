@@ -1,5 +1,6 @@
 """A misspelt option or a value out of its range is refused before any work, in one sentence that says what to do."""
 
+import json
 import re
 import sys
 
@@ -238,3 +239,27 @@ def test_every_plain_setting_has_a_rule():
     config = merged("bundles/unet3d/args.yaml").get()
     plain = [name for name, value in config.items() if isinstance(value, bool | int | float)]
     assert set(plain) <= {name for name, _ in options.rules(config["settings"])}
+
+
+def test_an_unknown_first_part_of_an_option_is_refused_before_monai_merges_it(tmp_path):
+    wrong = {"after_treatmen::threshold": 0.4, "traceback": False}
+    done = run("training", BUNDLES[0], tmp_path, "brats2021", tmp_path / "nowhere", **wrong)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "There is no option 'after_treatmen'; the nearest is after_treatment." in done.stderr
+
+
+def test_a_class_that_does_not_exist_is_refused_also_in_a_part_that_is_used_later(check, tmp_path):
+    assert "'UNett'" in refused(check, "--network_def::network::_target_", "UNett")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("+evaluate::handlers: [{_target_: tumour.scores.Nothing}]\n")
+    text = refused(check, "--+config_file", f"['{mine}']")
+    assert str(mine) in text and "'tumour.scores.Nothing'" in text
+
+
+def test_a_misspelt_id_in_a_recipe_of_a_release_is_refused(tmp_path):
+    for name, content in {"train": {"epochs": 1, "cohort": "x"}, "inference": {"overlap": 0.5}, "evaluate": {}}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    for content in ({"overlap": 0.2}, {"epochs": 2, "+initialize": []}):
+        options.require_known(content, tmp_path / "recipe.json")
+    with pytest.raises(InputError, match="recipe.json': There is no option 'epoch'; the nearest is epochs"):
+        options.require_known({"epoch": 2}, tmp_path / "recipe.json")
