@@ -85,4 +85,4 @@ def test_a_network_of_regions_is_refused_by_a_recipe_of_classes(patients, traine
     done = run(
         "inferring", "neuroseg3d", trained("neuroseg3d"), "brats2021", patients("brats2021"), head="@heads::classes"
     )
-    assert done.returncode == 1 and "head means the outputs" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "head means the outputs" in done.stderr and "Traceback" not in done.stderr

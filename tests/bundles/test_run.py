@@ -277,7 +277,7 @@ WRONG = [
 @pytest.mark.parametrize("setting", WRONG)
 def test_a_wrong_setting_gives_one_clear_sentence(setting, patients, tmp_path):
     done = run("training", BUNDLES[0], tmp_path, **{"cohort": "brats2021", "data": patients("brats2021")} | setting)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")
 
 
@@ -306,7 +306,7 @@ def test_ctrl_c_stops_in_one_line_and_the_same_command_resumes(patients, tmp_pat
 
 def test_a_checkpoint_of_the_other_size_is_refused_with_one_clear_sentence(patients, trained):
     done = run("inferring", BUNDLES[0], trained(BUNDLES[0]), "brats2021", patients("brats2021"), size="full")
-    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "size is full, but" in done.stderr and "trained with size fast" in done.stderr
 
 

@@ -38,7 +38,7 @@ def label_maps(folder):
 def refusal(done):
     """The sentence that ends a refused run."""
     sentence = done.stderr.strip().splitlines()[-1]
-    assert done.returncode == 1 and sentence.startswith("error: ") and "Traceback" not in done.stderr
+    assert done.returncode in (1, 2) and sentence.startswith("error: ") and "Traceback" not in done.stderr
     return sentence
 
 
