@@ -264,7 +264,8 @@ class Progress:
         if self.validator is None:
             return f"{self.work} {total:,} {self.unit}{'s' * (total != 1)}."
         train, validate = (sum(gather([len(each.data_loader.dataset)])) for each in (engine, self.validator))
-        steps = f"{engine.state.max_epochs} epochs of {engine.state.epoch_length} steps"
+        epochs = engine.state.max_epochs
+        steps = f"{epochs} epoch{'s' * (epochs != 1)} of {engine.state.epoch_length} steps"
         done = engine.state.iteration // engine.state.epoch_length
         return f"training on {train} cases, validating on {validate}: {steps}{f', {done} epochs done' * bool(done)}."
 
