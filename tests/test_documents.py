@@ -21,8 +21,6 @@ ELSEWHERE = {
     r'py -3\.\d+ -m venv|\.venv\\Scripts\\Activate|python -c "import re': "tests/test_versions.py; Windows: not run",
     r"docker (build|run)": "no Docker runs in CI: hadolint and tests/test_versions.py check the Dockerfile",
     r"HEAD=\$\(scontrol": "SLURM: not run; two nodes on one machine were tried, see docs/devices.md",
-    r"mlflow ui": "a viewer",
-    r"cp -r bundles/resunet bundles/mynet": "tests/test_documents.py",
     r"make( -n TARGET)?$": "make itself",
     r"pytest --slow": "pytest itself",
     r"(\.venv/benchmark/bin/|\.venv/bin/)?python -m benchmarks\.(\w+)": "tests/benchmarks, or its docstring",
