@@ -102,8 +102,13 @@ class Cohort:
     def case_of(self, file_name: str) -> str:
         """The case id in a file name."""
         stem = next((file_name.removesuffix(ending) for ending in ENDINGS if file_name.endswith(ending)), file_name)
-        suffixes = (suffix for of_kind in self.suffixes.values() for suffix in of_kind)
-        return next((stem.removesuffix(suffix) for suffix in suffixes if stem.endswith(suffix)), stem)
+        ending = self.ending_of(stem)
+        return stem.removesuffix(ending[1]) if ending else stem
+
+    def ending_of(self, stem: str) -> tuple[str, str] | None:
+        """The kind of a file (a modality or `label`) and the suffix of its name; the longest suffix that fits."""
+        kinds = ((kind, suffix) for kind, suffixes in self.suffixes.items() for suffix in suffixes)
+        return max((each for each in kinds if stem.endswith(each[1])), key=lambda each: len(each[1]), default=None)
 
     def patient_of(self, case: str) -> str:
         """The patient in a case id."""

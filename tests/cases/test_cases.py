@@ -258,6 +258,7 @@ def test_msd_cases_with_four_digits_are_no_channels(tmp_path):
             "c1_t1.nii' is a folder .* move the file",
         ),
         (["notes.txt"], "it contains 'notes.txt'; check dataset_dir"),
+        ([f"s1_{kind}.nii.gz" for kind in ("T1w", "T2w", "FLAIR")], "or add a cohort for these names"),
         (
             [f"c1/c1-{kind}.nii.gz" for kind in ("t1n", "t1c", "t2w", "t2f")],
             "named as in brats2023_gli or .*: give",
@@ -269,6 +270,18 @@ def test_a_folder_without_a_case_says_what_is_there(tmp_path, files, message):
         touch((tmp_path / file).parent, file.rsplit("/", 1)[-1])
     with pytest.raises(InputError, match=rf"No case of brats2021 .*<case>_t1.nii.gz.*{message}"):
         find_cases(str(tmp_path), COHORTS["brats2021"], FOUR, COHORTS)
+
+
+def test_of_two_endings_that_fit_a_name_the_longer_one_decides(tmp_path):
+    endings = {"T1": ("_T1w",), "T1ce": ("_ce_T1w",)}
+    cohort = Cohort("bids", ("background",), {}, (0,), suffixes=endings)
+    files = tmp_path / "s1_T1w.nii.gz", tmp_path / "s1_ce_T1w.nii.gz"
+    touch(tmp_path, *(file.name for file in files))
+    (tmp_path / "list.json").write_text(json.dumps({"training": [{"image": ["s1_ce_T1w.nii.gz", "s1_T1w.nii.gz"]}]}))
+    for place in (tmp_path, tmp_path / "list.json"):
+        (case,) = find_cases(str(place), cohort, ["T1", "T1ce"]).complete
+        assert case.name == "s1" and case.images == tuple(map(str, files))
+    assert cohort.case_of("s1_ce_T1w.nii.gz") == "s1"
 
 
 def test_dicom_that_is_to_be_trained_on_is_named(tmp_path):

@@ -80,6 +80,7 @@ def _in_order(
     by_name: dict[str, str] = {}
     for file in files:
         stem = Path(file).name.removesuffix(".gz").removesuffix(".nii")
-        by_name |= {kind: file for kind, suffixes in cohort.suffixes.items() if stem.endswith(suffixes)}
+        ending = cohort.ending_of(stem)
+        by_name |= {ending[0]: file} if ending else {}
     known = by_name if len(by_name) == len(files) else dict(zip(stored, files, strict=False))
     return [known[name] for name in modalities] if set(modalities) <= known.keys() else None

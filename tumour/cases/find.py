@@ -10,7 +10,7 @@ from tumour.cases.case import Case, Cases, LeftOut, repeated
 from tumour.cases.datalist import read_datalist
 from tumour.cases.folder import folders_below, look_through
 from tumour.cases.series import dicom_folders, series_cases
-from tumour.cohort import ENDINGS, Cohort
+from tumour.cohort import ENDINGS, LABEL, Cohort
 from tumour.errors import InputError, OptionError, require_text
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
@@ -153,10 +153,11 @@ def _what_is_there(root: Path, cohort: Cohort) -> str:
     if not shown:
         return "it contains no files; check dataset_dir and cohort."
     names = ", ".join(f"'{file}'" for file in shown[:3]) + (f" and {len(shown) - 3:,} more" if len(shown) > 3 else "")
-    suffixes = tuple(suffix + ending for given in cohort.suffixes.values() for suffix in given for ending in ENDINGS)
-    if any(file.lower().endswith(suffixes) for file in shown):
+    stems = {file.lower().removesuffix(".gz").removesuffix(".nii") for file in shown}
+    kinds = [suffixes for kind, suffixes in cohort.suffixes.items() if kind != LABEL]
+    if kinds and all(any(stem.endswith(suffixes) for stem in stems) for suffixes in kinds):
         return f"it contains {names}: rename them, as upper and lower case are different."
-    return f"it contains {names}; check dataset_dir and cohort, or rename them."
+    return f"it contains {names}; check dataset_dir and cohort, or add a cohort for these names (docs/own-data.md)."
 
 
 def _log(found: Cases) -> None:

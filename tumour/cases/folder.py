@@ -97,16 +97,16 @@ def _duplicate(path: str, kind: str, used: str) -> str:
 
 def _of_suffixes(root: Path, cohort: Cohort, modalities: Sequence[str], files: Sequence[tuple[Path, str]]) -> Cases:
     """Cases with one file per modality: files in one folder whose names start the same way are a case."""
-    kinds = {suffix: kind for kind, suffixes in cohort.suffixes.items() for suffix in suffixes}
     groups: dict[tuple[Path, str], _Group] = {}
     strays = []
     for path, stem in files:
-        suffix = next((suffix for suffix in kinds if stem.endswith(suffix)), None)
-        if suffix is None:
+        ending = cohort.ending_of(stem)
+        if ending is None:
             strays.append(str(path))
             continue
+        kind, suffix = ending
         start = stem[: -len(suffix)] or path.parent.name
-        groups.setdefault((path.parent, start), _Group(path.parent, start)).add(kinds[suffix], path)
+        groups.setdefault((path.parent, start), _Group(path.parent, start)).add(kind, path)
     kept = _merge_copies(list(groups.values()), modalities)
     names = unique_names((*group.folder.relative_to(root.parent).parts, group.stem) for group in kept)
     complete: list[Case] = []
