@@ -105,8 +105,13 @@ def page() -> str:
             )
         if rows:
             text.append(f"## {file}\n\n{title}\n\n{markdown(rows)}\n")
-    if left:
-        raise InputError(f"bundles/common/settings.yaml has {next(iter(left))}, which no config sets; remove it.")
+    rows = []
+    for setting, rule in left.items():  # options that are no part of a config
+        comment = meaning(f"settings::{setting}", (ROOT / "bundles/common/settings.yaml").read_text().splitlines())
+        if not comment:
+            raise InputError(f"bundles/common/settings.yaml has {setting}, which no config sets; say what it means.")
+        rows.append({"setting": f"`{setting}`", "meaning": comment, "value": wanted(rule), "default": ""})
+    text += [f"## Of the command line\n\n{markdown(rows)}\n"] if rows else []
     return "\n".join(text)
 
 
