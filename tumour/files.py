@@ -106,7 +106,7 @@ class Hold:
     """
 
     def __init__(self, folder: Path, work: str) -> None:
-        path = folder / f".{work}.lock"
+        path, new = folder / f".{work}.lock", not folder.exists()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             while True:
@@ -127,7 +127,7 @@ class Hold:
             file.flush()
         except OSError as error:
             raise of_the_system(error, folder) from error
-        weakref.finalize(self, _release, file, path, os.getpid())
+        weakref.finalize(self, _release, file, path, os.getpid(), new)
 
 
 def _lock(file: TextIO) -> bool:
@@ -141,11 +141,14 @@ def _lock(file: TextIO) -> bool:
     return True
 
 
-def _release(file: TextIO, path: Path, process: int) -> None:
+def _release(file: TextIO, path: Path, process: int, new: bool) -> None:
+    own = process == os.getpid()  # not in a copy of it, as the workers of a data loader are
     with suppress(OSError):
-        if process == os.getpid():  # not in a copy of it, as the workers of a data loader are
-            path.unlink(missing_ok=True)
+        if own:
+            path.unlink(missing_ok=True)  # before the lock is released
         file.close()
+        if own and new:
+            path.parent.rmdir()  # if nothing was written, as when the run was refused
 
 
 def save_json(content: Any, path: Path) -> None:
