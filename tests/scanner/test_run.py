@@ -57,4 +57,4 @@ def test_preparing_alone_writes_cases_and_needs_scans(raw, trained, tmp_path):
         == 0
     )
     none = run("preparing", BUNDLES[0], tmp_path, "brats2021", tmp_path / "prepared", ckpt_dir=models)
-    assert none.returncode == 1 and "give the folder that contains one folder per patient" in none.stderr
+    assert none.returncode == 2 and "give the folder that contains one folder per patient" in none.stderr

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tumour.cases.case import Case
 from tumour.cohort import ENDINGS, Cohort
-from tumour.errors import InputError
+from tumour.errors import InputError, OptionError
 from tumour.files import atomic_write
 from tumour.maps.writer import save_on_scan
 from tumour.processes import rank
@@ -64,7 +64,7 @@ def bring_back(
         InputError: a modality is unknown, highdicom is missing, or no case was prepared.
     """
     if unknown := set(modalities) - set(cohort.modalities):
-        raise InputError(f"back_to has {', '.join(sorted(unknown))}; it takes {', '.join(cohort.modalities)}.")
+        raise OptionError(f"back_to has {', '.join(sorted(unknown))}; it takes {', '.join(cohort.modalities)}.")
     if rank():
         return
     prepared = [case for case in cases if (Path(case.images[0]).parent / RECORD).is_file()]

@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 from tumour.cases.case import LeftOut
 from tumour.cohort import Cohort
-from tumour.errors import CaseError, InputError
+from tumour.errors import CaseError, InputError, OptionError
 from tumour.files import atomic_write, save_json
 from tumour.scanner.extra import require
 from tumour.scanner.picture import PICTURE, picture
@@ -205,9 +205,9 @@ def prepare_patients(
     folders = patient_folders(scans_dir)
     target = Path(dataset_dir).resolve()
     if not dataset_dir or Path(scans_dir).resolve() in (target, *target.parents):
-        raise InputError(f"dataset_dir '{dataset_dir}' must be a folder outside scans_dir; prepared cases go there.")
+        raise OptionError(f"dataset_dir '{dataset_dir}' must be a folder outside scans_dir; prepared cases go there.")
     if cohort.channels:
-        raise InputError(f"cohort {cohort.name} has 4-D files; prepare scans for one with a file per modality.")
+        raise OptionError(f"cohort {cohort.name} has 4-D files; prepare scans for one with a file per modality.")
     atlas = atlas_head(brats_grid(grid), head)
     left_out = []
     for folder in tqdm(folders, "preparing", unit="patient", disable=None):

@@ -10,7 +10,7 @@ from typing import Any
 from tumour.cases.folder import folders_below, nifti_files
 from tumour.cases.series import is_dicom, modality_named, named_folder, words_of
 from tumour.cohort import ENDINGS, LABEL, Cohort
-from tumour.errors import CaseError, InputError
+from tumour.errors import CaseError, InputError, OptionError
 from tumour.scanner.extra import require
 from tumour.scans.grid import Scan
 from tumour.scans.readers import read_scan
@@ -71,7 +71,7 @@ def patient_folders(root: str) -> list[Path]:
     """
     folder = Path(root)
     if not root or not folder.is_dir():
-        raise InputError(f"scans_dir '{root}' is not a folder; give the folder that contains one folder per patient.")
+        raise OptionError(f"scans_dir '{root}' is not a folder; give the folder that contains one folder per patient.")
     if any(name.endswith(ENDINGS) or is_dicom(folder / name) for name in _files(folder)):
         return [folder]
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
