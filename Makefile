@@ -27,6 +27,8 @@ PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11 python; d
 PY = .venv/bin/python
 RUN = $(PY) -m monai.bundle run
 COMMA = ,
+PINNED = $(shell sed -n 's/^      - \([^ ]*\).*/\1/p' environment.yml) # pip cannot read it: it has conda's format
+ONLY_FOR_TORCH = cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton # on Linux
 # one word of the shell, whatever it contains: folders may have blanks, quotes and parentheses
 quote = '$(subst ','\'',$(value $(1)))'
 # config files on top of those that args.yaml lists: a recipe; an ensemble; one more for several devices
@@ -51,20 +53,20 @@ CODE = custom_components tumour tools tests benchmarks
 GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data check train evaluate infer report watch results table compare ablation recipes crossvalidate final best ensemble prepare segment release verify export \
+.PHONY: help setup lock demo data check train evaluate infer report watch results table compare ablation recipes crossvalidate final best ensemble prepare segment release verify export \
 	test smoke lint docs picture show benchmark gpu clean
 
 help: ## print the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
-setup: .venv/ready $(EXTRA:%=.venv/%) ## install the packages of environment.yml into .venv (EXTRA=scanner: also those for raw scans)
+setup: .venv/ready $(EXTRA:%=.venv/%) ## install environment.lock, with checked hashes, and torch into .venv (EXTRA=scanner: also what raw scans need)
 
-.venv/ready: environment.yml
+.venv/ready: environment.yml environment.lock
 	@$(or $(PYTHON),false) $(FITS) || { echo "make setup needs Python 3.11, 3.12 or 3.13 and found none; install one, or name it: make setup PYTHON=path/to/python"; exit 1; }
 	$(PYTHON) -m venv .venv
-	# pip cannot read environment.yml, which is conda's format
-	sed -n 's/^      - \([^ ]*\).*/\1/p' environment.yml > .venv/requirements.txt
-	.venv/bin/pip install --quiet --requirement .venv/requirements.txt
+	.venv/bin/pip install --quiet --no-deps --require-hashes --requirement environment.lock
+	# without a hash: the machine decides which build of torch it needs, with the NVIDIA packages or for the CPU alone
+	.venv/bin/pip install --quiet $(filter torch==%,$(PINNED))
 	touch $@
 
 .venv/scanner: .venv/ready pyproject.toml
@@ -72,6 +74,13 @@ setup: .venv/ready $(EXTRA:%=.venv/%) ## install the packages of environment.yml
 	$(PY) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['scanner'])" \
 		| xargs .venv/bin/pip install --quiet --no-deps
 	touch $@
+
+lock: ## after a change of environment.yml: find the versions of all packages it needs, and write them with their hashes
+	$(PYTHON) -m venv .venv/lock
+	.venv/lock/bin/pip install --quiet uv==0.13.9
+	printf '%s\n' $(ONLY_FOR_TORCH) > .venv/lock/excluded.txt
+	printf '%s\n' $(PINNED) | .venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-emit-package torch --excludes .venv/lock/excluded.txt --custom-compile-command "make lock" --output-file environment.lock -
 
 demo: setup ## create synthetic patients, train NeuroSeg3D, score it, segment new patients (DEMO=folder)
 	$(PY) -m tools patients --output $(call quote,DEMO)/patients --cases 16 --size 96

@@ -8,7 +8,7 @@ from tests.conftest import ROOT
 
 FLOORS = [  # a room may use itself and the rooms on lower floors
     ["errors"],
-    ["files", "processes", "cohort"],
+    ["files", "records", "processes", "cohort"],
     ["cases", "scans"],
     ["checks", "maps", "scores", "pictures"],
     ["patches", "runs", "scanner"],

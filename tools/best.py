@@ -8,7 +8,6 @@ after-treatment is fitted for each fold on the other folds.
 """
 
 import hashlib
-import json
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
@@ -18,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from tumour.errors import OptionError
 from tumour.files import atomic_write, save_json
 from tumour.maps.fitting import FitAfterTreatment, FittingCase
+from tumour.records import read_json, read_table, read_tensors
 from tumour.runs.checkpoints import BEST, PATIENTS, SETTINGS
 from tumour.runs.folders import Claim
 from tumour.scores.tables import mean_interval, mean_text
@@ -41,7 +40,7 @@ from tools.crossvalidate import (
 from tools.ensemble import OVERLAY as ENSEMBLE
 from tools.ensemble import ensemble
 from tools.networks import cost
-from tools.tables import markdown, read_table
+from tools.tables import markdown
 
 CASES = "fitting.pt"  # in the results of a fold: what its after-treatment is fitted to
 FLIPS = 8
@@ -79,12 +78,12 @@ def started(folder: Path) -> dict[str, Any]:
     for name in (STARTED, "summary.json"):
         if not (folder / name).is_file():
             raise OptionError(f"'{folder}' is not a finished cross-validation; run make crossvalidate first.")
-    return json.loads((folder / STARTED).read_text(encoding="utf-8"))
+    return read_json(folder / STARTED, {"args_file": str, "patients": {str: int}})
 
 
 def mean_dice(folders: Sequence[Path]) -> pd.Series:
     """Mean Dice over the regions of each case in the scores.csv of some folders."""
-    rows = pd.concat([read_table(folder / "scores.csv") for folder in folders])
+    rows = pd.concat([read_table(folder / "scores.csv", ["case", "kind", "region", "dice"]) for folder in folders])
     return rows[rows["kind"] == "region"].groupby("case")["dice"].mean()
 
 
@@ -159,7 +158,7 @@ class Folds:
 
 def read_cases(path: Path) -> list[FittingCase]:
     """The cases that a run of `fitting` saved."""
-    saved = torch.load(path, weights_only=True)
+    saved = read_tensors(path)
     return [FittingCase(probabilities, reference.numpy(), voxel) for probabilities, reference, voxel in saved]
 
 

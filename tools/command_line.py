@@ -3,6 +3,7 @@
 import ast
 import inspect
 import io
+import math
 import re
 import sys
 import textwrap
@@ -13,7 +14,7 @@ from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, get_args
 
 import fire
 from fire.core import FireExit
@@ -121,9 +122,9 @@ def call_of(function: Callable, name: str, words: Sequence[str]) -> Callable[[],
     Text stays as it is typed: fire would take a folder called 2021 for a number.
 
     Raises:
-        OptionError: an argument is missing, unknown or has no value.
+        OptionError: an argument is missing, unknown, has no value or is not the number that it should be.
     """
-    calls: list[Callable[[], Any]] = []
+    calls: list[partial] = []
     parameters = inspect.signature(function).parameters
 
     @wraps(function)
@@ -146,4 +147,18 @@ def call_of(function: Callable, name: str, words: Sequence[str]) -> Callable[[],
         key = word.removeprefix("--").replace("-", "_")
         if word.startswith("--") and following.startswith("--") and key in text:
             raise OptionError(f"{word} has no value.")
+    require_numbers(calls[0])
     return calls[0]
+
+
+def require_numbers(call: partial) -> None:
+    """Refuse text for an option that must be a number, and a number below 0."""
+    signature = inspect.signature(call.func)
+    for name, value in signature.bind(*call.args, **call.keywords).arguments.items():
+        annotation = signature.parameters[name].annotation
+        kinds = get_args(annotation) or (annotation,)
+        if value is None and type(None) in kinds or not {*kinds} <= {int, float, type(None)}:
+            continue
+        what, types = ("a whole number", int) if int in kinds else ("a number", (int, float))
+        if not isinstance(value, types) or isinstance(value, bool) or not 0 <= value < math.inf:
+            raise OptionError(f"--{name} must be {what} of 0 or more; it is {value!r}.")

@@ -5,17 +5,15 @@ python -m tools compare RUN_A RUN_B
 A run is a scores.csv, its folder as written by `score`, or the output_dir of an evaluation.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import wilcoxon
-from tumour.errors import InputError, OptionError
+from tumour.errors import OptionError
+from tumour.records import read_json, read_table
 from tumour.scores.tables import mean_interval
-
-from tools.tables import read_table
 
 METRICS = ("dice", "hd95", "lesion_dice")
 
@@ -26,13 +24,9 @@ def read_run(run: str) -> tuple[pd.DataFrame, str | None]:
     path = next((place for place in places if place.is_file()), places[1])
     if not path.is_file():
         raise OptionError(f"'{path}' does not exist; give a folder that tools.score or evaluating wrote to.")
-    rows = read_table(path)
-    missing = {"case", "region", "kind", "dice"} - set(rows)
-    if missing:
-        names = ", ".join(sorted(missing))
-        raise InputError(f"'{path}' has no column {names}; give a scores.csv that tools.score or evaluating wrote.")
+    rows = read_table(path, ["case", "region", "kind", "dice"])
     summary = path.with_name("summary.json")
-    content = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
+    content = read_json(summary, {"challenge?": str}) if summary.is_file() else {}
     return rows.set_index(["case", "region"]), content.get("challenge")
 
 

@@ -17,9 +17,11 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from tumour.cases.parts import ALL
+from tumour.cases.case import CASE
+from tumour.cases.parts import ALL, recorded_patients
 from tumour.errors import InputError, OptionError, Stopped, one_of
 from tumour.files import atomic_write, save_json
+from tumour.records import read_json, read_table
 from tumour.runs.checkpoints import BEST, PATIENTS
 from tumour.runs.folders import Claim
 from tumour.runs.layers import layers, merge
@@ -27,11 +29,11 @@ from tumour.runs.options import check_command, rules
 from tumour.scores.evaluation import record_crossvalidation
 from tumour.scores.quality import FILE as QUALITY
 from tumour.scores.quality import Quality
-from tumour.scores.tables import mean_text, write_scores
+from tumour.scores.tables import SUMMARY, mean_text, write_scores
 
 from tools.command import run_command
 from tools.quality import assess, text_of
-from tools.tables import markdown, read_table
+from tools.tables import markdown
 
 OVERLAY = "bundles/common/crossvalidate.yaml"
 DAY = 24 * 60  # minutes; submitit's own limit for a job is 5 minutes
@@ -79,7 +81,7 @@ def settings_of_folds(options: Mapping[str, Any], folds: int) -> dict[str, Any]:
 def require_same_settings(output: Path, settings: Mapping[str, Any]) -> None:
     """Write the settings of a new cross-validation; refuse others than those with which it was started."""
     path = output / STARTED
-    before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else dict(settings)
+    before: dict[str, Any] = read_json(path, {"patients": {str: int}}) if path.is_file() else dict(settings)
     for name in dict.fromkeys([*before, *settings]):
         if before.get(name) != settings.get(name):
             was, now = before.get(name, "unset"), settings.get(name, "unset")
@@ -181,7 +183,7 @@ def run_on_cluster(commands: Mapping[int, Sequence[str]], folder: Path, cluster:
     given = dict(each.split("=", 1) for each in parameters.split())
     executor.update_parameters(name="fold", **{"timeout_min": DAY} | {k: yaml.safe_load(v) for k, v in given.items()})
     path = folder / "jobs.json"
-    ids = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    ids = read_json(path, {str: str}) if path.is_file() else {}
     jobs: dict[int, Any] = {}
     for fold, command in commands.items():
         earlier = kind(folder, ids[str(fold)]) if str(fold) in ids else None
@@ -218,7 +220,7 @@ def final(
     if status := run(command):
         raise failed(command, status)
     checkpoint = target / "final" / "models" / BEST
-    record_crossvalidation(checkpoint, cohort, json.loads(summary.read_text(encoding="utf-8")))
+    record_crossvalidation(checkpoint, cohort, read_json(summary, SUMMARY))
     if (target / QUALITY).is_file():
         Quality.read(target / QUALITY).save(checkpoint)
     return f"{checkpoint}: trained on all patients; the score of the cross-validation is recorded next to it"
@@ -229,8 +231,8 @@ def collect(output: Path, folds: int, cohort: str, dataset_dir: str) -> str:
     rows, lesions, fold_of, place_of = [], [], {}, {}
     for fold in range(folds):
         folder = folder_of(output, fold)
-        trained = {*json.loads((folder / "models" / PATIENTS).read_text(encoding="utf-8"))["train"]}
-        record = json.loads((folder / "results" / "runs" / "evaluating.json").read_text(encoding="utf-8"))
+        trained = {*recorded_patients(folder / "models" / PATIENTS)["train"]}
+        record = read_json(folder / "results" / "runs" / "evaluating.json", {"cases": [CASE]})
         for case in record["cases"]:
             if case["patient"] in trained or case["name"] in fold_of:
                 raise InputError(f"{case['name']} is scored by a network that was trained on it; give another OUT.")
@@ -246,8 +248,8 @@ def collect(output: Path, folds: int, cohort: str, dataset_dir: str) -> str:
     groups |= {f"fold {fold}": [case for case in fold_of if fold_of[case] == fold] for fold in range(folds)}
     frame = pd.DataFrame(rows)
     table = [row_of(name, frame[frame["case"].isin(cases)]) for name, cases in groups.items()]
-    challenge = json.loads(scores_in(folder_of(output, 0)).read_text(encoding="utf-8"))["challenge"]
-    started = json.loads((output / STARTED).read_text(encoding="utf-8"))
+    challenge = read_json(scores_in(folder_of(output, 0)), SUMMARY)["challenge"]
+    started = read_json(output / STARTED, {"patients": {str: int}})
     quality, tables = assess(output, [folder_of(output, fold) / "results" for fold in range(folds)], started)
     if quality:
         save_json(asdict(quality), output / QUALITY)

@@ -51,6 +51,8 @@ def download(
         raise InputError(
             f"'{url}' cannot be downloaded ({why}); check the network and run again, or put the archive at '{archive}'."
         ) from error
+    if not (draft / TASK).is_dir():
+        raise InputError(f"'{archive}' does not contain {TASK}; delete it, and run again.")
     os.replace(draft / TASK, target)
     shutil.rmtree(draft)
     archive.unlink()

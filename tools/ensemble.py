@@ -6,7 +6,6 @@ The members are folds of one bundle, several bundles, or several checkpoints of 
 """
 
 import contextlib
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from glob import glob
@@ -15,13 +14,16 @@ from typing import Any
 
 import torch
 import yaml
+from tumour.cases.parts import recorded_patients
 from tumour.checks.strangers import widest
 from tumour.errors import InputError, OptionError
 from tumour.files import atomic_write, save_json
+from tumour.records import read_json
 from tumour.runs.checkpoints import BEST, PATIENTS, read_checkpoint, save_checkpoint
 from tumour.runs.folders import Claim
 from tumour.runs.trained import SETTINGS, settings_of, settings_to_use
 from tumour.scores.evaluation import record_crossvalidation
+from tumour.scores.tables import SUMMARY
 
 from tools.release.configs import ROOT, bundles, ensemble_def, folder_of
 from tools.show import merged
@@ -72,7 +74,7 @@ def patients_of(paths: Sequence[Path]) -> dict[str, list[str]]:
     for record in records:
         if not record.is_file():
             raise InputError(f"'{record}' does not exist; without it the training patients of a member are unknown.")
-    parts = [json.loads(record.read_text(encoding="utf-8")) for record in records]
+    parts = [recorded_patients(record) for record in records]
     train, validate, test = (
         {patient for part in parts for patient in part[name]} for name in ("train", "validate", "test")
     )
@@ -83,7 +85,7 @@ def crossvalidation(paths: Sequence[Path]) -> dict[str, Any]:
     """The summary of the cross-validation of which the members are all folds; empty if they are something else."""
     folders = {path.resolve().parents[2] for path in paths}
     summary = folders.pop() / "summary.json"
-    found = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() and not folders else {}
+    found = read_json(summary, SUMMARY) if summary.is_file() and not folders else {}
     return found if found.get("folds") == len({path.resolve().parent for path in paths}) else {}
 
 

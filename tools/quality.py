@@ -1,19 +1,18 @@
 """What a cross-validation shows of a network's quality: calibration, predicted Dice, and labels worth a second look."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy.stats import spearmanr
 from tumour.files import atomic_write
+from tumour.records import csv_text, read_json, read_table
 from tumour.runs.options import switch
 from tumour.scores.calibration import calibration_error, fit_temperature, reliability
 from tumour.scores.quality import FEWEST, WORST, Judgement, Quality, Scored, uncertain_slices, write_table
 
-from tools.tables import markdown, read_table
+from tools.tables import markdown
 
 EVIDENCE = "evidence.json"  # in the results of a fold
 SECOND_LOOK = "second_look.csv"
@@ -23,7 +22,8 @@ TREATMENT = ("threshold", "smallest_piece", "smallest_region")
 def evidence_in(results: Sequence[Path]) -> list[dict[str, Any]]:
     """The evidence of the cases of each fold, by case; empty if a fold was run by an earlier version."""
     paths = [folder / EVIDENCE for folder in results]
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    shape = {str: {"histograms": {str: [[float]]}}}
+    return [read_json(path, shape) for path in paths if path.is_file()]
 
 
 def scored_cases(results: Sequence[Path], evidence: Sequence[Mapping[str, Any]]) -> list[Scored]:
@@ -161,7 +161,7 @@ def assess(output: Path, results: Sequence[Path], started: Mapping[str, Any]) ->
         return None, tables
     write_table((found.row() for _, found in judged), output / "segmentations")
     with atomic_write(output / SECOND_LOOK) as part:
-        pd.DataFrame(second_look(judged, evidence)).to_csv(part, index=False)
+        part.write_text(csv_text(second_look(judged, evidence)), encoding="utf-8")
     return Quality.fit(cases, settings), {**tables, "quality": quality_rows(judged)}
 
 

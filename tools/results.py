@@ -5,12 +5,12 @@ python -m tools results
 They are read from `scores.json` next to the weights, which `run evaluating` writes, and are stored nowhere else.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tumour.cases.parts import recorded_patients
 from tumour.errors import InputError
 from tumour.files import atomic_write
 from tumour.runs.checkpoints import PATIENTS
@@ -31,7 +31,7 @@ def training_patients(checkpoint: Path) -> str:
     record = checkpoint.with_name(PATIENTS)
     if not record.is_file():
         return "not recorded"
-    patients = json.loads(record.read_text(encoding="utf-8"))
+    patients = recorded_patients(record)
     cohort = settings_of(str(checkpoint.parent)).get("cohort", "an unknown data set")
     return f"{len(patients['train'])} + {len(patients['validate'])} of {cohort}"
 

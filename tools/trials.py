@@ -7,7 +7,6 @@ python -m tools trials recipes --output DIR --cohort NAME --dataset_dir DIR --mi
 All other options are passed to every run. Finished trials are not repeated: rerun the command to continue.
 """
 
-import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,14 +15,15 @@ from typing import Any
 import pandas as pd
 from tumour.errors import InputError, one_of
 from tumour.files import atomic_write, save_json
+from tumour.records import read_json, read_table
 from tumour.runs.folders import Claim
-from tumour.scores.tables import interval_text, mean_text
+from tumour.scores.tables import SUMMARY, interval_text, mean_text
 
 from tools.command import run_command, wait_for
 from tools.compare import differences, read_run, significance
 from tools.networks import cost
 from tools.show import merged
-from tools.tables import markdown, read_table
+from tools.tables import markdown
 
 OVER = {  # settings that can be compared within a bundle: the id and its values
     "attention": ("network_def::network::attention", ["spatial", "channel", "cbam", "none"]),
@@ -62,7 +62,7 @@ def trial(folder: Path, args_files: Sequence[str], options: Mapping[str, Any]) -
     """Train and score one variant, unless that is done; the time and peak memory (GB) of the training."""
     done = folder / "trial.json"
     if done.is_file():
-        return json.loads(done.read_text(encoding="utf-8"))
+        return read_json(done, {str: float})
     memory = run("training", folder, args_files, options)
     run("evaluating", folder, args_files, options)
     seconds = read_table(folder / "results" / "training.csv")["seconds"]
@@ -94,7 +94,7 @@ def row_of(folder: Path, bundle: str, options: Mapping[str, Any], measured: Mapp
     parameters, operations = cost(f"bundles/{bundle}/args.yaml", **options)
     row = {"parameters, M": f"{parameters:.2f}", "multiply-adds of 96³, G": f"{operations:.1f}"}
     row |= {"seconds per step": f"{measured['seconds per step']:.2f}", "peak GB": f"{measured['peak GB']:.1f}"}
-    scores = json.loads((folder / "results" / "scores" / "summary.json").read_text(encoding="utf-8"))["scores"]
+    scores = read_json(folder / "results" / "scores" / "summary.json", SUMMARY)["scores"]
     for region, metrics in scores.items():
         if metrics["kind"] == "region":
             for name, heading, form in (("dice", "Dice", ".3f"), ("hd95", "HD95", ".1f")):

@@ -107,7 +107,7 @@ def test_a_client_passes_a_4d_scan_and_gets_the_label_map_in_memory(bundle, scan
 @pytest.mark.parametrize(
     ("script", "variable", "what", "success"),
     [
-        ("label.py", "MONAI_LABEL_PYTHON", "monailabel==0.8.5", "'enhancing tumour': 4"),
+        ("label.py", "MONAI_LABEL_PYTHON", "monailabel==0.8.6", "'enhancing tumour': 4"),
         ("deploy.py", "MONAI_DEPLOY_PYTHON", "monai-deploy-app-sdk==4.0.0", "the same map"),
     ],
 )
@@ -139,7 +139,7 @@ def test_a_client_passes_scans_and_labels_for_training_and_no_folder(twelve, tmp
 
 def test_monai_label_trains_a_release_and_segments_with_the_result(twelve, tmp_path):
     """Its folder has 4-D scans, and labels below labels/final; it gives no dataset_dir and splits the cases itself."""
-    home = Home("neuroseg3d", interpreter("MONAI_LABEL_PYTHON", "monailabel==0.8.5"), tmp_path, twelve)
+    home = Home("neuroseg3d", interpreter("MONAI_LABEL_PYTHON", "monailabel==0.8.6"), tmp_path, twelve)
     study = four_dimensional(twelve, tmp_path / "study")
     config = home.folder / "configs" / "train.json"
     tiny = TINY | {"patch_size": [32, 32, 32], "iterations_per_epoch": 2, "val_interval": 1}

@@ -186,7 +186,7 @@ BAD_SETTINGS = [
     ({"spacing": [1, 1, CODE]}, "spacing in '.*settings.json' must be a list of 3 numbers .*; it is "),
     ({"resize": CODE}, "resize in '.*settings.json' must be a list of integers .*; it is "),
     ({"window": [64, 64]}, "window in '.*settings.json' must be a list of 3 integers .*; it is "),
-    ([CODE], "settings.json' must contain an object"),
+    ([CODE], "settings.json' is not what it should be: its content is"),
 ]
 
 
@@ -204,7 +204,13 @@ def test_settings_next_to_the_weights_are_refused_unless_the_configs_know_them(
 
 
 def test_other_settings_next_to_the_weights_do_not_get_into_the_configs(weights):
-    other = {"network_def": CODE, "seed": CODE, "channels": {CODE: [CODE]}, "normalisation": CODE, "layers": [CODE]}
+    other = {
+        "network_def": CODE,
+        "seed": CODE,
+        "channels": {CODE: [CODE]},
+        "normalisation": {CODE: True},
+        "layers": [CODE],
+    }
     save_json({"cohort": "msd", **other}, weights.with_name("settings.json"))
     files = release.content(BUNDLES[0], weights)
     assert not any(b"__import__" in data for name, data in files.items() if name.startswith("configs/"))

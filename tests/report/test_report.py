@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from tumour.errors import InputError
-from tumour.files import probability_file
+from tumour.files import probability_file, save_json
+from tumour.records import csv_text
 from tumour.scores.quality import Judgement, write_table
 
 from tests.report.conftest import predict, record, report, training_log
@@ -258,3 +259,30 @@ def test_regions_that_have_no_score_are_left_out_of_means_and_of_the_order(patie
     assert table["dice"].isna().any()  # patient 1 has no enhancing tumour
     text = report(patients("brats2021"), tmp_path)
     assert not re.search(r"\bnan\b", text, re.IGNORECASE)
+
+
+HOSTILE = "<img src=x onerror=alert(1)>\"'><script>alert(1)</script> $\\bad{$"
+
+
+def test_no_value_of_a_record_becomes_html(tmp_path):
+    """Every text that a record may contain, names of regions and patients with it."""
+    mean = {"cases": 2, "mean": 0.5, "interval_low": 0.4, "interval_high": 0.6}
+    scores = {HOSTILE: {"kind": "region", "dice": mean, "hd95": mean, "iou": mean}}
+    left = {"case": HOSTILE, "why": HOSTILE}
+    run = {name: HOSTILE for name in ("run", "state", "started", "device", "config")} | {"seconds": 1}
+    run |= {"peak_memory_gb": {HOSTILE: 1}, "versions": {HOSTILE: HOSTILE}, "left_out": [left], "notes": [left]}
+    run |= {"settings": [HOSTILE], "files": [HOSTILE]}
+    save_json(run, tmp_path / "runs" / "training.json")
+    save_json({"train": [HOSTILE], "validate": [HOSTILE], "test": []}, tmp_path / "patients.json")
+    groups = [{HOSTILE: HOSTILE}]
+    summary = {"challenge": HOSTILE, "folds": 2, "groups": groups, "scores": scores}
+    save_json(summary, tmp_path / "scores" / "summary.json")
+    row = {"case": HOSTILE, "kind": "region", "region": HOSTILE, "dice": 0.5, "hd95": 1.0}
+    row |= {"reference_ml": 1.0, "predicted_ml": 1.0}
+    (tmp_path / "scores" / "scores.csv").write_text(csv_text([row, {**row, "case": "=1+1"}]))
+    training_log().to_csv(tmp_path / "training.csv", index=False)
+    text = report(None, tmp_path)
+    assert "&lt;img" in text and "<img src=x" not in text and "onerror=alert(1)>" not in text
+    assert text.count("<script>") == 1
+    written = (tmp_path / "report" / "means.csv").read_text()
+    assert written.startswith('"patients","Dice %","IoU %"\n"validation, epoch 2 (used for model selection)",90.0,80.0')

@@ -1,6 +1,8 @@
 """A folder of DICOM series is segmented like the NIfTI files of the same scans."""
 
+import locale
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import itk
@@ -143,6 +145,80 @@ TILT = np.tan(np.radians(12)) * 1.2 * np.array([0, 1, 0])
 def test_a_series_that_makes_no_even_grid_is_refused_with_the_reason_and_the_fix(tmp_path, places, more, message):
     write_slices(tmp_path / "T1", VOXELS, oblique(angle=0), places, **more)
     with pytest.raises(InputError, match=message):
+        read_series(str(tmp_path / "T1"))
+
+
+def without(tag):
+    """Delete an element of explicit little-endian DICOM with a short length: its number becomes that of another one."""
+    key = b"".join(int(part, 16).to_bytes(2, "little") for part in tag.split("|"))
+    return lambda raw: raw.replace(key, key[:2] + b"\xfe\xff", 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("0020|0032"), "does not say where its slices lie .'1-000.dcm' has no ImagePositionPatient"),
+        (without("0020|0037"), "does not say where its slices lie .'1-000.dcm' has no ImageOrientationPatient"),
+        (without("0028|0030"), "does not say where its slices lie .'1-000.dcm' has no PixelSpacing"),
+        (lambda raw: raw.replace(b"MONOCHROME2", b"MONOCHROME1"), "stores black as the highest value .*MONOCHROME1"),
+        (lambda raw: raw[:-20], "1-000.dcm' is an incomplete or damaged DICOM image; export the series again"),
+        (lambda raw: raw[: raw.index(b"\xe0\x7f\x10\0")], "is an incomplete or damaged DICOM image"),
+        (lambda raw: raw.replace(b"\x28\0\x10\0\2\0\0\0\x0a\0", b"\x28\0\x10\0\2\0\0\0\x0b\0"), "more or fewer pixels"),
+    ],
+    ids=["position", "orientation", "spacing", "inverted", "cut", "no pixels", "rows"],
+)
+def test_a_file_without_what_a_place_needs_or_without_pixels_is_refused(change, message, tmp_path):
+    write_slices(tmp_path / "T1", VOXELS, oblique(angle=0), EVEN)
+    for path in (tmp_path / "T1").iterdir():
+        path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(InputError, match=message) as error:
+        read_series(str(tmp_path / "T1"))
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["JPEG2000", "JPEG"])
+def test_compressed_slices_have_the_same_voxels(kind, tmp_path):
+    folder = tmp_path / "T1"
+    write_slices(folder, VOXELS, oblique(), EVEN)
+    codec = getattr(itk.GDCMImageIOEnums, f"Compression_{kind}")
+
+    def compress(path):
+        image = itk.imread(str(path), imageio=itk.GDCMImageIO.New())
+        writer = itk.GDCMImageIO.New()
+        writer.KeepOriginalUIDOn()
+        writer.SetCompressionType(codec)
+        itk.imwrite(image, str(path), imageio=writer, compression=True)
+
+    with ThreadPoolExecutor(1) as pool:  # ITK leaves the locale of the thread changed
+        list(pool.map(compress, sorted(folder.iterdir())))
+    before = locale.getencoding()
+    data, affine, _ = read_series(str(folder))
+    assert np.array_equal(data, VOXELS) and np.allclose(affine, oblique(), atol=1e-4)
+    assert locale.getencoding() == before  # else a config with a letter such as ö could not be read afterwards
+
+
+def test_slices_with_scales_of_their_own_get_their_own_values(tmp_path):
+    scale = {"0028|1053": lambda k: str(k + 1), "0028|1052": lambda k: str(-k)}
+    write_slices(tmp_path / "T1", VOXELS, oblique(), EVEN, **scale)
+    stored = [itk.array_from_image(itk.imread(str(path))) for path in sorted((tmp_path / "T1").iterdir())]
+    data, _, _ = read_series(str(tmp_path / "T1"))
+    assert all(np.array_equal(data[..., k].T, one[0]) for k, one in enumerate(stored))
+
+
+def test_other_files_among_the_slices_are_passed_over(tmp_path):
+    write_slices(tmp_path / "T1", VOXELS, oblique(), EVEN)
+    (tmp_path / "T1" / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(40))
+    (tmp_path / "T1" / "._1-000.dcm").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "T1" / "report.txt").write_text("no tumour")
+    (tmp_path / "T1" / "empty.dcm").touch()
+    data, _, _ = read_series(str(tmp_path / "T1"))
+    assert np.array_equal(data, VOXELS)
+
+
+def test_a_series_that_states_too_many_voxels_is_refused(tmp_path, monkeypatch):
+    write_slices(tmp_path / "T1", VOXELS, oblique(), EVEN)
+    monkeypatch.setattr("tumour.scans.series.MOST", 1000)
+    with pytest.raises(InputError, match="states 1,080 voxels, and a scan may have 1,000"):
         read_series(str(tmp_path / "T1"))
 
 

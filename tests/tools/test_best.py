@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from tumour.errors import InputError
+from tumour.records import read_table
 
 from tests.conftest import TINY, here
 from tools import crossvalidate as folds_module
 from tools.best import Candidate, choose, compare, read_cases
 from tools.crossvalidate import crossvalidate
 from tools.patients.synthetic import make_patients
-from tools.tables import read_table
 
 SHORT = TINY | {"epochs": 1}
 PLAIN, MIRRORED, BOTH = (

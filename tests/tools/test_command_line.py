@@ -88,12 +88,35 @@ COMPLETE = ["score", *"--reference r --prediction p --cohort brats2021 --output 
         (["--challange", "legacy"], "challenge"),
         (["--challenge", "legacy", "extra"], "extra"),
         (["--output"], "--output has no value"),
+        (["--workers", "two"], "--workers must be a whole number of 0 or more; it is 'two'"),
+        (["--workers", "-1"], "it is -1"),
+        (["--workers", "1.5"], "it is 1.5"),
+        (["--workers", "True"], "it is True"),
+        (["--workers", "1e999"], "a whole number"),
+        (["--workers", "[1]"], "a whole number"),
     ],
 )
 def test_a_misspelt_option_is_refused_before_any_work(monkeypatch, capsys, given, part):
     monkeypatch.setattr("tools.score.cohort_named", lambda name: pytest.fail("it has begun to work"))
     status, _, said = tool(capsys, *COMPLETE, *given)
     assert status == 2 and part in said and said.startswith("error: ") and said.count("\n") == 1
+
+
+LAST = {name: [*inspect.signature(function).parameters][-1:] for name, function in FUNCTIONS.items()}
+
+
+@pytest.mark.parametrize("name", [name for name, last in LAST.items() if last not in ([], ["options"])])  # of the runs
+def test_every_command_refuses_a_misspelt_option_with_the_nearest(name, capsys):
+    (option,) = LAST[name]
+    said = tool(capsys, *name.split(), f"--{option}x", "3")[2]
+    assert f"There is no option --{option}x; the nearest is {option}" in said and said.count("\n") == 1
+
+
+def test_a_share_that_is_no_number_is_refused(capsys):
+    given = ["datalist", "--cohort", "brats2021", "--dataset_dir", "d"]
+    for value in ("nan", "half", "-0.1", "1e999", "[]", "True", "None"):
+        said = tool(capsys, *given, "--test_share", value)[2]
+        assert "--test_share must be a number of 0 or more" in said and said.count("\n") == 1
 
 
 def test_a_command_without_a_required_option_says_which(capsys):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from tumour.errors import InputError
 from tumour.files import save_json
+from tumour.records import read_table
 from tumour.runs.checkpoints import to_float16
 from tumour.scores.quality import Quality, quality_of
 from tumour.scores.tables import mean_interval
@@ -25,7 +26,6 @@ from tools.patients.synthetic import make_patients
 from tools.quality import settings_for
 from tools.release.pack import content
 from tools.results import results
-from tools.tables import read_table
 
 FOLDS = 3
 

@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from tumour.files import save_json
+from tumour.records import read_table
 from tumour.scores.calibration import STEPS
 from tumour.scores.quality import Quality, fit_regions, read_rows
 
 from tests.scores.test_quality import scored
 from tools import quality as module
 from tools.quality import assess, calibration_rows, judge_folds, pooled, reliability, second_look, text_of
-from tools.tables import read_table
 
 STARTED = {"mirror": "no", **{f"after_treatment::{name}": {} for name in module.TREATMENT}}
 

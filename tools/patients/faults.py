@@ -171,7 +171,7 @@ KINDS: dict[str, Fault] = {
     "skull": in_voxels(with_a_skull),
     "background": in_voxels(z_scored),
     "overflow": overflowing,
-    "outlier": in_voxels(set_one(3e38)),
+    "outlier": in_voxels(set_one(3e10)),
     "pixdim": other_pixdim,
     "no_codes": no_codes,
     "label_value": in_voxels(set_one(9, np.uint8), "label"),

@@ -28,6 +28,7 @@ from tools.release.pack import LARGE, PACKAGES
 REQUIRED = ["LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf"]
 TEXTS = (".py", ".json", ".md", ".txt", ".yml", ".conf")
 REQUIRED += [f"configs/{name}.json" for name in ("metadata", "train", "evaluate", "inference", "multi_gpu_train")]
+MOST = 2**30  # bytes of an unpacked release
 TINY = {"cohort": "brats2021", "workers": 0, "overlap": 0, "precision": "float32"}
 TRAINING = {"patch_size": [32, 32, 32], "epochs": 1, "iterations_per_epoch": 2, "val_interval": 1, "resume": False}
 WORKFLOW = """
@@ -49,6 +50,24 @@ assert load(name, bundle_dir="..", workflow_type=kind, source="github", repo="a/
 """
 
 
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a zip into a folder, and nothing outside it.
+
+    Raises:
+        InputError: it is damaged, states too much data, or has a file that would be written elsewhere.
+    """
+    try:
+        with zipfile.ZipFile(archive) as content:
+            size = sum(entry.file_size for entry in content.infolist())
+            away = [name for name in content.namelist() if name.startswith("/") or ".." in name.split("/")]
+            if size > MOST or away:
+                fault = f"'{away[0]}' lies outside it" if away else f"it states {size:,} bytes, over {MOST:,}"
+                raise InputError(f"'{archive}' is not unpacked, {fault}; create it again with make release.")
+            content.extractall(folder)
+    except zipfile.BadZipFile as error:
+        raise InputError(f"'{archive}' is damaged ({error}); create it again with make release.") from error
+
+
 class Release:
     """An unpacked release, and synthetic patients next to it. Each method is a check that raises an error if it fails.
 
@@ -62,7 +81,7 @@ class Release:
         self.archive, self.schema = archive, schema
         self.name = archive.name.rsplit("_v", 1)[0]
         self.scratch, self.folder = scratch, scratch / "home" / self.name
-        zipfile.ZipFile(archive).extractall(self.folder.parent)
+        unpack(archive, self.folder.parent)
         models = self.folder / "models"
         # the training must not overwrite the weights of the release
         self.trained = scratch / "trained" if (models / "model.pt").is_file() else models

@@ -20,7 +20,14 @@ from tumour.pictures.drawing import colours_of
 from tumour.scores.tables import SHOWN
 
 SIZE = (4.2, 3.1)  # of a chart, in inches
-STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",
+    "text.parse_math": False,
+    "font.size": 9,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+}
 OUTCOMES = {"found": "o", "missed": "x", "invented": "^"}  # of a lesion, with the marker
 METRICS = ("dice", "hd95", "lesion_dice")
 INK, GREY = "#000000", "#777777"

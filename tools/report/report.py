@@ -23,13 +23,13 @@ from tumour.files import atomic_write
 from tumour.pictures.drawing import ERRORS, LEGEND, NAMES, background, colours_of, outlined, sheet, sweep, write_image
 from tumour.pictures.volumes import read_case
 from tumour.processes import cores, end_with_parent
+from tumour.records import csv_text, read_table
 from tumour.scanner.picture import PICTURE
 from tumour.scores.measurements import CHANGES, TABLE
 
 from tools.report.charts import best_epoch, curves, save_curves, score_charts, svg
 from tools.report.results import Results
 from tools.report.slides import slides
-from tools.tables import read_table
 
 PAGE = Path(__file__).with_name("page")
 VIEWER = "_assets/js/niivue.umd.js"  # in nilearn
@@ -122,10 +122,13 @@ def write_report(
 def write_tables(results: Results, scores: Path, folder: Path) -> None:
     """Copy scores.csv and write means.csv, as far as there are scores."""
     if len(results.scores):
-        shutil.copyfile(scores, folder / "scores.csv")
+        with atomic_write(folder / "scores.csv") as path:
+            shutil.copyfile(scores, path)
     means = results.means()
     if len(means):
-        means.to_csv(folder / "means.csv", index_label="patients", float_format="%.2f")
+        rows = [{"patients": name, **row.round(2)} for name, row in means.iterrows()]
+        with atomic_write(folder / "means.csv") as path:
+            path.write_text(csv_text(rows), encoding="utf-8")
         logger.info(f"means over the regions:\n{means.round(2).to_string()}")
 
 
@@ -133,7 +136,8 @@ def copy_configs(output_dir: Path, folder: Path) -> list[str]:
     """Copy the merged configs of the runs; their names."""
     paths = sorted(output_dir.glob("runs/*.yaml"))
     for path in paths:
-        shutil.copyfile(path, folder / path.name)
+        with atomic_write(folder / path.name) as part:
+            shutil.copyfile(path, part)
     return [path.name for path in paths]
 
 
@@ -141,14 +145,15 @@ def copy_measurements(segmentations: Path, folder: Path) -> dict[str, pd.DataFra
     """Copy the tables of measurements, as far as there are; their rows with rounded numbers, by name."""
     found = {name: segmentations / name for name in (TABLE, CHANGES) if (segmentations / name).is_file()}
     for name, path in found.items():
-        shutil.copyfile(path, folder / name)
+        with atomic_write(folder / name) as part:
+            shutil.copyfile(path, part)
     return {name: read_table(path).round(1).astype(object).fillna("") for name, path in found.items()}
 
 
 def copy_viewer(folder: Path) -> None:
     """Copy the viewer, which the page loads when a case is opened in it."""
-    (folder / "cases").mkdir(exist_ok=True)
-    shutil.copyfile(str(files("nilearn") / VIEWER), folder / "cases" / "niivue.js")
+    with atomic_write(folder / "cases" / "niivue.js") as path:
+        shutil.copyfile(str(files("nilearn") / VIEWER), path)
 
 
 def keep_in_mlflow(database: Path, folder: Path) -> None:

@@ -1,6 +1,5 @@
 """The files that a run wrote, as tables and settings; missing files are empty."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +7,29 @@ from statistics import fmean
 from typing import Any, Self
 
 import pandas as pd
-from tumour.cases.case import Case, LeftOut
+from tumour.cases.case import CASE, LEFT_OUT, Case, LeftOut
+from tumour.cases.parts import recorded_patients
+from tumour.records import read_json, read_table
 from tumour.scores.quality import read_rows
-from tumour.scores.tables import SHOWN
+from tumour.scores.tables import SHOWN, SUMMARY
 
 from tools.report.charts import best_epoch
-from tools.tables import read_table
+
+RUN = {  # what the record of a run contains
+    "run": str,
+    "state": str,
+    "started": str,
+    "seconds": float,
+    "device": str,
+    "peak_memory_gb": {str: float},
+    "versions": {str: str},
+    "left_out": [LEFT_OUT],
+    "cases?": [CASE],
+    "notes?": [LEFT_OUT],
+    "settings?": [str],
+    "files?": [str],
+    "config?": str,
+}
 
 LOW = 0.5  # Dice of a region below which somebody should look at the case
 
@@ -42,12 +58,14 @@ class Results:
 
     @classmethod
     def read(cls, output_dir: Path, ckpt_dir: Path, scores: Path, segmentations: Path) -> Self:
-        tables = (_table(scores / name) for name in ("scores.csv", "lesions.csv"))
+        tables = (_table(scores / name, ["case", "kind", "region"]) for name in ("scores.csv", "lesions.csv"))
         rows, lesions = (table[table["kind"] == "region"] if len(table) else table for table in tables)
-        runs = [_json(path) for path in sorted(output_dir.glob("runs/*.json"))]
+        runs = [read_json(path, RUN) for path in sorted(output_dir.glob("runs/*.json"))]
         runs.sort(key=lambda run: run["started"])
-        patients = _json(ckpt_dir / "patients.json")
-        log, summary = _table(output_dir / "training.csv"), _json(scores / "summary.json")
+        log = _table(output_dir / "training.csv", ["epoch", "seconds", "learning_rate", "loss"])
+        record, written = ckpt_dir / "patients.json", scores / "summary.json"
+        patients = recorded_patients(record) if record.is_file() else {}
+        summary = read_json(written, SUMMARY) if written.is_file() else {}
         quality = {row["case"]: row for row in read_rows(segmentations)}
         return cls(log, rows, lesions, summary, runs, patients, quality)
 
@@ -58,11 +76,12 @@ class Results:
 
     def left_out(self) -> list[LeftOut]:
         """The cases that a run left out."""
-        return [LeftOut(**each) for run in self.runs for each in run["left_out"]]
+        return [LeftOut(each["case"], each["why"]) for run in self.runs for each in run["left_out"]]
 
     def notes(self) -> list[LeftOut]:
         """What the runs noted about cases that they used, each once."""
-        return list(dict.fromkeys(LeftOut(**each) for run in self.runs for each in run.get("notes", [])))
+        noted = (each for run in self.runs for each in run.get("notes", []))
+        return list(dict.fromkeys(LeftOut(each["case"], each["why"]) for each in noted))
 
     def score_table(self) -> tuple[list[str], list[dict[str, Any]]]:
         """Headings and rows of the table of scores: mean and 95% interval for each region and class."""
@@ -145,9 +164,5 @@ class Results:
         return f"{row['light']}: {action}; {dice}"
 
 
-def _table(path: Path) -> pd.DataFrame:
-    return read_table(path) if path.is_file() else pd.DataFrame()
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    return read_table(path, columns) if path.is_file() else pd.DataFrame()

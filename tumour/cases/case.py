@@ -9,6 +9,16 @@ from typing import Any, Self
 from tumour.cohort import Cohort
 from tumour.errors import InputError
 
+LEFT_OUT = {"case": str, "why": str}  # what records contain of a `LeftOut` and of a `Case`
+CASE = {
+    "name": str,
+    "patient": str,
+    "images": [str],
+    "modalities": [str],
+    "label": (str, None),
+    "part": (str, int),
+}
+
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -39,7 +49,7 @@ class Case:
         part: from a datalist: the part of the data, or the fold whose validation cases include this case.
 
     Raises:
-        InputError: `name` is empty, starts with a dot or contains a slash.
+        InputError: `name` is empty, starts with a dot, or contains a slash or what cannot be printed.
     """
 
     name: str
@@ -50,9 +60,9 @@ class Case:
     part: str | int = "training"
 
     def __post_init__(self) -> None:
-        if not self.name or self.name.startswith(".") or {"/", "\\", "\0"} & set(self.name):
+        if not self.name.isprintable() or not self.name or self.name.startswith(".") or {"/", "\\"} & set(self.name):
             reason = "because case ids are used as file names; use letters, digits, - and _"
-            raise InputError(f"'{self.name}' cannot be a case id, {reason}.")
+            raise InputError(f"{self.name!r} cannot be a case id, {reason}.")
 
     @property
     def files(self) -> dict[str, str]:
@@ -72,7 +82,9 @@ class Case:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
-        return cls(**{**record, "images": tuple(record["images"]), "modalities": tuple(record["modalities"])})
+        """A case from a record of the shape `CASE`."""
+        values = {name: record[name] for name in CASE}
+        return cls(**{**values, "images": tuple(values["images"]), "modalities": tuple(values["modalities"])})
 
 
 def item_of(case: Case | Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Read the cases of a Decathlon datalist.json."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,12 @@ from typing import Any
 from tumour.cases.case import Case, Cases, LeftOut, image_files, repeated, unique_names
 from tumour.cohort import Cohort
 from tumour.errors import InputError
+from tumour.records import read_json
 
 PARTS = ("training", "validation", "testing", "test")  # the last two mean the same
+IMAGE = (str, [str], None)
+ENTRY = {"image?": IMAGE, "label?": (str, None), "case?": (str, int), "fold?": (int, str)}
+DATALIST = {f"{part}?": [(*IMAGE, ENTRY)] for part in PARTS} | {"modality?": {str: str}}
 
 
 def read_datalist(path: Path, cohort: Cohort, modalities: Sequence[str]) -> Cases:
@@ -24,17 +27,13 @@ def read_datalist(path: Path, cohort: Cohort, modalities: Sequence[str]) -> Case
         InputError: the file is not a datalist, or two cases have the same id.
     """
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
-        entries = [
-            (part, entry if isinstance(entry, dict) else {"image": entry})
-            for part in PARTS
-            for entry in listed.get(part, [])
-        ]
-        stored = list(listed.get("modality", {}).values())
-        images = [image_files(entry.get("image") or []) for _, entry in entries]
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        kind = type(error).__name__
-        raise InputError(f"'{path}' is not a datalist ({kind}); create one with tools.datalist.") from error
+        listed = read_json(path, DATALIST)
+    except InputError as error:
+        raise InputError(f"{str(error).rpartition(';')[0]}; create a datalist with tools.datalist.") from error
+    in_parts = [(part, entry) for part in PARTS for entry in listed.get(part, [])]
+    entries = [(part, entry if isinstance(entry, dict) else {"image": entry}) for part, entry in in_parts]
+    stored = list(listed.get("modality", {}).values())
+    images = [image_files(entry.get("image") or []) for _, entry in entries]
     firsts = [Path(files[0] if files else "?") for files in images]
     places = [(*first.parent.parts, cohort.case_of(first.name)) for first in firsts]
     names = [str(entry.get("case", name)) for (_, entry), name in zip(entries, unique_names(places), strict=True)]

@@ -1,7 +1,6 @@
 """Split the cases of a data set by patient, and look up which patients were used for training."""
 
 import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -12,6 +11,7 @@ from tumour.cases.case import Case, Cases, patient_of
 from tumour.cases.find import cases_to_use
 from tumour.cohort import Cohort
 from tumour.errors import InputError, OptionError
+from tumour.records import read_json
 
 FOLDS, ALL = 5, "all"
 NAMES = ("train", "validate", "test")
@@ -152,6 +152,15 @@ def patients(parts: Mapping[str, Sequence[Case | Mapping[str, Any]]], cohort: Co
     return {name: sorted({patient_of(case, cohort) for case in cases}) for name, cases in parts.items()}
 
 
+def recorded_patients(path: Path) -> dict[str, list[str]]:
+    """The patients of each part in patients.json, which training writes next to its checkpoint.
+
+    Raises:
+        InputError: the file is missing or contains something else.
+    """
+    return {"test": [], **read_json(path, {"train": [str], "validate": [str], "test?": [str]})}
+
+
 def not_seen(cases: Sequence[Case], record: str) -> list[Case]:
     """The cases of patients that were used neither for training nor for model selection.
 
@@ -162,7 +171,7 @@ def not_seen(cases: Sequence[Case], record: str) -> list[Case]:
     Raises:
         InputError: no case is left.
     """
-    known = json.loads(Path(record).read_text()) if Path(record).is_file() else {"train": [], "validate": []}
+    known = recorded_patients(Path(record)) if Path(record).is_file() else {"train": [], "validate": []}
     used = set(known["train"]) | set(known["validate"])
     unused = [case for case in cases if case.patient not in used]
     count = f"{len(cases) - len(unused)} of {len(cases)} cases were used for training or model selection"
@@ -187,7 +196,7 @@ def used_for_selection(cases: Sequence[Case], record: str) -> list[Case]:
     """
     if not Path(record).is_file():
         raise OptionError(f"'{record}' does not exist; train first, or give the checkpoint's folder as --ckpt_dir.")
-    selected = set(json.loads(Path(record).read_text())["validate"])
+    selected = set(recorded_patients(Path(record))["validate"])
     found = [case for case in cases if case.patient in selected and case.label]
     if not found:
         few = f"dataset_dir has no labelled case of the patients that were used for model selection ('{record}')"

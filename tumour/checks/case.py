@@ -17,12 +17,22 @@ from tumour.checks.strangers import field_of_view, intensities
 from tumour.cohort import LABEL, Cohort
 from tumour.errors import InputError
 from tumour.processes import cores
+from tumour.records import read_json
 from tumour.scans.grid import Mask, Scan, difference, digest
 from tumour.scans.readers import background_of, read_scan
 
 ABSURD = 1e6  # times the 99th percentile: a maximum above it is damage, and turns the rest of the scan into 0
 # Dice of the brains in two modalities: below the first they are not registered, below the second it is doubtful
 OVERLAP = (0.5, 0.9)
+FINDING = {  # what a record contains of a `Finding`
+    "case": str,
+    "patient": str,
+    "faults": [str],
+    "notes": [str],
+    "labelled": bool,
+    "facts": {str: object},
+    "stamp": str,
+}
 
 
 @dataclass
@@ -67,7 +77,7 @@ class Finding:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
         """A finding from its record, without `across`, because the other cases may have changed."""
-        return cls(**{key: value for key, value in record.items() if key not in ("status", "across")})
+        return cls(**{name: record[name] for name in FINDING})
 
 
 class CaseCheck:
@@ -92,10 +102,10 @@ class CaseCheck:
         self.known: dict[str, Finding] = {}
         if record and Path(record).is_file():
             try:
-                earlier = json.loads(Path(record).read_text(encoding="utf-8"))["cases"]
+                earlier = read_json(Path(record), {"cases": [FINDING]})["cases"]
                 self.known = {item["stamp"]: Finding.from_record(item) for item in earlier}
-            except (ValueError, TypeError, KeyError):
-                pass  # written by another version: all cases are checked again
+            except InputError:
+                pass  # damaged or written by another version: all cases are checked again
 
     def __call__(self, case: Case) -> Finding:
         stamp = self.stamp(case.files.values())
@@ -154,6 +164,8 @@ class CaseCheck:
             if low == high:
                 finding.faults.append(f"'{scan.path}': every voxel of its {modality} is {low}; export it again")
                 continue
+            if high <= 0:
+                finding.notes.append(f"'{scan.path}': no voxel of its {modality} is over 0; check its scl_slope")
             usual = np.percentile(np.abs(data[::3, ::3, ::3].astype(float)), 99)
             if max(float(high), -float(low)) > ABSURD * usual > 0:
                 limits = f"its {modality} goes from {low:g} to {high:g}, though 99% of it is below {usual:g}"

@@ -3,7 +3,6 @@
 All cohorts list their classes in the same order: background, necrotic, oedema, enhancing and, if they have it, a fifth.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 from tumour.cohort import Cohort
+from tumour.errors import InputError
+from tumour.records import read_json
 from tumour.scans.grid import Mask, Scan
 
 OUTSIDE = (0.5, 0.01)  # share of the tumour outside the brain: above the first a fault, above the second a note
@@ -113,10 +114,10 @@ def stated_values(dataset_dir: str) -> tuple[str, dict[str, int]] | None:
     places = [root] if dataset_dir.endswith(".json") else [root / "dataset.json", *sorted(root.glob("*/dataset.json"))]
     for path in places:
         try:
-            labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
+            labels = read_json(path, {"labels": {str: object}})["labels"]
             pairs = [(name, key) if str(key).isdigit() else (key, name) for key, name in labels.items()]
             stated = {_class_named(str(name).lower()): int(value) for name, value in pairs}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (InputError, ValueError, TypeError):
             continue  # missing, or in another format (nnU-Net lists the classes of regions)
         stated.pop("", None)
         if stated:

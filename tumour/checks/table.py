@@ -11,6 +11,7 @@ import pandas as pd
 from tumour.cases.case import LeftOut
 from tumour.checks.case import Finding
 from tumour.files import atomic_write
+from tumour.records import csv_text
 
 HEADINGS = {"good": "good", "note": "usable with a note", "unusable": "unusable"}
 SHOWN = 20  # number of notes and of unusable cases that are printed; the files contain all
@@ -74,7 +75,7 @@ class Report:
         }
         texts = {
             "check.json": json.dumps(content, indent=1),
-            "check.csv": pd.DataFrame(self.rows()).to_csv(index=False),
+            "check.csv": csv_text(self.rows()),
         }
         for name, text in texts.items():
             with atomic_write(Path(folder, name)) as part:

@@ -22,6 +22,7 @@ from tumour.errors import CaseError, InputError, OptionError, first_cause, input
 from tumour.files import atomic_write
 from tumour.maps.aftertreatment import require_finite
 from tumour.processes import cores, gather, memory, rank, share
+from tumour.records import read_tensors
 
 logger = logging.getLogger("bundle")
 
@@ -60,7 +61,7 @@ class DiskCache(PersistentDataset):
         path = self.cache_dir / f"{key}{self.transform_hash}.pt"
         if path.is_file():
             try:
-                return torch.load(path, weights_only=True)
+                return read_tensors(path)
             except Exception as error:  # torch raises many kinds
                 logger.warning(f"'{path}' is damaged ({type(error).__name__}); its case is read again.")
         result = convert_to_tensor(self._pre_transform(dict(item)), convert_numeric=False, track_meta=False)

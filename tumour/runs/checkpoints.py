@@ -24,6 +24,7 @@ from tumour.cohort import Cohort
 from tumour.errors import InputError, OptionError
 from tumour.files import atomic_write, remove_leftovers, save_json
 from tumour.processes import rank
+from tumour.records import read_tensors
 from tumour.runs.trained import SETTINGS, layer_types, require_same, settings_of
 
 BEST, LAST, BEFORE = "model.pt", "last.ckpt", "before-last.ckpt"
@@ -83,7 +84,7 @@ def read_checkpoint(path: Path) -> Any:
     if not path.is_file():
         raise OptionError(f"'{path}' does not exist; train first, or give the folder of the checkpoint as --ckpt_dir.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return read_tensors(path)
     except Exception as error:
         kind = type(error).__name__
         raise InputError(f"'{path}' is not a complete checkpoint ({kind}); restore or delete it.") from error
@@ -98,8 +99,10 @@ def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], path: 
         path: the file of the weights, for the error message.
 
     Raises:
-        InputError: the weights belong to another network.
+        InputError: they are not weights, or belong to another network.
     """
+    if not isinstance(weights, Mapping) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise InputError(f"'{path}' is not the state dict of a network; give the folder of a model.pt as --ckpt_dir.")
     expected = network.state_dict()
     differ = [name for name in expected.keys() | weights.keys() if name not in expected or name not in weights]
     differ += [name for name in expected if name not in differ and expected[name].shape != weights[name].shape]

@@ -1,6 +1,5 @@
 """Ignite handlers that MONAI lacks: metrics, gradient clipping, the training log and the progress bar."""
 
-import csv
 import logging
 import math
 import time
@@ -20,6 +19,7 @@ from tqdm import tqdm
 from tumour.errors import InputError
 from tumour.files import atomic_write
 from tumour.processes import gather, processes, rank
+from tumour.records import csv_text, read_table
 
 ADVICE = "Lower learning_rate, or give --precision float32; --resume False starts again."
 MEASURED = 20  # seconds of work from which the time of a run is estimated
@@ -174,8 +174,8 @@ class TrainingLog:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.rows: list[dict] = []
         if (self.folder / "training.csv").is_file():
-            with open(self.folder / "training.csv", newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= done]
+            log = read_table(self.folder / "training.csv", ["epoch"])
+            self.rows = log[log["epoch"] <= done].to_dict("records")
         self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=done + 1)
 
     def start_epoch(self, engine: Engine) -> None:
@@ -200,9 +200,9 @@ class TrainingLog:
         row["skipped"] = skipped = getattr(engine.state, "skipped", 0)
         row |= engine.state.metrics
         validated = self.validator.state.epoch == epoch
-        row |= {f"validate_{n}": value if validated else "" for n, value in self.validator.state.metrics.items()}
+        row |= {f"validate_{n}": value if validated else math.nan for n, value in self.validator.state.metrics.items()}
         for name, value in row.items():
-            if name != "epoch" and value != "":
+            if name != "epoch" and not math.isnan(value):
                 part, _, metric = ("train_loss" if name == "loss" else name).partition("_")
                 shared = metric == "loss" or f"train_{metric}" in row  # training and validation in one chart
                 self.board.add_scalar(f"{metric}/{part}" if shared else name, value, epoch)
@@ -220,11 +220,8 @@ class TrainingLog:
             )
 
     def save(self) -> None:
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        with atomic_write(self.folder / "training.csv") as part, open(part, "w", newline="") as file:
-            writer = csv.DictWriter(file, names, restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
+        with atomic_write(self.folder / "training.csv") as part:
+            part.write_text(csv_text(self.rows), encoding="utf-8")
 
 
 class Progress:

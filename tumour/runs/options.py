@@ -26,6 +26,7 @@ from tumour.errors import (
     require_text,
     tell_errors_plainly,
 )
+from tumour.records import read_json
 from tumour.runs.layers import (
     OPTIONS,
     WORKFLOWS,
@@ -101,6 +102,7 @@ def known_options(command: Sequence[str]) -> ConfigParser:
         else:
             lay(parser, content, f"'{file}': ", words(command)[1:2])
     lay(parser, settings, "")
+    check_after_treatment(settings.get("after_treatment"))
     check_run_id(parser, words(command)[1:], run_id_of(command))
     return parser
 
@@ -126,6 +128,12 @@ def require_classes(content: Any, source: str) -> None:
     inner = content.values() if isinstance(content, Mapping) else content if isinstance(content, list | tuple) else ()
     for each in inner:
         require_classes(each, source)
+
+
+def check_after_treatment(given: Any) -> None:
+    """Refuse a file with more than numbers in it: it is next to weights, and MONAI would run its text."""
+    if isinstance(given, str) and re.fullmatch("%.*[.]json", given):
+        read_json(Path(given[1:]), {str: {str: (float, {str: float})}})
 
 
 def tracking(given: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from tumour.cohort import Cohort
 from tumour.errors import InputError, OptionError
+from tumour.records import read_json
 from tumour.runs.options import fits, wanted
 
 SETTINGS = "settings.json"
@@ -40,17 +41,10 @@ def settings_of(folder: str) -> dict[str, Any]:
     path = Path(folder, SETTINGS)
     if not path.is_file():
         return {}
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"'{path}' is not valid JSON ({error}); restore it, or train again.") from error
-    if not isinstance(settings, dict):
-        raise InputError(f"'{path}' must contain an object, the settings of the training; it is {settings!r}.")
+    settings = read_json(path, {"channels?": {str: [str]}, "normalisation?": {str: bool}, "members?": [str]})
     for name, rule in (RULES | NAMES).items():
         if name in settings and not fits(settings[name], rule):
             raise InputError(f"{name} in '{path}' must be {wanted(rule)}; it is {settings[name]!r}.")
-    if not isinstance(settings.get("channels", {}), dict):
-        raise InputError(f"channels in '{path}' must be classes by name; it is {settings['channels']!r}.")
     seen, pair = settings.get("seen", {}), {"type": "list of numbers", "length": 2}
     if not isinstance(seen, dict) or not all(fits(limits, pair) for limits in seen.values()):
         raise InputError(f"seen in '{path}' must be two numbers by name; it is {seen!r}.")

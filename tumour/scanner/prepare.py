@@ -1,6 +1,5 @@
 """Prepare the scans of patients as BraTS did: on the atlas grid with 1 mm voxels, registered, without the skull."""
 
-import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from tumour.cases.case import LeftOut
 from tumour.cohort import Cohort
 from tumour.errors import CaseError, InputError, OptionError
 from tumour.files import atomic_write, save_json
+from tumour.records import read_json
 from tumour.scanner.extra import require
 from tumour.scanner.picture import PICTURE, picture
 from tumour.scanner.register import FINE, Matrix, moved, on_grid, overlap, register, resampled
@@ -29,6 +29,7 @@ REFERENCE = "T1ce"  # the scan that the others are registered to
 RECORD = "prepare.json"  # next to the files of a prepared case
 OVERLAP = 0.8  # of the heads, after registration
 BRATS = (240, 240, 155)  # voxels of 1 mm
+PREPARED = {"files": {str: [str]}, "shapes": {str: [int]}} | {n: {str: [[float]]} for n in ("affines", "motions")}
 logger = logging.getLogger("bundle")
 
 
@@ -59,7 +60,8 @@ class Prepared:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
+        content = read_json(path, PREPARED)
+        return cls(**{name: content[name] for name in PREPARED})
 
     def grid(self, modality: str) -> Scan:
         """The grid of a scan at its place among the prepared ones."""

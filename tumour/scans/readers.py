@@ -15,7 +15,8 @@ from tumour.processes import cores
 from tumour.scans.grid import Scan
 from tumour.scans.nifti import read_nifti
 
-LARGEST = float(np.finfo(np.float32).max)  # the network and the check read the same numbers
+WIDEST, NARROWEST = 1e12, 1e-12  # of the largest value: z-scores are made of squares, and float32 has no others
+EXTENT = 1000  # mm, more than a head
 
 
 def read_scan(path: str) -> Scan:
@@ -35,15 +36,21 @@ def read_scan(path: str) -> Scan:
     low, high = (data.min(), data.max()) if data.size else (0, 0)  # NaN where any is
     if not (np.isfinite(low) and np.isfinite(high)):
         raise InputError(f"'{path}' holds values that are not finite; export it again")
-    if max(high, -float(low)) > LARGEST:
-        raise InputError(f"'{path}' holds values over {LARGEST:.2g} (float32); check its scl_slope, or export it again")
+    largest = max(float(high), -float(low))
+    if largest > WIDEST or 0 < largest < NARROWEST:
+        limits = f"its largest value is {largest:.2g}, not from {NARROWEST:g} to {WIDEST:g}"
+        raise InputError(f"'{path}' cannot be used: {limits}; check its scl_slope, or export it again")
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:  # mm³
         raise InputError(f"'{path}' has no valid voxel size or position (its affine is singular); export it again")
     if data.ndim not in (3, 4) or min(data.shape[:3]) < 8:
         raise InputError(f"'{path}' has the shape {data.shape}, which is not a volume; export the complete series")
-    return Scan(path, data, affine, notes, patient)
+    scan = Scan(path, data, affine, notes, patient)
+    if max(scan.shape * scan.spacing) > EXTENT:
+        size = " x ".join(f"{mm:.0f}" for mm in scan.shape * scan.spacing)
+        raise InputError(f"'{path}' extends over {size} mm, so its voxel size is wrong; export it again")
+    return scan
 
 
 def background_of(data: np.ndarray) -> float:

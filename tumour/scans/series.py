@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import itk
 import numpy as np
 from numpy.typing import NDArray
 from tumour.errors import InputError
+from tumour.scans.nifti import MOST
 
 SAME_PLACE = 0.01  # mm
 UNEVEN = 0.1  # of the distance between slices, but never less than SAME_PLACE
@@ -25,6 +27,9 @@ DIFFERS = {  # what tells the scans of a series apart
     "0008|0032": "AcquisitionTime",
     "0008|0008": "ImageType",
 }
+NEEDED = {"0020|0032": "ImagePositionPatient", "0020|0037": "ImageOrientationPatient", "0028|0030": "PixelSpacing"}
+PIXELS, ROWS = b"\xe0\x7f\x10\0", b"\x28\0\x10\0"  # tags of elements
+INDEX = b"1.2.840.10008.1.3.10"  # the class of a DICOMDIR
 FRAME = {
     "position": (0x20, 0x32),
     "orientation": (0x20, 0x37),
@@ -36,7 +41,17 @@ FRAME = {
 
 @dataclass(frozen=True)
 class _Slice:
-    """A slice: its pixels (y, x), the place of the first one, mm (3), the axes' directions as columns, mm per pixel."""
+    """A slice of a series.
+
+    Args:
+        path: its file.
+        pixels: (y, x).
+        position: of the first pixel, (3,), mm.
+        directions: of the axes, as columns.
+        spacing: mm per pixel.
+        tags: of its file.
+        placed: whether the file states a place for each of several frames.
+    """
 
     path: str
     pixels: NDArray[Any]
@@ -44,6 +59,7 @@ class _Slice:
     directions: NDArray[np.float64]
     spacing: NDArray[np.float64]
     tags: Mapping[str, Any]
+    placed: bool = False
 
     def tag(self, name: str) -> str:
         return str(self.tags.get(name, "")).strip()
@@ -62,6 +78,10 @@ def read_series(folder: str) -> tuple[NDArray[Any], NDArray[np.float64], str]:
     names.SetUseSeriesDetails(True)
     names.SetDirectory(folder)
     series = names.GetSeriesUIDs()
+    read = {Path(path).name for each in series for path in names.GetFileNames(each)}
+    others = [path for path in sorted(Path(folder).iterdir()) if path.name not in read]
+    if unread := next(filter(_is_image, others), None):
+        raise InputError(f"'{unread}' is an incomplete or damaged DICOM image; export the series again")
     if len(series) != 1:
         raise InputError(f"'{folder}' has {len(series)} DICOM series; keep only the one of this modality")
     return read_slices(names.GetFileNames(series[0]), folder)
@@ -70,7 +90,11 @@ def read_series(folder: str) -> tuple[NDArray[Any], NDArray[np.float64], str]:
 def read_slices(paths: Sequence[str], name: str) -> tuple[NDArray[Any], NDArray[np.float64], str]:
     """Read the files of one series, as `read_series` does; `name` is that of the series, for messages."""
     try:
-        slices = [each for path in paths for each in _slices(path)]
+        with ThreadPoolExecutor(1) as pool:  # reading compressed files leaves the locale of a thread changed to ASCII
+            stated = sum(pool.map(_stated, paths))
+            if stated > MOST:
+                raise InputError(f"'{name}' states {stated:,} voxels, and a scan may have {MOST:,}; resample it")
+            slices = [each for of_file in pool.map(_slices, paths) for each in of_file]
     except InputError:
         raise
     except Exception as error:
@@ -88,10 +112,29 @@ def read_slices(paths: Sequence[str], name: str) -> tuple[NDArray[Any], NDArray[
     return np.stack([each.pixels for each in slices]).T, np.diag([-1, -1, 1, 1]) @ affine, first.tag("0010|0020")
 
 
+def _is_image(path: Path) -> bool:
+    """Whether a file is a DICOM image, also a damaged one that ITK passes over; the index of a disk is none."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        head = file.read(2**20)
+    return head[128:132] == b"DICM" and ROWS in head and INDEX not in head
+
+
+def _stated(path: str) -> int:
+    """The number of pixels in a file according to its header."""
+    image = itk.GDCMImageIO.New()
+    image.SetFileName(path)
+    image.ReadImageInformation()
+    return int(image.GetImageSizeInPixels())
+
+
 def _slices(path: str) -> list[_Slice]:
     """The slices of a file, which has several if it is an enhanced one."""
     image = itk.imread(path, imageio=itk.GDCMImageIO.New())
     frames = itk.array_from_image(image)  # (frame, y, x)
+    if not _holds(path, frames.size * int(dict(image).get("0028|0100", 16)) // 8):
+        raise InputError(f"'{path}' has more or fewer pixels than it states; export the original series")
     if frames.ndim != 3:
         raise InputError(f"'{path}' holds colours, not one grey value per pixel; export the original series")
     if len(frames) > 1:
@@ -99,8 +142,16 @@ def _slices(path: str) -> list[_Slice]:
     else:
         positions = [np.array(image.GetOrigin())]
         directions, spacing = np.asarray(image.GetDirection()), np.array(image.GetSpacing())[:2]
-    about = directions, spacing, dict(image)
+    about = directions, spacing, dict(image), len(frames) > 1
     return [_Slice(path, frame, position, *about) for frame, position in zip(frames, positions, strict=True)]
+
+
+def _holds(path: str, size: int) -> bool:
+    """Whether a file has this many bytes of pixels, where they are not compressed: ITK fills up what is missing."""
+    raw, length = Path(path).read_bytes(), (size + size % 2).to_bytes(4, "little")
+    compressed = PIXELS not in raw or any(PIXELS + kind + b"\xff" * 4 in raw for kind in (b"OB\0\0", b"OW\0\0"))
+    places = [raw.find(PIXELS + kind + length) for kind in (b"OB\0\0", b"OW\0\0", b"")]
+    return compressed or 0 <= max(places) <= len(raw) - size
 
 
 def _frame_places(path: str, count: int) -> tuple[list[NDArray[np.float64]], NDArray[np.float64], NDArray[np.float64]]:
@@ -109,7 +160,7 @@ def _frame_places(path: str, count: int) -> tuple[list[NDArray[np.float64]], NDA
     Raises:
         InputError: they are missing, or the frames differ in orientation, spacing or the scale of their values.
     """
-    head = Path(path).read_bytes().partition(b"\xe0\x7f\x10\x00")[0]  # what precedes the pixels
+    head = Path(path).read_bytes().partition(PIXELS)[0]  # what precedes the pixels
     values = {what: _values(head, tag) for what, tag in FRAME.items()}
     if len(values["position"]) != count or not values["orientation"] or not values["spacing"]:
         raise InputError(f"'{path}' has {count} frames, but not a position for each; {CONVERT}")
@@ -137,6 +188,13 @@ def _values(head: bytes, tag: tuple[int, int]) -> list[tuple[float, ...]]:
 def _fault(slices: Sequence[_Slice]) -> str | None:
     """Why slices in the order of their positions make no volume and how to fix it, or None."""
     first = slices[0]
+    for each in slices:
+        missing = next((name for tag, name in NEEDED.items() if not (each.placed or each.tag(tag))), None)
+        if missing:
+            where = f"does not say where its slices lie ('{Path(each.path).name}' has no {missing})"
+            return f"{where}; export the original series"
+        if each.tag("0028|0004") == "MONOCHROME1":
+            return f"stores black as the highest value ('{Path(each.path).name}' is MONOCHROME1); {CONVERT}"
     if len({(each.pixels.shape, *each.spacing.round(3)) for each in slices}) > 1:
         return "contains slices of several sizes; keep one scan"
     turned = sum(not np.allclose(each.directions, first.directions, atol=1e-3) for each in slices)
@@ -170,8 +228,6 @@ def _twice(slices: Sequence[_Slice], index: int) -> str:
     """What is wrong with a series in which a slice lies where the next one does."""
     one, other = slices[index : index + 2]
     names = f"'{Path(one.path).name}' and '{Path(other.path).name}'"
-    if not one.position.any() and not one.tag("0020|0032"):
-        return f"does not say where its slices lie ({names} have no ImagePositionPatient); export the original series"
     tag = next((tag for tag in DIFFERS if one.tag(tag) != other.tag(tag)), None)
     if tag:
         values = f"{DIFFERS[tag]} {one.tag(tag)} and {other.tag(tag)}".replace("\\", "/")

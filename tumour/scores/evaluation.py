@@ -1,7 +1,6 @@
 """Score each case of an evaluation, and write the scores after the last case."""
 
 import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +12,15 @@ from tumour.cohort import Cohort
 from tumour.errors import InputError
 from tumour.files import save_json, unwritable
 from tumour.processes import gather, rank
+from tumour.records import read_json
 from tumour.scores.challenges import score_case
 from tumour.scores.tables import table, write_scores
 
 STATISTICS = ("cases", "mean", "interval_low", "interval_high")  # those recorded next to a checkpoint
 RECORD = "scores.json"  # in the folder of a checkpoint: the scores of its network
+MEAN = {"cases": int, "mean": float, "interval_low": float, "interval_high": float}
+DATA_SET = {"challenge": str, "scores": {str: {"dice": MEAN, "hd95": MEAN}}}
+SCORES = {"sha256": str, "cohorts": {str: DATA_SET}, "crossvalidation?": {str: {**DATA_SET, "folds": int}}}
 logger = logging.getLogger("bundle")
 
 
@@ -34,7 +37,7 @@ def crossvalidation_of(checkpoint: Path) -> dict[str, Any]:
 def _record(checkpoint: Path) -> dict[str, Any]:
     """The record next to a checkpoint, or a new one if there is none with the hash of this file."""
     path, sha256 = checkpoint.with_name(RECORD), hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    record = read_json(path, SCORES) if path.is_file() else {}
     return record if record.get("sha256") == sha256 else {"sha256": sha256, "cohorts": {}}
 
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 from tumour.cases.case import Case
@@ -16,6 +15,7 @@ from tumour.cohort import Cohort
 from tumour.errors import InputError
 from tumour.files import atomic_write
 from tumour.processes import gather, rank
+from tumour.records import csv_text
 from tumour.scans.grid import Mask, Scan, difference
 from tumour.scans.readers import read_classes
 from tumour.scores.metrics import Row
@@ -171,5 +171,6 @@ def write_measurements(
 
 
 def _write(rows: Sequence[Row], path: Path) -> None:
+    rounded = [{name: round(v, 3) if isinstance(v, float) else v for name, v in row.items()} for row in rows]
     with atomic_write(path) as part:
-        pd.DataFrame(rows).to_csv(part, index=False, float_format="%.3f")
+        part.write_text(csv_text(rounded), encoding="utf-8")

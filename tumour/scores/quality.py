@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 from ignite.engine import Engine, Events
 from tumour.errors import InputError
 from tumour.files import atomic_write, save_json
 from tumour.processes import gather, rank
+from tumour.records import csv_text, read_json, read_table
 from tumour.scores.calibration import LOGITS, Histogram
 
 FILE = "quality.json"  # next to model.pt
@@ -31,7 +31,9 @@ MISSED = 0.05  # the share of cases whose Dice is below the interval, and of tho
 SHRINKAGE = 0.1  # pulls the line of a region towards the stability itself; it matters for a few cases alone
 MARGIN = 1.1  # the two thresholds as logits: probabilities of 0.75 and 0.25
 FEWEST = 10  # cases for a fit
-NUMBERS = ("low", "high", "red", "poor", "cases")  # in quality.json, next to the regions
+REGION = {"offset": float, "slope": float, "empty": float}
+RECORD = {"regions": {str: REGION}, "low": float, "high": float, "red": float, "poor": float, "cases": int}
+RECORD |= {"settings": {str: object}, "sha256": str}  # what quality.json contains
 logger = logging.getLogger("bundle")
 
 
@@ -213,24 +215,11 @@ class Quality:
         Raises:
             InputError: the file is damaged.
         """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            regions = {str(name): Region(*numbers(each, Region)) for name, each in content["regions"].items()}
-            low, high, red, poor, cases = numbers({name: content[name] for name in NUMBERS})
-            settings, sha256 = content["settings"], content["sha256"]
-            if not regions or not isinstance(settings, dict) or not isinstance(sha256, str):
-                raise ValueError("regions, settings or sha256")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"'{path}' is damaged ({type(error).__name__}: {error}); restore or delete it.") from error
-        return cls(regions, low, high, red, poor, int(cases), settings, sha256)
-
-
-def numbers(content: Mapping[str, Any], kind: Any = None) -> list[float]:
-    """The values of an object that must be finite numbers, in the order of the fields of a dataclass, if given."""
-    values = [content[name] for name in (kind.__dataclass_fields__ if kind else content)]
-    if any(isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v) for v in values):
-        raise ValueError(f"{values} are not all numbers")
-    return [float(value) for value in values]
+        content = read_json(path, RECORD)
+        regions = {name: Region(**{key: each[key] for key in REGION}) for name, each in content["regions"].items()}
+        if not regions:
+            raise InputError(f"'{path}' has no regions; restore or delete it.")
+        return cls(regions, **{name: content[name] for name in RECORD if name != "regions"})
 
 
 def lacking(dice: Any) -> Any:
@@ -282,17 +271,15 @@ def uncertain_slices(entropy: Sequence[float], most: int = 5, apart: int = 3) ->
     return sorted(found)
 
 
-def worst_first(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """The table of rows of judgements."""
-    frame = pd.DataFrame([*rows])
-    order = frame["light"].map(LIGHTS.index)
-    return frame.assign(order=order).sort_values(["order", "dice", "case"]).drop(columns="order")
+def worst_first(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows of judgements in the order of the table."""
+    return sorted(rows, key=lambda row: (LIGHTS.index(row["light"]), row["dice"], row["case"]))
 
 
 def write_table(rows: Iterable[Mapping[str, Any]], folder: Path) -> None:
     """Write quality.csv, worst first, atomically."""
     with atomic_write(folder / TABLE) as part:
-        worst_first(rows).to_csv(part, index=False)
+        part.write_text(csv_text(worst_first(rows)), encoding="utf-8")
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
@@ -300,9 +287,10 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     path = folder / TABLE
     if not path.is_file():
         return []
-    # only empty cells are missing values: a case may be called NA
-    frame = pd.read_csv(path, dtype={"case": str, "slices": str, "note": str}, keep_default_na=False)
-    return frame.to_dict("records")
+    frame = read_table(path, ["case", "light", "dice", "low", "high", "slices", "note"])
+    if not frame["light"].isin(LIGHTS).all():
+        raise InputError(f"'{path}' has a light that is none of {', '.join(LIGHTS)}; restore or delete it.")
+    return frame.fillna({"slices": "", "note": ""}).to_dict("records")
 
 
 class JudgeCases:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from tumour.files import atomic_write
+from tumour.records import csv_text
 from tumour.scores.lesions import LESION
 from tumour.scores.metrics import Row
 
@@ -22,6 +23,14 @@ SHOWN = {  # metric: heading, decimals
     "precision": ("precision", 3),
     "lesion_dice": ("lesion-wise Dice", 3),
     "lesion_f1": ("lesion F1", 3),
+}
+MEAN = {"cases": int, "mean": (float, None), "interval_low": (float, None), "interval_high": (float, None)}
+SUMMARY = {  # what summary.json contains
+    "challenge": str,
+    "folds?": int,
+    "cohort?": str,
+    **{f"{name}?": [{str: (str, float)}] for name in ("groups", "calibration", "quality")},
+    "scores": {str: {"kind": str, "dice": MEAN, "iou": MEAN, str: (str, {str: (float, None)})}},
 }
 LESION_COLUMNS = ["case", "kind", "region", *LESION]  # those of lesions.csv if there is no lesion
 
@@ -44,8 +53,8 @@ def write_scores(rows: Sequence[Row], lesion_rows: Sequence[Row], output_dir: st
     for (kind, region), part in frame.groupby(["kind", "region"], sort=False):
         summary["scores"][region] = {"kind": kind, **_statistics(part.drop(columns=["case", "kind", "region"]))}
     texts = {
-        "scores.csv": frame.to_csv(index=False),
-        "lesions.csv": pd.DataFrame(lesion_rows, columns=None if lesion_rows else LESION_COLUMNS).to_csv(index=False),
+        "scores.csv": csv_text(rows),
+        "lesions.csv": csv_text(lesion_rows, () if lesion_rows else LESION_COLUMNS),
         "summary.json": json.dumps(summary, indent=2) + "\n",
     }
     with ExitStack() as all_or_none:
