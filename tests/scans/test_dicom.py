@@ -200,7 +200,9 @@ def test_compressed_slices_have_the_same_voxels(kind, tmp_path):
 def test_slices_with_scales_of_their_own_get_their_own_values(tmp_path):
     scale = {"0028|1053": lambda k: str(k + 1), "0028|1052": lambda k: str(-k)}
     write_slices(tmp_path / "T1", VOXELS, oblique(), EVEN, **scale)
-    stored = [itk.array_from_image(itk.imread(str(path))) for path in sorted((tmp_path / "T1").iterdir())]
+    with ThreadPoolExecutor(1) as pool:
+        images = pool.map(itk.imread, map(str, sorted((tmp_path / "T1").iterdir())))
+        stored = [itk.array_from_image(image) for image in images]
     data, _, _ = read_series(str(tmp_path / "T1"))
     assert all(np.array_equal(data[..., k].T, one[0]) for k, one in enumerate(stored))
 
