@@ -2,7 +2,6 @@
 
 import locale
 import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import itk
@@ -189,20 +188,19 @@ def test_compressed_slices_have_the_same_voxels(kind, tmp_path):
         writer.SetCompressionType(codec)
         itk.imwrite(image, str(path), imageio=writer, compression=True)
 
-    with ThreadPoolExecutor(1) as pool:  # ITK leaves the locale of the thread changed
-        list(pool.map(compress, sorted(folder.iterdir())))
-    before = locale.getencoding()
+    before = locale.setlocale(locale.LC_ALL)
+    for path in sorted(folder.iterdir()):
+        compress(path)
+    locale.setlocale(locale.LC_ALL, before)  # which ITK changes where it compresses
     data, affine, _ = read_series(str(folder))
     assert np.array_equal(data, VOXELS) and np.allclose(affine, oblique(), atol=1e-4)
-    assert locale.getencoding() == before  # else a config with a letter such as ö could not be read afterwards
+    assert locale.setlocale(locale.LC_ALL) == before
 
 
 def test_slices_with_scales_of_their_own_get_their_own_values(tmp_path):
     scale = {"0028|1053": lambda k: str(k + 1), "0028|1052": lambda k: str(-k)}
     write_slices(tmp_path / "T1", VOXELS, oblique(), EVEN, **scale)
-    with ThreadPoolExecutor(1) as pool:
-        images = pool.map(itk.imread, map(str, sorted((tmp_path / "T1").iterdir())))
-        stored = [itk.array_from_image(image) for image in images]
+    stored = [itk.array_from_image(itk.imread(str(path))) for path in sorted((tmp_path / "T1").iterdir())]
     data, _, _ = read_series(str(tmp_path / "T1"))
     assert all(np.array_equal(data[..., k].T, one[0]) for k, one in enumerate(stored))
 

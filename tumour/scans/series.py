@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,11 +89,10 @@ def read_series(folder: str) -> tuple[NDArray[Any], NDArray[np.float64], str]:
 def read_slices(paths: Sequence[str], name: str) -> tuple[NDArray[Any], NDArray[np.float64], str]:
     """Read the files of one series, as `read_series` does; `name` is that of the series, for messages."""
     try:
-        with ThreadPoolExecutor(1) as pool:  # reading compressed files leaves the locale of a thread changed to ASCII
-            stated = sum(pool.map(_stated, paths))
-            if stated > MOST:
-                raise InputError(f"'{name}' states {stated:,} voxels, and a scan may have {MOST:,}; resample it")
-            slices = [each for of_file in pool.map(_slices, paths) for each in of_file]
+        stated = sum(map(_stated, paths))
+        if stated > MOST:
+            raise InputError(f"'{name}' states {stated:,} voxels, and a scan may have {MOST:,}; resample it")
+        slices = [each for path in paths for each in _slices(path)]
     except InputError:
         raise
     except Exception as error:
