@@ -152,8 +152,9 @@ def crossvalidate(
         for fold in range(folds)
     }
     check_command(commands[0][3:])
+    settings = settings_of_folds(shared, folds)
     _claim = Claim("cross-validating", [output])
-    require_same_settings(target, settings_of_folds(shared, folds))
+    require_same_settings(target, settings)
     left = {fold: each for fold, each in commands.items() if not scores_in(folder_of(target, fold)).is_file()}
     if cluster:
         run_on_cluster(left, target / "jobs", cluster, cluster_options)
@@ -215,8 +216,9 @@ def final(
     shared = options_of(bundle, cohort, dataset_dir, folds, recipe, options)
     command = command_of("training", target / "final", target, {**shared, "fold": ALL})
     check_command(command[3:])
+    settings = settings_of_folds(shared, folds)
     _claim = Claim("cross-validating", [output])
-    require_same_settings(target, settings_of_folds(shared, folds))
+    require_same_settings(target, settings)
     if status := run(command):
         raise failed(command, status)
     checkpoint = target / "final" / "models" / BEST
