@@ -19,6 +19,7 @@ from tumour.cases.find import find_cases
 from tests.cohorts import COHORTS, FOUR
 from tests.conftest import BUNDLES, ROOT
 from tests.home import Home
+from tests.members import ensemble_of, member
 from tools.release.verify import TINY, TRAINING
 from tools.show import merged
 
@@ -51,15 +52,13 @@ def interpreter(variable, what):
     return os.environ[variable]
 
 
-@pytest.fixture
-def weights(tmp_path, monkeypatch):
-    """A checkpoint whose label maps contain every class."""
+@pytest.fixture(params=[["neuroseg3d"], ["neuroseg3d", "unet3d"]], ids=["network", "ensemble"])
+def weights(request, tmp_path, monkeypatch):
+    """A checkpoint of a network or of an ensemble, whose label maps contain every class."""
     monkeypatch.chdir(ROOT)
-    torch.manual_seed(0)
-    network = merged("bundles/neuroseg3d/args.yaml").get_parsed_content("network_def")
-    torch.nn.init.normal_(network.network.output_block.conv.conv.weight, std=2.0)
-    torch.save(network.state_dict(), tmp_path / "model.pt")
-    return tmp_path / "model.pt"
+    if len(request.param) > 1:
+        return ensemble_of(tmp_path / "members", *request.param)
+    return member(tmp_path / "weights", *request.param) / "model.pt"
 
 
 def four_dimensional(patients, study):
@@ -80,9 +79,9 @@ def scan(twelve, tmp_path):
     return path.name.removesuffix(".nii.gz"), path
 
 
-def test_monai_algo_trains_two_rounds_from_the_weights_that_the_server_sent(twelve, tmp_path):
+def test_monai_algo_trains_two_rounds_from_the_weights_that_the_server_sent(weights, twelve, tmp_path):
     """With a learning rate of zero, the same weights come back: no checkpoint of an earlier round is used instead."""
-    home = Home("neuroseg3d", sys.executable, tmp_path, twelve)
+    home = Home("neuroseg3d", sys.executable, tmp_path, twelve, weights)
     given = TINY | {"dataset_dir": str(twelve), "bundle_root": str(home.folder)}
     train = given | TRAINING | {"learning_rate": 0.0, "resume": True}
     assert "2 rounds" in home.python_runs("-c", ROUNDS, home.folder, json.dumps(train), json.dumps(given))
