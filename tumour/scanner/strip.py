@@ -13,7 +13,7 @@ from tumour.errors import CaseError
 from tumour.scanner.extra import require
 from tumour.scans.grid import Mask, Scan
 
-SMALLEST, LARGEST = 700, 2300  # ml of a brain with its fluid spaces; of 36 patients of BraTS 2018 and 2021, 1146 to 1731
+SMALLEST, LARGEST = 700, 2300  # ml of a brain with its fluid spaces; of 36 BraTS patients 1146 to 1731
 
 
 def brain_of(head: Scan, device: torch.device | str) -> Mask:
