@@ -16,7 +16,7 @@ from tests.cohorts import COHORTS, FOUR
 from tools.command_line import command_line
 from tools.patients import synthetic
 from tools.patients.phantom import NOT_ENHANCING, SCATTERED, SIGNAL, TISSUES, make_patient, scan
-from tools.patients.synthetic import AXES, make_patients, with_cavity
+from tools.patients.synthetic import AXES, make_patients, with_fifth_class
 
 NECROTIC, OEDEMA, ENHANCING = 1, 2, 3
 SHAPE = (38, 44, 36)
@@ -87,7 +87,7 @@ def test_every_cohort_stores_the_same_patient_in_world_space(written, convention
     cohort = COHORTS[convention]
     case = find_cases(str(written(convention)), cohort, FOUR).complete[0]
     images, label = make_patient(0, 0, SHAPE)
-    label = with_cavity(label) if "RC" in cohort.regions else label
+    label = with_fifth_class(label) if len(cohort.classes) > 4 else label
     affine = np.eye(4)
     affine[0, 3] = 1 - SHAPE[0]
     paths = case.images * 4 if cohort.channels else case.images
@@ -241,9 +241,9 @@ def test_the_number_of_lesions_can_be_set():
     assert ndimage.label((label == NECROTIC) | (label == ENHANCING), TOUCHING)[1] == 4
 
 
-def test_a_cavity_takes_half_of_the_necrosis_and_nothing_else():
+def test_a_cavity_or_cyst_takes_half_of_the_necrosis_and_nothing_else():
     label = patient(0)[1]
-    after = with_cavity(label)
+    after = with_fifth_class(label)
     assert 0.4 < (after == 4).sum() / (label == NECROTIC).sum() < 0.7
     assert np.array_equal(np.where(after == 4, NECROTIC, after), label)
 

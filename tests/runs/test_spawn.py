@@ -4,9 +4,9 @@ import os
 import subprocess
 
 import pytest
+from tumour.records import read_table
 
 from tests.conftest import ROOT, arguments
-from tools.tables import read_table
 
 SPAWN = "import multiprocessing\nmultiprocessing.set_start_method('spawn', force=True)\n"
 
