@@ -98,7 +98,7 @@ def page() -> str:
             rows.append(
                 {
                     "setting": f"`{setting}`",
-                    "meaning": comment.replace("<", "&lt;"),
+                    "meaning": comment,
                     "value": kind(setting, rule, parsers["cpu"]),
                     "default": default(setting, rule, parsers),
                 }
