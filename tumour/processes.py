@@ -101,16 +101,16 @@ def join(device: torch.device | str) -> None:
 def leave(network: nn.Module | None = None) -> None:
     """Wait for all processes, then disconnect: one that exits early would stop the others while they still work.
 
-    Gloo's threads end with the last reference to the process group; when Python exits while they run, the process may
-    be aborted or wait for ever.
+    Gloo's threads end with the last reference to the process group. It must be that of `torch.distributed`, which
+    lets them work while it waits for them; at the exit of Python they might abort the process or block it.
 
     Args:
         network: the network, if it holds such references (DistributedDataParallel).
     """
-    distributed.barrier()
-    distributed.destroy_process_group()
     if isinstance(network, nn.parallel.DistributedDataParallel):
         network.process_group = network.reducer = network.logger = None  # type: ignore[assignment]
+    distributed.barrier()
+    distributed.destroy_process_group()
 
 
 def share(cases: Sequence[Any]) -> list[Any]:
