@@ -43,7 +43,7 @@ READERS = {
 
 @pytest.fixture(scope="module")
 def commands(patients, trained, tmp_path_factory):
-    """Every command as a function of the folder that it writes to, by name."""
+    """Every command as a function of the folder that it writes to, by name; and what prepares this folder."""
     data, models = patients("brats2021"), tmp_path_factory.mktemp("models")
     for seed in (0, 1):
         member(models / f"member{seed}", BUNDLES[0], seed=seed, train=["nobody"], validate=["BraTS2021_00001"])
@@ -80,19 +80,20 @@ def commands(patients, trained, tmp_path_factory):
 
         return call
 
+    def prepare(name, out):
+        if name == "reporting":
+            shutil.copytree(trained(BUNDLES[0]), out, dirs_exist_ok=True)
+        elif name in RUNS:
+            shutil.copytree(models / "member0", out / "models")
+
     def run(run_id):
         def call(out):
-            if not (out / "models").is_dir():
-                if run_id == "reporting":
-                    shutil.copytree(trained(BUNDLES[0]), out, dirs_exist_ok=True)
-                else:
-                    shutil.copytree(models / "member0", out / "models")
             settings = {"test_share": 0.4} if run_id == "evaluating" else {}
             return here(arguments(run_id, BUNDLES[0], out, "brats2021", data, **settings)).returncode
 
         return call
 
-    return {name: tool(name) for name in words} | {name: run(name) for name in RUNS}
+    return {name: tool(name) for name in words} | {name: run(name) for name in RUNS}, prepare
 
 
 def quietly(command, out):
@@ -164,8 +165,9 @@ def uninterrupted(commands, tmp_path_factory):
 
     def uninterrupted(name):
         if name not in known:
-            out, began = tmp_path_factory.mktemp(name), time.monotonic()
-            process = forked(quietly(commands[name], out))
+            out = tmp_path_factory.mktemp(name)
+            commands[1](name, out)
+            began, process = time.monotonic(), forked(quietly(commands[0][name], out))
             status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
             known[name] = names(out), status, time.monotonic() - began
         return known[name]
@@ -177,6 +179,7 @@ def uninterrupted(commands, tmp_path_factory):
 def test_a_command_that_is_killed_leaves_nothing_and_then_finishes(name, seed, commands, uninterrupted, tmp_path):
     files, expected, seconds = uninterrupted(name)
     assert files and expected in (0, 1)
-    _, status = kill_and_finish(name, commands[name], tmp_path, random.Random(seed).random() * seconds)
+    commands[1](name, tmp_path)
+    _, status = kill_and_finish(name, commands[0][name], tmp_path, random.Random(seed).random() * seconds)
     assert status == expected
     assert names(tmp_path) == files

@@ -20,7 +20,7 @@ import yaml
 from tumour.cases.case import CASE
 from tumour.cases.parts import ALL, recorded_patients
 from tumour.errors import InputError, OptionError, Stopped, one_of
-from tumour.files import atomic_write, save_json
+from tumour.files import atomic_write, remove_locks, save_json
 from tumour.records import read_json, read_table
 from tumour.runs.checkpoints import BEST, PATIENTS
 from tumour.runs.folders import Claim
@@ -163,6 +163,7 @@ def crossvalidate(
         status = run(command)
         if not scores_in(folder_of(target, fold)).is_file():  # a status alone may mean that a case was left out
             raise failed(command, status)
+    remove_locks(target)  # of folds that were killed at their very end, which are not repeated
     return collect(target, folds, cohort, dataset_dir)
 
 

@@ -106,8 +106,9 @@ class Hold:
     """
 
     def __init__(self, folder: Path, work: str) -> None:
-        path, new = folder / f".{work}.lock", not folder.exists()
+        path = folder / f".{work}.lock"
         try:
+            new = not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
             while True:
                 file = open(path, "a+", encoding="utf-8")
@@ -128,6 +129,13 @@ class Hold:
         except OSError as error:
             raise of_the_system(error, folder) from error
         weakref.finalize(self, _release, file, path, os.getpid(), new)
+
+
+def remove_locks(folder: Path) -> None:
+    """Delete the locks below a folder that killed processes left."""
+    for path in folder.rglob(".*.lock"):
+        with suppress(InputError):
+            Hold(path.parent, path.name[1:].removesuffix(".lock"))  # released at once
 
 
 def _lock(file: TextIO) -> bool:
