@@ -53,7 +53,7 @@ def test_the_plain_command_for_windows_lists_the_packages_of_environment_yml(tmp
 def test_a_python_that_does_not_fit_is_refused_in_one_sentence(python, tmp_path):
     (tmp_path / "old").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "old").chmod(0o755)
-    for name in ("Makefile", "environment.yml"):
+    for name in ("Makefile", "environment.yml", "environment.lock"):
         (tmp_path / name).write_text(read(name))
     given = python.replace("old", "./old")
     done = subprocess.run(["make", "setup", given], cwd=tmp_path, capture_output=True, text=True)

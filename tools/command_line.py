@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from pkgutil import resolve_name
+from types import UnionType
 from typing import Any, get_args
 
 import fire
@@ -156,7 +157,7 @@ def require_numbers(call: partial) -> None:
     signature = inspect.signature(call.func)
     for name, value in signature.bind(*call.args, **call.keywords).arguments.items():
         annotation = signature.parameters[name].annotation
-        kinds = get_args(annotation) or (annotation,)
+        kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
         if value is None and type(None) in kinds or not {*kinds} <= {int, float, type(None)}:
             continue
         what, types = ("a whole number", int) if int in kinds else ("a number", (int, float))

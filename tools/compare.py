@@ -23,7 +23,7 @@ def read_run(run: str) -> tuple[pd.DataFrame, str | None]:
     places = [Path(run, name) for name in ("", "scores.csv", "scores/scores.csv")]
     path = next((place for place in places if place.is_file()), places[1])
     if not path.is_file():
-        raise OptionError(f"'{path}' does not exist; give a folder that tools.score or evaluating wrote to.")
+        raise OptionError(f"'{path}' does not exist; give a folder that python -m tools score or evaluating wrote to.")
     rows = read_table(path, ["case", "region", "kind", "dice"])
     summary = path.with_name("summary.json")
     content = read_json(summary, {"challenge?": str}) if summary.is_file() else {}

@@ -81,7 +81,8 @@ def settings_of_folds(options: Mapping[str, Any], folds: int) -> dict[str, Any]:
 def require_same_settings(output: Path, settings: Mapping[str, Any]) -> None:
     """Write the settings of a new cross-validation; refuse others than those with which it was started."""
     path = output / STARTED
-    before: dict[str, Any] = read_json(path, {"patients": {str: int}}) if path.is_file() else dict(settings)
+    shape = {"patients": {str: int}} if "patients" in settings else {str: object}
+    before: dict[str, Any] = read_json(path, shape) if path.is_file() else dict(settings)
     for name in dict.fromkeys([*before, *settings]):
         if before.get(name) != settings.get(name):
             was, now = before.get(name, "unset"), settings.get(name, "unset")

@@ -206,19 +206,19 @@ def relabelled(folder, change):
             "brats2023_gli",
             "brats2023_gli",
             [0, 1, 2, 4],
-            "contain 4 .*the values match brats2024_gli, brats2024_met_rc: give one of these as --cohort",
+            "contain 4 .*match brats2024_gli, brats2024_ped, brats2024_met_rc: give one of these as --cohort",
         ),
         (
             "brats2024_gli",
             "brats2023_gli",
             [0, 1, 2, 3, 4],
-            "contain 4 .*the values match brats2024_gli, brats2024_met_rc: give one of these as --cohort",
+            "contain 4 .*match brats2024_gli, brats2024_ped, brats2024_met_rc: give one of these as --cohort",
         ),
         (
             "brats2024_met_rc",
             "brats2024_met",
             [0, 1, 2, 3, 4],
-            "contain 4 .*match brats2024_gli, brats2024_met_rc: give one of these as --cohort",
+            "contain 4 .*match brats2024_gli, brats2024_ped, brats2024_met_rc: give one of these as --cohort",
         ),
         ("brats2021", "brats2021", [0, 1, 2, 3, 4], None),
         (

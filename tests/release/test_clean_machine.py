@@ -53,9 +53,9 @@ def test_the_same_weights_give_the_same_label_maps_as_in_the_checkout(twelve, tm
     home = Home("neuroseg3d", sys.executable, tmp_path, twelve)
     home.run([], "inference", cwd=tmp_path, ckpt_dir=tmp_path / "models", patch_size=[32, 32, 32])
     ours, theirs = tmp_path / "results" / "segmentations", home.folder / "eval" / "segmentations"
-    assert len(list(ours.iterdir())) == 12
+    assert len(list(ours.glob("*.nii.gz"))) == 12
     seen = set()
-    for path in ours.iterdir():
+    for path in ours.glob("*.nii.gz"):
         first, second = np.asarray(nib.load(path).dataobj), np.asarray(nib.load(theirs / path.name).dataobj)
         assert np.array_equal(first, second)
         seen |= set(np.unique(first))

@@ -18,6 +18,7 @@ from tumour.errors import InputError
 
 from tests.conftest import BUNDLES, ROOT, arguments, succeed
 from tests.members import member
+from tests.runs.test_continue import stamps, stopped_after
 
 
 def start(run_id, overlay, *args, more=(), **settings):
@@ -159,15 +160,20 @@ def test_two_processes_segment_as_one_does_and_each_case_once(segmented, patient
     printed = finish(start("inferring", "multi_gpu_infer", *given, ckpt_dir=segmented / "models"))
     assert "6 of 6 cases segmented" in printed
     require_equal_runs(segmented / "one", segmented / "two")
-    record = segmented / "two/results/runs/inferring.json"
-    record.write_text(json.dumps({**json.loads(record.read_text()), "state": "not finished"}))
-    kept, *lost = sorted((segmented / "two/results/segmentations").glob("*.nii.gz"))
-    for path in lost:
-        path.unlink()
-    written = kept.stat().st_mtime_ns
-    finish(start("inferring", "multi_gpu_infer", *given, ckpt_dir=segmented / "models"))
-    assert kept.stat().st_mtime_ns == written  # the others are segmented after the interruption
-    require_equal_runs(segmented / "one", segmented / "two")
+
+
+@pytest.mark.usefixtures("at_the_root")
+def test_two_processes_continue_what_one_began(segmented, patients):
+    data, models = patients("brats2021"), segmented / "models"
+    stopped_after(3, "inferring", segmented / "two", data, ckpt_dir=models, test_share=0)
+    before = stamps(segmented / "two")
+    settings = {"ckpt_dir": models, "after_treatment::smallest_piece": {"ET": 1}}
+    printed = finish(
+        start("inferring", "multi_gpu_infer", BUNDLES[0], segmented / "two", "brats2021", data, **settings)
+    )
+    assert "3 of 6 cases were finished" in printed and "6 of 6 cases segmented" in printed
+    after = stamps(segmented / "two")
+    assert len(before) >= 3 and len([case for case in before if after[case] == before[case]]) == 3
 
 
 def test_two_nodes_segment_as_one_process_does(segmented, patients):

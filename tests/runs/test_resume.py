@@ -152,6 +152,6 @@ def test_other_settings_are_used_from_the_next_epoch_on(changed, uninterrupted, 
 def test_settings_that_would_make_it_another_training_are_refused(changed, sentence, uninterrupted, patients, tmp_path):
     shutil.copytree(uninterrupted(2), tmp_path, dirs_exist_ok=True)
     before = results(tmp_path)
-    assert finish(start(tmp_path, patients("brats2021"), 4, **changed)) == 1
+    assert finish(start(tmp_path, patients("brats2021"), 4, **changed)) == 2
     assert sentence in (tmp_path / "log").read_text()
     assert results(tmp_path) == before

@@ -207,9 +207,7 @@ def test_a_prediction_stays_between_0_and_1():
 
 
 @pytest.mark.parametrize("run_id", ["inferring", "evaluating"])
-def test_a_run_with_a_model_next_to_the_weights_writes_quality_csv_and_keeps_its_rows(
-    run_id, quality, patients, tmp_path
-):
+def test_a_run_with_a_model_next_to_the_weights_writes_quality_csv(run_id, quality, patients, tmp_path):
     models, table = member(tmp_path / "models", BUNDLES[0]), tmp_path / "results" / "segmentations" / "quality.csv"
     of_each = dict.fromkeys(("TC", "WT", "ET"), quality.regions["WT"])
     three = replace(quality, regions=of_each, settings={"mirror": False})
@@ -222,12 +220,3 @@ def test_a_run_with_a_model_next_to_the_weights_writes_quality_csv_and_keeps_its
     assert len(rows) == 6 and all("unlike the cases used for training: brain volume" in row["note"] for row in rows)
     assert {row["light"] for row in rows} <= {"red", "yellow"} and all(row["slices"] for row in rows)
     assert "predicted quality: " in printed and "brain volume, ml, " in printed
-    if run_id == "inferring":  # stopped after four cases, of which one has no row yet
-        record, text = tmp_path / "results" / "runs" / "inferring.json", table.read_text().splitlines()
-        save_json({**json.loads(record.read_text()), "state": "not finished"}, record)
-        table.write_text("\n".join(text[:4]) + "\n")
-        kept = [row["case"] for row in read_rows(table.parent)]
-        before = {case: (table.parent / f"{case}.nii.gz").stat().st_mtime_ns for case in kept}
-        succeed(run_id, BUNDLES[0], tmp_path, "brats2021", patients("brats2021"))
-        assert sorted(row["case"] for row in read_rows(table.parent)) == sorted(row["case"] for row in rows)
-        assert before == {case: (table.parent / f"{case}.nii.gz").stat().st_mtime_ns for case in kept}

@@ -74,7 +74,7 @@ def test_missing_files_and_mixed_parts_of_a_datalist_are_reported(patients, tmp_
     with pytest.raises(InputError, match="is in the .* part of the datalist"):
         split(found.complete, listed["training"][1]["fold"], 0.2, 0)
     path.write_text("[1]")
-    with pytest.raises(InputError, match="is not a datalist"):
+    with pytest.raises(InputError, match="is not what it should be.* create one with python -m tools datalist"):
         cases_of(path, "brats2023_gli")
 
 

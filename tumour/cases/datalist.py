@@ -29,7 +29,7 @@ def read_datalist(path: Path, cohort: Cohort, modalities: Sequence[str]) -> Case
     try:
         listed = read_json(path, DATALIST)
     except InputError as error:
-        raise InputError(f"{str(error).rpartition(';')[0]}; create a datalist with tools.datalist.") from error
+        raise InputError(f"{str(error).rpartition(';')[0]}; create one with python -m tools datalist.") from error
     in_parts = [(part, entry) for part in PARTS for entry in listed.get(part, [])]
     entries = [(part, entry if isinstance(entry, dict) else {"image": entry}) for part, entry in in_parts]
     stored = list(listed.get("modality", {}).values())
