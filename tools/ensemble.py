@@ -109,7 +109,14 @@ def ensemble(members: str, output: str, bundle: str = "") -> str:
         raise OptionError(f"'{output}' is the folder of a member; give another folder.")
     if (target / BEST).exists() and "members" not in settings_of(output):
         raise OptionError(f"'{target / BEST}' is no ensemble and would be replaced; give another folder.")
-    _claim = Claim("writing an ensemble", [output])
+    with Claim("writing an ensemble", [output]):
+        bundles_of = write(paths, target, bundle)
+    size = f"{(target / BEST).stat().st_size / 1e6:.1f} MB"
+    return f"{target / BEST}: {len(paths)} networks ({', '.join(bundles_of)}), {size}; use it with ENSEMBLE={output}"
+
+
+def write(paths: Sequence[Path], target: Path, bundle: str) -> list[str]:
+    """Write the ensemble of some checkpoints; the bundle of each."""
     weights = {path: read_checkpoint(path) for path in paths}
     settings = {path: settings_of(str(path.parent)) for path in paths}
     require_equal_settings(settings)
@@ -134,5 +141,4 @@ def ensemble(members: str, output: str, bundle: str = "") -> str:
     save_checkpoint(joint, target / BEST)
     if summary := crossvalidation(paths):
         record_crossvalidation(target / BEST, summary["cohort"], summary)
-    size = f"{(target / BEST).stat().st_size / 1e6:.1f} MB"
-    return f"{target / BEST}: {len(paths)} networks ({', '.join(bundles_of)}), {size}; use it with ENSEMBLE={output}"
+    return bundles_of

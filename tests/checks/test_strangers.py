@@ -50,7 +50,7 @@ def ring(path, data, affine):
 
 
 def bright(path, data, affine):
-    return (data**6 if "_t2" in path else data), affine
+    return ((data / data.max()) ** 6 if "_t2" in path else data), affine
 
 
 @pytest.mark.parametrize(
