@@ -3,6 +3,7 @@
 python -m benchmarks.many_cases [--small 500] [--large 2000] [--size 64]
 """
 
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -17,7 +18,8 @@ from tools.patients.synthetic import make_patients
 
 DIFFERENT = 16  # patients; the others are links to them
 COHORT = "brats2021"
-LAYERS = {"args_file": "bundles/resunet/args.yaml", "ckpt_dir": "bundles/resunet/weights"}
+ARGS_FILE = "bundles/resunet/args.yaml"
+WEIGHTS = "bundles/resunet/weights"
 
 
 def linked_patients(output: Path, cases: int, size: int) -> None:
@@ -34,7 +36,8 @@ def linked_patients(output: Path, cases: int, size: int) -> None:
 
 def commands(data: Path, work: Path) -> dict[str, list[str]]:
     """What is measured, in the order in which each finds the results of the one before."""
-    given = LAYERS | {"cohort": COHORT, "dataset_dir": data, "output_dir": work}
+    weights = shutil.copytree(WEIGHTS, work / "weights")  # `evaluating` writes scores next to them
+    given = {"args_file": ARGS_FILE, "ckpt_dir": weights, "cohort": COHORT, "dataset_dir": data, "output_dir": work}
     labels = {"reference": data, "prediction": work / "segmentations", "cohort": COHORT, "output": work / "scored"}
     score = [text for name, value in labels.items() for text in (f"--{name}", str(value))]
     return {
