@@ -21,7 +21,7 @@ from tumour.cohort import Cohort
 from tumour.errors import one_of
 from tumour.scans.grid import Mask, bounding_box
 from tumour.scores import matching
-from tumour.scores.lesions import LESION, Match, Pieces, components, lesion_rows, moved, outcomes
+from tumour.scores.lesions import LESION, Match, Pieces, components, lesion_rows, moved, outcomes, rows_by_name
 from tumour.scores.matching import Matching
 from tumour.scores.metrics import PERFECT, Row, region_scores
 
@@ -130,14 +130,10 @@ def case_scores(
         means, lesions = lesion_scores(truth, guess, spacing, region_rules, joiners)
         return row | means, moved(lesions, box)
 
-    rows, lesions_of_all = [], []
-    masks_to_score = [("region", name, names) for name, names in regions.items()]
-    masks_to_score += [("class", name, [name]) for name in classes[1:]]
-    for kind, name, names in masks_to_score:
-        row, lesions = scores(frozenset(map(classes.index, names)), rules.for_region(name, shape))
-        rows.append({"kind": kind, "region": name, **row})
-        lesions_of_all += [{"kind": kind, "region": name, **lesion} for lesion in lesions]
-    return rows, lesions_of_all
+    def score(name: str, names: Sequence[str]) -> tuple[Row, list[Row]]:
+        return scores(frozenset(map(classes.index, names)), rules.for_region(name, shape))
+
+    return rows_by_name(classes, regions, score)
 
 
 def lesion_scores(

@@ -1,6 +1,6 @@
 """Lesions in label maps: numbered pieces, pairs of them, and a row of scores per pair."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -56,6 +56,28 @@ def lesion_rows(
         centre = {axis: (inner.start + inner.stop - 1) / 2 + outer.start for axis, inner, outer in axes}
         rows.append({"outcome": match.outcome, **centre, **scores})
     return rows
+
+
+def rows_by_name(
+    classes: Sequence[str],
+    regions: Mapping[str, Sequence[str]],
+    score: Callable[[str, Sequence[str]], tuple[Row, list[Row]]],
+) -> tuple[list[Row], list[Row]]:
+    """One row per region and class (`kind` says which), and one row per lesion of each.
+
+    Args:
+        classes: class names, background first.
+        regions: class names of each region, by the region's name.
+        score: scores one of them, given its name and its class names: a row, and one row per lesion.
+    """
+    wanted = [("region", name, names) for name, names in regions.items()]
+    wanted += [("class", name, [name]) for name in classes[1:]]
+    rows, rows_of_lesions = [], []
+    for kind, name, names in wanted:
+        row, lesions = score(name, names)
+        rows.append({"kind": kind, "region": name, **row})
+        rows_of_lesions += [{"kind": kind, "region": name, **lesion} for lesion in lesions]
+    return rows, rows_of_lesions
 
 
 def moved(rows: Iterable[Row], box: Sequence[slice]) -> list[Row]:

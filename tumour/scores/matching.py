@@ -7,13 +7,12 @@ gives any; docs/scores.md lists where that package and the challenges' pages dif
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from tumour.scans.grid import Mask, bounding_box
-from tumour.scores.lesions import LESION, Match, Pieces, components, lesion_rows, moved, outcomes
+from tumour.scores.lesions import LESION, Match, Pieces, components, lesion_rows, moved, outcomes, rows_by_name
 from tumour.scores.metrics import Row, border_distances, overlap_scores
 
 SCORES = ("dice", "hd95", "nsd")  # of a region and of a lesion
@@ -152,14 +151,10 @@ def case_scores(
     """
     voxels, box = reference.size, bounding_box((reference > 0) | (prediction > 0))  # the rest of the grid is empty
     reference, prediction = reference[box], prediction[box]
-    rows, all_lesions = [], []
-    wanted: list[tuple[str, str, Any]] = [
-        ("region", name, names) for name, names in {**regions, **rules.regions}.items()
-    ]
-    wanted += [("class", name, [name]) for name in classes[1:]]
-    for kind, name, names in wanted:
+
+    def score(name: str, names: Sequence[str]) -> tuple[Row, list[Row]]:
         values = [classes.index(each) for each in names if each in classes]
         row, lesions = rules.scores(np.isin(reference, values), np.isin(prediction, values), spacing, voxels)
-        rows.append({"kind": kind, "region": name, **row})
-        all_lesions += [{"kind": kind, "region": name, **lesion} for lesion in moved(lesions, box)]
-    return rows, all_lesions
+        return row, moved(lesions, box)
+
+    return rows_by_name(classes, {**regions, **rules.regions}, score)
