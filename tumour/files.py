@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import socket
 import tempfile
 import weakref
@@ -49,6 +50,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def copy_file(source: str | Path, target: Path) -> None:
+    """Copy the content of a file, atomically."""
+    with atomic_write(target) as part:
+        shutil.copyfile(source, part)
 
 
 def remove_leftovers(path: Path) -> None:

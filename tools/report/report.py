@@ -19,7 +19,7 @@ from tqdm import tqdm
 from tumour.cases.case import Case, LeftOut
 from tumour.cohort import Cohort
 from tumour.errors import InputError
-from tumour.files import atomic_write
+from tumour.files import atomic_write, copy_file
 from tumour.pictures.drawing import ERRORS, LEGEND, NAMES, background, colours_of, outlined, sheet, sweep, write_image
 from tumour.pictures.volumes import read_case
 from tumour.processes import cores, end_with_parent
@@ -50,7 +50,7 @@ def draw_case(case: Case, prediction: str, cohort: Cohort, modalities: Sequence[
     write_image(thumbnail, folder / "cases" / f"{name}.webp")
     registration = Path(case.images[0]).parent / PICTURE  # of a case that was prepared from raw scans
     if registration.is_file():
-        shutil.copyfile(registration, folder / "cases" / f"{name}_{PICTURE}")
+        copy_file(registration, folder / "cases" / f"{name}_{PICTURE}")
     with atomic_write(folder / "cases" / f"{name}.js") as path:
         path.write_text(slides(volumes), encoding="utf-8")
     return None
@@ -122,8 +122,7 @@ def write_report(
 def write_tables(results: Results, scores: Path, folder: Path) -> None:
     """Copy scores.csv and write means.csv, as far as there are scores."""
     if len(results.scores):
-        with atomic_write(folder / "scores.csv") as path:
-            shutil.copyfile(scores, path)
+        copy_file(scores, folder / "scores.csv")
     means = results.means()
     if len(means):
         rows = [{"patients": name, **row.round(2)} for name, row in means.iterrows()]
@@ -136,8 +135,7 @@ def copy_configs(output_dir: Path, folder: Path) -> list[str]:
     """Copy the merged configs of the runs; their names."""
     paths = sorted(output_dir.glob("runs/*.yaml"))
     for path in paths:
-        with atomic_write(folder / path.name) as part:
-            shutil.copyfile(path, part)
+        copy_file(path, folder / path.name)
     return [path.name for path in paths]
 
 
@@ -145,15 +143,13 @@ def copy_measurements(segmentations: Path, folder: Path) -> dict[str, pd.DataFra
     """Copy the tables of measurements, as far as there are; their rows with rounded numbers, by name."""
     found = {name: segmentations / name for name in (TABLE, CHANGES) if (segmentations / name).is_file()}
     for name, path in found.items():
-        with atomic_write(folder / name) as part:
-            shutil.copyfile(path, part)
+        copy_file(path, folder / name)
     return {name: read_table(path).round(1).astype(object).fillna("") for name, path in found.items()}
 
 
 def copy_viewer(folder: Path) -> None:
     """Copy the viewer, which the page loads when a case is opened in it."""
-    with atomic_write(folder / "cases" / "niivue.js") as path:
-        shutil.copyfile(str(files("nilearn") / VIEWER), path)
+    copy_file(str(files("nilearn") / VIEWER), folder / "cases" / "niivue.js")
 
 
 def keep_in_mlflow(database: Path, folder: Path) -> None:

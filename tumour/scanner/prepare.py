@@ -1,7 +1,6 @@
 """Prepare the scans of patients as BraTS did: on the atlas grid with 1 mm voxels, registered, without the skull."""
 
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import distribution
@@ -15,7 +14,7 @@ from tqdm import tqdm
 from tumour.cases.case import LeftOut
 from tumour.cohort import Cohort
 from tumour.errors import CaseError, InputError, OptionError
-from tumour.files import atomic_write, save_json
+from tumour.files import atomic_write, copy_file, save_json
 from tumour.records import read_json
 from tumour.scanner.extra import require
 from tumour.scanner.picture import PICTURE, picture
@@ -161,8 +160,7 @@ def prepare_case(
 def copy_scan(source: Path, target: Path) -> None:
     """Copy a file unchanged; decompressed files are stored under a name that says so."""
     target = target if source.name.endswith(".gz") else target.with_suffix("")
-    with atomic_write(target) as part:
-        shutil.copyfile(source, part)
+    copy_file(source, target)
 
 
 def write_scan(head: Scan, brain: Mask, target: Path) -> None:
