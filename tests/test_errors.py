@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from tumour import errors
-from tumour.errors import InputError, OptionError, as_sentence, printable, traceback_switch
+from tumour.errors import InputError, OptionError, as_sentence, nearest, printable, traceback_switch
 
 from tools.command_line import command_line
 
@@ -110,3 +110,17 @@ def test_bytes_that_are_no_text_can_be_printed():
     name = os.fsdecode(b"M\xfcller")
     assert printable(name) == "M\\udcfcller" and printable("Müller") == "Müller"
     assert "M\\udcfcller" in str(as_sentence(FileNotFoundError(errno.ENOENT, "", name)))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("lr", "learning_rate"),  # its initials
+        ("brats2023", "brats2023_gli or brats2023_men"),  # its beginning, though brats2021 has fewer other letters
+        ("epoch", "epochs"),
+        ("EPOCHS", "epochs"),
+    ],
+)
+def test_the_nearest_name_is_what_was_probably_meant(name, meant):
+    names = ["brats2021", "brats2023_gli", "brats2023_men", "epochs", "learning_rate"]
+    assert nearest(name, names) == f"; the nearest is {meant}"

@@ -89,7 +89,9 @@ def nearest(name: str, names: Iterable[str]) -> str:
         return "".join(word[:1] for word in text.split("_"))
 
     short = [each for each in known if initials(each) == name.lower() or (len(each) > 1 and initials(name) == each)]
-    close = short or get_close_matches(name.lower(), known, 1, 0.6) or get_close_matches(name.lower(), known, 3, 0.0)
+    longer = [each for each in known if each.startswith(f"{name.lower()}_")]  # brats2023, brats2023_gli
+    close = short or longer or get_close_matches(name.lower(), known, 1, 0.6)
+    close = close or get_close_matches(name.lower(), known, 3, 0.0)
     return f"; the nearest is {' or '.join(close)}" if close else ""
 
 

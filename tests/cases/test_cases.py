@@ -340,7 +340,7 @@ def test_a_part_without_a_patient_is_refused_with_the_fix_that_works(tmp_path):
         assert usable.validate
     for fold in range(3):
         assert all(parts(tmp_path, fold).by_name.values())
-    with pytest.raises(InputError, match="The test share holds none of 4 patients; raise test_share"):
+    with pytest.raises(InputError, match="A test_share of 0 holds none of 4 patients; raise it, to 1.0 to"):
         assert parts(tmp_path, 0, 0).test
     entries = [
         {"image": [f"{case}/{case}{part}.nii.gz" for part in ("_t1", "_t1ce", "_t2", "_flair")], "fold": fold}

@@ -45,9 +45,10 @@ def in_this_process(monkeypatch, at_the_root):
 
 @pytest.fixture(scope="session")
 def two_sets(tmp_path_factory):
-    """A folder with two data sets, of four and three patients."""
+    """A folder with two data sets, of four and three patients; the first is a link."""
     folder = tmp_path_factory.mktemp("both")
-    make_patients(folder / "glioma", cases=4, size=40)
+    make_patients(tmp_path_factory.mktemp("elsewhere"), cases=4, size=40)
+    (folder / "glioma").symlink_to(tmp_path_factory.getbasetemp() / "elsewhere0")
     make_patients(folder / "others" / "more", cases=7, size=40)
     for case in sorted((folder / "others" / "more").iterdir())[:4]:
         shutil.rmtree(case)
