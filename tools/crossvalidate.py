@@ -270,7 +270,7 @@ def collect(output: Path, folds: int, cohort: str, dataset_dir: str) -> str:
 
 def data_set_of(image: str, dataset_dir: str) -> str:
     """The folder of `dataset_dir` that holds the folder of a case, if there are several data sets in it."""
-    path, root = Path(image).absolute(), Path(dataset_dir).absolute()  # links stay: data sets may be linked into one folder
+    path, root = Path(image).absolute(), Path(dataset_dir).absolute()  # data sets may be links in one folder
     parts = path.relative_to(root).parts if path.is_relative_to(root) else ()
     return parts[0] if len(parts) > 2 else "no folder"
 

@@ -75,7 +75,8 @@ class Parts:
         count = len({case.patient for case in labelled})
         left = count - round(count * test_share)
         if name == "test":
-            raise OptionError(f"A test_share of {test_share} holds none of {count} patients; raise it, to 1.0 to test on all.")
+            fix = "raise it, to 1.0 to test on all"
+            raise OptionError(f"A test_share of {test_share} holds none of {count} patients; {fix}.")
         few = f"{left} of {count} patients are left outside the test share ({test_share})"
         fix = "add patients or lower test_share" if left < 2 else f"choose a fold of 0..{min(left, folds) - 1}"
         raise OptionError(f"There is no patient to {name} on in fold {fold}: {few}; {fix}.")
