@@ -151,9 +151,9 @@ def test_one_value_selects_the_attention(bundle, attention):
 
 
 def test_a_cpu_and_an_accelerator_have_different_defaults():
-    names = ("epochs", "iterations_per_epoch", "val_interval", "patch_size")
-    gpu = [200, 250, 5, [128, 128, 128]]
-    expected = {"cpu": [10, 150, 2, [96, 96, 96]], "cuda": gpu, "cuda:1": gpu, "mps": gpu, "xpu": gpu}
+    names = ("size", "epochs", "iterations_per_epoch", "val_interval", "patch_size")
+    gpu = ["full", 200, 250, 10, [128, 128, 128]]
+    expected = {"cpu": ["fast", 10, 150, 2, [96, 96, 96]], "cuda": gpu, "cuda:1": gpu, "mps": gpu, "xpu": gpu}
     for device, budget in expected.items():
         parser = merged(args_file(BUNDLES[0]))
         parser["device"] = device

@@ -73,7 +73,8 @@ def trained_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> 
     found = {name: settings[name] for name in RULES if name in settings}
     named = {**config["defaults"], **found}
     cohort = one_of(config["cohorts"], named["cohort"], f"cohort in {SETTINGS}")
-    one_of(config["sizes"], named["size"], f"size in {SETTINGS}")
+    if "size" in found:
+        one_of(config["sizes"], found["size"], f"size in {SETTINGS}")
     known = cohort["channels"] if "channels" in cohort else [name for name in cohort["files"] if name != "label"]
     modalities = found.get("modalities", known)
     if any(name not in known for name in modalities):
