@@ -26,7 +26,7 @@ RULES: dict[str, dict[str, Any]] = {  # settings that a run takes from the recor
 }
 NAMES = {"layers": {"type": "list of names"}}  # only compared
 COMPARED = ("size", "modalities", "spacing", "resize", "normalisation", "patch_size", "window", "norm")
-VERSION_0_1 = {"patch_size": [96, 96, 96], "norm": "instance"}  # what earlier versions used and did not record
+VERSION_0_1 = {"size": "fast", "patch_size": [96, 96, 96], "norm": "instance"}  # of weights that did not record it
 NO_MEANING = ("Dropout", "Identity", "Sequential", "ModuleList", "ModuleDict")  # in a trained network
 
 
