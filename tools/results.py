@@ -44,7 +44,8 @@ def row(cohort: str, record: Mapping[str, Any]) -> dict[str, str]:
     for name, mean in dice.items():
         cells[f"Dice {name}"] = interval_text(mean["mean"], mean["interval_low"], mean["interval_high"])
     cells["mean Dice"] = f"{np.mean([mean['mean'] for mean in dice.values()]):.3f}"
-    return cells | {"HD95, mm": ", ".join(f"{name} {scores['hd95']['mean']:.1f}" for name, scores in regions.items())}
+    hd95 = [f"{name} {scores['hd95']['mean']:.1f}" for name, scores in regions.items() if "hd95" in scores]
+    return cells | {"HD95, mm": ", ".join(hd95) or "not measured"}
 
 
 def patients(record: Mapping[str, Any]) -> int:

@@ -42,6 +42,14 @@ def test_the_number_of_patients_is_given_and_a_small_number_is_marked(cases, few
     assert ("**Only 4 test patients**" in text) is few
 
 
+def test_scores_without_a_distance_are_shown_as_not_measured(tmp_path):
+    record = scored(tmp_path, 40).with_name("scores.json")
+    content = json.loads(record.read_text())
+    del content["cohorts"]["msd"]["scores"]["TC"]["hd95"]
+    record.write_text(json.dumps(content))
+    assert "| 0.700 | not measured |" in results.results({"mine": tmp_path / "model.pt"})
+
+
 def test_scores_of_other_weights_are_not_shown(tmp_path):
     checkpoint = scored(tmp_path, 40)
     torch.save({"a": torch.zeros(3)}, checkpoint)

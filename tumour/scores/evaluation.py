@@ -19,7 +19,7 @@ from tumour.scores.tables import table, write_scores
 STATISTICS = ("cases", "mean", "interval_low", "interval_high")  # those recorded next to a checkpoint
 RECORD = "scores.json"  # in the folder of a checkpoint: the scores of its network
 MEAN = {"cases": int, "mean": float, "interval_low": float, "interval_high": float}
-DATA_SET = {"challenge": str, "scores": {str: {"dice": MEAN, "hd95": MEAN}}}
+DATA_SET = {"challenge": str, "scores": {str: {"dice": MEAN, "hd95?": MEAN}}}  # the trials measured no HD95
 SCORES = {"sha256": str, "cohorts": {str: DATA_SET}, "crossvalidation?": {str: {**DATA_SET, "folds": int}}}
 logger = logging.getLogger("bundle")
 
