@@ -1,5 +1,6 @@
 """The workflow of MONAI that runs a bundle."""
 
+import logging
 from typing import Any
 
 from monai.bundle import ConfigWorkflow
@@ -9,9 +10,10 @@ from tumour.runs.options import check_options
 class CheckedWorkflow(ConfigWorkflow):
     """MONAI's workflow of config files, which checks the command line before it merges the files.
 
-    The args.yaml of a bundle names it as `workflow_name`.
+    The args.yaml of a bundle names it as `workflow_name`, and the files of which MONAI warns that they may be missing.
     """
 
     def __init__(self, **options: Any) -> None:
         check_options()
+        logging.getLogger(ConfigWorkflow.__module__).addFilter(lambda record: "Not all config files" not in record.msg)
         super().__init__(**options)
