@@ -89,7 +89,7 @@ def measure(
             "side": title,
             "seconds per scan": seconds_text(measured[name]["seconds"]),
             "ratio to ours": ratio_of(measured[name]["seconds"], measured["ours"]["seconds"]),
-            "peak GB": f"{measured[name]['peak_gb'][0]:.1f}",
+            "peak GB": f"{measured[name]['peak_gb'][-1]:.1f}",
         }
         for name, title in SIDES.items()
         if name in sides

@@ -6,13 +6,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from tumour.processes import peak_memory
 from tumour.runs.inferers import best_precision
-
-from tools.command import wait_for
 
 
 def machine(*packages: str) -> str:
@@ -39,11 +39,15 @@ def interleaved(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[
 
 
 def measured(command: list[str]) -> tuple[float, float]:
-    """Seconds of a command, and the peak memory of its main process in GB."""
-    began = time.perf_counter()
+    """Seconds of a command, and the peak memory of its main process in GB, read until it ends."""
+    began, memory = time.perf_counter(), 0.0
     with tempfile.TemporaryFile() as printed:
-        status, memory = wait_for(subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT))
-        if status:
+        process = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT)
+        while process.returncode is None:
+            memory = max(memory, peak_memory(process.pid) or 0)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.1)
+        if process.returncode:
             printed.seek(0)
             raise SystemExit(printed.read().decode()[-4000:])
     return time.perf_counter() - began, memory

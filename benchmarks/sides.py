@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tumour.processes import cores
-
-from tools.command import wait_for
+from tumour.processes import cores, peak_memory
 
 
 class Side:
@@ -28,7 +26,7 @@ class Side:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def work(self) -> dict[str, Any]:
-        """One turn: its `seconds`, and whatever else the work returns."""
+        """One turn: its `seconds`, the `peak_gb` of the process until now, and whatever else the work returns."""
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
@@ -40,11 +38,10 @@ class Side:
             raise SystemExit(f"'{' '.join(map(str, self.process.args))}' failed; see its output above.")  # type: ignore[arg-type]
         return json.loads(line)
 
-    def end(self) -> float:
-        """End the process; its peak memory in GB."""
+    def end(self) -> None:
         assert self.process.stdin
         self.process.stdin.close()
-        return wait_for(self.process)[1]
+        self.process.wait()
 
 
 def serve(work: Callable[[], dict[str, Any] | None]) -> None:
@@ -55,11 +52,12 @@ def serve(work: Callable[[], dict[str, Any] | None]) -> None:
     for _ in sys.stdin:
         began = time.perf_counter()
         measured = work() or {}
-        print(json.dumps({"seconds": time.perf_counter() - began, **measured}), file=answers, flush=True)
+        measured = {"seconds": time.perf_counter() - began, "peak_gb": peak_memory(), **measured}
+        print(json.dumps(measured), file=answers, flush=True)
 
 
 def take_turns(module: str, sides: Sequence[str], rounds: int, *arguments: Any) -> dict[str, dict[str, list]]:
-    """The answers of each side in each round, without a first round to warm up, and `peak_gb`.
+    """The answers of each side in each round, without a first round to warm up.
 
     The sides take turns, so that a slow minute of the machine affects all of them.
     """
@@ -71,8 +69,8 @@ def take_turns(module: str, sides: Sequence[str], rounds: int, *arguments: Any) 
             print(f"round {turn} of {rounds}, {name}: {answer['seconds']:.2f} s", file=sys.stderr, flush=True)
             for key, value in answer.items() if turn else ():
                 measured[name].setdefault(key, []).append(value)
-    for name, side in running.items():
-        measured[name]["peak_gb"] = [side.end()]
+    for side in running.values():
+        side.end()
     return measured
 
 

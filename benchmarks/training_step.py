@@ -115,7 +115,7 @@ def write_table(patch: int, rounds: int, measured: Mapping[str, Mapping[str, lis
             "multiply-adds, G": f"{measured[name]['operations'][0]:.0f}",
             "seconds per step": seconds_text(measured[name]["seconds"]),
             "ratio to nnU-Net": ratio_of(measured[name]["seconds"], base["seconds"]),
-            "peak GB": f"{measured[name]['peak_gb'][0]:.1f}",
+            "peak GB": f"{measured[name]['peak_gb'][-1]:.1f}",
         }
         for name, title in SIDES.items()
         if name in measured

@@ -17,9 +17,10 @@ from tumour.errors import InputError, one_of
 from tumour.files import atomic_write, save_json
 from tumour.records import read_json, read_table
 from tumour.runs.folders import Claim
+from tumour.runs.record import MAIN
 from tumour.scores.tables import SUMMARY, interval_text, mean_text
 
-from tools.command import run_command, wait_for
+from tools.command import run_command
 from tools.compare import differences, read_run, significance
 from tools.networks import cost
 from tools.show import merged
@@ -47,15 +48,13 @@ def args_of(bundle: str, recipe: str = "") -> list[str]:
     return [f"bundles/{bundle}/args.yaml", *([f"bundles/common/recipes/{recipe}.yaml"] if recipe else [])]
 
 
-def run(run_id: str, folder: Path, args_files: Sequence[str], options: Mapping[str, Any]) -> float:
-    """Run a bundle with its models and results below a folder; peak memory of its main process in GB."""
+def run(run_id: str, folder: Path, args_files: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Run a bundle with its models and results below a folder."""
     args_file = args_files[0] if len(args_files) == 1 else list(args_files)  # the second on top of the first
     where = {"args_file": args_file, "ckpt_dir": folder / "models", "output_dir": folder / "results"}
     command = run_command(run_id, **where, **options)
-    status, memory = wait_for(subprocess.Popen(command))
-    if status:
+    if subprocess.run(command).returncode:
         raise InputError(f"'{' '.join(command)}' failed; see its output above.")
-    return memory
 
 
 def trial(folder: Path, args_files: Sequence[str], options: Mapping[str, Any]) -> dict[str, float]:
@@ -63,7 +62,7 @@ def trial(folder: Path, args_files: Sequence[str], options: Mapping[str, Any]) -
     done = folder / "trial.json"
     if done.is_file():
         return read_json(done, {str: float})
-    memory = run("training", folder, args_files, options)
+    run("training", folder, args_files, options)
     run("evaluating", folder, args_files, options)
     seconds = read_table(folder / "results" / "training.csv")["seconds"]
     config = merged(*args_files)
@@ -73,8 +72,10 @@ def trial(folder: Path, args_files: Sequence[str], options: Mapping[str, Any]) -
         "seconds per step": float(seconds.median()) / steps,
         "steps": steps * len(seconds),
         "minutes": seconds.sum() / 60,
-        "peak GB": memory,
     }
+    record = read_json(folder / "results" / "runs" / "training.json", {"peak_memory_gb": {str: float}})
+    if MAIN in record["peak_memory_gb"]:  # Windows does not report it
+        measured["peak GB"] = record["peak_memory_gb"][MAIN]
     save_json(measured, done)
     return measured
 
@@ -93,7 +94,8 @@ def row_of(folder: Path, bundle: str, options: Mapping[str, Any], measured: Mapp
     """The row of a trial in the table."""
     parameters, operations = cost(f"bundles/{bundle}/args.yaml", **options)
     row = {"parameters, M": f"{parameters:.2f}", "multiply-adds of 96³, G": f"{operations:.1f}"}
-    row |= {"seconds per step": f"{measured['seconds per step']:.2f}", "peak GB": f"{measured['peak GB']:.1f}"}
+    row |= {"seconds per step": f"{measured['seconds per step']:.2f}"}
+    row |= {"peak GB": f"{measured['peak GB']:.1f}"} if "peak GB" in measured else {}
     scores = read_json(folder / "results" / "scores" / "summary.json", SUMMARY)["scores"]
     for region, metrics in scores.items():
         if metrics["kind"] == "region":

@@ -3,6 +3,8 @@
 import logging
 import multiprocessing
 import os
+import re
+import sys
 import threading
 from collections.abc import Sequence
 from datetime import timedelta
@@ -33,6 +35,27 @@ def memory() -> float:
     if container.is_file() and (limit := container.read_text().strip()).isdigit():
         limits.append(int(limit))
     return min(limits) / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def peak_memory(process: int | str = "self") -> float | None:
+    """The peak memory of a running process in GB; None if unknown.
+
+    On Linux `ru_maxrss` would contain the peak of the process that started it, however large that was.
+
+    Args:
+        process: its number; on other systems than Linux only this process is known.
+    """
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    except OSError:  # another system, or the process has ended
+        found = None
+    if found:
+        return int(found[1]) * 1024 / 1e9
+    if sys.platform == "darwin" and process == "self":
+        import resource  # Windows has none
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
+    return None
 
 
 def end_with_parent() -> None:

@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
@@ -45,7 +46,7 @@ def svg(draw: Draw) -> str:
         figure = Figure(SIZE, layout="constrained")
         draw(figure.subplots())
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # `savefig` draws everything twice
     # ink and paper of the page, which is light or dark; all other colours can be seen on both
     text = buffer.getvalue().replace("#000000", "currentColor").replace("#ffffff", "var(--paper)")
     link = r'<a [^>]*xlink:href="#case/([^"]*)"[^>]*>'
@@ -61,6 +62,7 @@ def save_curves(draws: Sequence[Draw], folder: Path) -> None:
         for ending in ("png", "svg"):
             with atomic_write(folder / f"curves.{ending}") as path:
                 figure.savefig(path, dpi=150, metadata={"Date": None} if ending == "svg" else None)
+            figure.set_layout_engine("none")  # the places are found
 
 
 def _line(axes: Axes, x: pd.Series, y: pd.Series, colour: str, label: str, dashed: bool = False) -> None:

@@ -23,6 +23,7 @@ from tumour.pictures.volumes import Volumes
 from tools.report.surfaces import surfaces
 
 QUALITY = 25  # of WebP: smooths noise, keeps tumour borders; 20 patients of BraTS take less than 30 MB
+METHOD = 2  # of WebP: 6 takes four times as long for files that are 11% smaller, at the same error
 ENLARGED = 2  # pixels of an outline per voxel
 
 
@@ -34,7 +35,7 @@ def uri(content: bytes, kind: str = "application/octet-stream") -> str:
 def webp(image: Image.Image, **options: Any) -> str:
     """A picture as a data URI."""
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", **options)
+    image.save(buffer, "WEBP", method=METHOD, **options)
     return uri(buffer.getvalue(), "image/webp")
 
 
@@ -97,10 +98,10 @@ def slides(volumes: Volumes) -> str:
         "columns": columns(slices),
         "centre": volumes.centre(),
         "images": {
-            name: webp(mosaic(cut(array, "axial", k) for k in range(slices)), quality=QUALITY, method=6)
+            name: webp(mosaic(cut(array, "axial", k) for k in range(slices)), quality=QUALITY)
             for name, array in volumes.images.items()
         },
-        "layers": {name: webp(image, lossless=True, method=2) for name, image in layers(volumes).items()},
+        "layers": {name: webp(image, lossless=True) for name, image in layers(volumes).items()},
         "planes": {
             name: webp(image, quality=80) for name, image in planes(volumes, float(min(volumes.spacing)) / 3).items()
         },

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
 from tumour.files import atomic_write
 from tumour.pictures.volumes import Mask, Volumes
+from tumour.scans.grid import bounding_box
 
 # Okabe & Ito (2008): these colours can be distinguished with every form of colour blindness
 COLOURS = {"WT": "#56B4E9", "TC": "#F0E442", "ET": "#D55E00"}
@@ -63,26 +64,26 @@ def outlines(masks: Mapping[str, Mask], plane: str, index: int, grid: tuple[int,
     boundaries of one or two pixels only.
     """
     layer = np.zeros((*grid, 4), np.uint8)
-    rows, columns = np.indices(grid)
     for region, colour in colours_of(masks).items():
         mask = cut(masks[region], plane, index)
         if not mask.any():
             continue
         width = max(max(grid) // max(mask.shape) - 1, 1)  # pixels
         mask = enlarge(mask, grid)
+        box = bounding_box(mask)  # a tumour is a small part of a slice
+        rows, columns = np.ogrid[box]
         drawn = (rows + columns) // width % 4 < 2 if dotted else True
-        layer[mask & ~binary_erosion(mask, iterations=width) & drawn] = (*rgb(colour), 255)
+        layer[box][mask[box] & ~binary_erosion(mask[box], iterations=width) & drawn] = (*rgb(colour), 255)
     return layer
 
 
 def errors(volumes: Volumes, region: str, plane: str, index: int, grid: tuple[int, int]) -> NDArray:
     """Missed and invented voxels of a region as RGBA (rows, columns, 4), half transparent."""
-    reference, prediction = (
-        enlarge(cut(volumes.masks[kind][region], plane, index), grid) for kind in ("reference", "prediction")
-    )
+    reference, prediction = (cut(volumes.masks[kind][region], plane, index) for kind in ("reference", "prediction"))
     layer = np.zeros((*grid, 4), np.uint8)
-    layer[reference & ~prediction] = (*rgb(ERRORS["missed"]), 200)
-    layer[prediction & ~reference] = (*rgb(ERRORS["invented"]), 200)
+    for name, wrong in (("missed", reference & ~prediction), ("invented", prediction & ~reference)):
+        if wrong.any():
+            layer[enlarge(wrong, grid)] = (*rgb(ERRORS[name]), 200)
     return layer
 
 

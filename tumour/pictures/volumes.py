@@ -87,7 +87,8 @@ def read_case(case: Case, prediction: str | os.PathLike | None, cohort: Cohort, 
     else:
         images = {m: scans[0].data[..., n] for m, n in zip(modalities, cohort.channel_indices(modalities), strict=True)}
     order = sorted(cohort.regions, key=lambda region: -len(cohort.regions[region]))
-    masks = {kind: {r: cohort.masks(label.data)[r] for r in order} for kind, label in labels.items()}
+    drawn = {kind: cohort.masks(label.data) for kind, label in labels.items()}
+    masks = {kind: {region: regions[region] for region in order} for kind, regions in drawn.items()}
     images = {m: np.asarray(a, np.float32) - np.float32(background_of(a)) for m, a in images.items()}
     return _compact(case.name, images, masks, scans[0].affine, _uncertainty([scan.data for scan in probable]))
 

@@ -13,24 +13,18 @@ import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from tumour.files import atomic_write, save_json
-from tumour.processes import gather, rank
+from tumour.processes import gather, peak_memory, rank
 from tumour.runs.finished import FinishedCases
 from tumour.runs.layers import config_of, started_by_monai
 
-try:
-    import resource
-except ImportError:  # Windows has none
-    resource = None  # type: ignore[assignment]
-
+MAIN = "of the main process"
 STYLE: dict[str, Any] = {"sort_keys": False, "width": 120}  # of a recorded config
 
 
-def peak_memory(device: torch.device) -> dict[str, float]:
+def memory_of(device: torch.device) -> dict[str, float]:
     """The peak memory of this process until now, in GB, by kind of memory."""
-    peak = {}
-    if resource is not None:
-        unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
-        peak["of the main process"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
+    main = peak_memory()
+    peak = {} if main is None else {MAIN: round(main, 2)}
     if device.type == "cuda":
         peak["on the GPU"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
     return peak
@@ -93,7 +87,7 @@ class RunRecord:
             "started": self.started,
             "seconds": round(time.monotonic() - self.began, 1),
             "device": f"{self.device.type}, {name}, {os.cpu_count()} cores, {platform.system()}",
-            "peak_memory_gb": peak_memory(self.device),
+            "peak_memory_gb": memory_of(self.device),
             "versions": {"python": platform.python_version()} | {n: version(n) for n in ("torch", "monai", "numpy")},
             "cases": [case.record() for case in cases],
             "left_out": [asdict(case) for case in left_out],
