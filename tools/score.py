@@ -3,7 +3,7 @@
 python -m tools score --reference DIR --prediction DIR --cohort brats2024_met --output DIR
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -25,15 +25,18 @@ from tumour.scores.tables import table, write_scores
 from tools.cohorts import cohort_named
 
 
-def label_files(folder: str, cohort: Cohort, bare: bool) -> dict[str, Path]:
-    """The label map of each case below a folder: `<case><label suffix>.nii.gz` and, if `bare`, also `<case>.nii.gz`."""
+def label_files(folder: str, cohort: Cohort, bare: bool, cases: Collection[str] = ()) -> dict[str, Path]:
+    """The label map of each case below a folder: `<case><label suffix>.nii.gz` and, if `bare`, also `<case>.nii.gz`.
+
+    Of `cases` the names are known, so that one may end like a label.
+    """
     if not Path(folder).is_dir():
         raise OptionError(f"'{folder}' is not a folder; name the folder with the label maps.")
     suffixes = cohort.suffixes.get(LABEL, ())
     found: dict[str, Path] = {}
     hidden: list[LeftOut] = []
     for path, stem in sorted(nifti_files(Path(folder), hidden)):
-        suffix = next((suffix for suffix in suffixes if stem.endswith(suffix)), "")
+        suffix = next((suffix for suffix in suffixes if stem.endswith(suffix) and stem not in cases), "")
         if not (suffix or bare or path.parent.name == cohort.label_folder):
             continue
         case = stem.removesuffix(suffix) or path.parent.name
@@ -71,7 +74,8 @@ def _files(reference: str, prediction: str, cohort: Cohort) -> tuple[Mapping[str
     """
     if Path(reference).resolve() == Path(prediction).resolve():
         raise OptionError(f"--reference and --prediction are both '{reference}'; name the folder of the predictions.")
-    references, predictions = label_files(reference, cohort, bare=False), label_files(prediction, cohort, bare=True)
+    references = label_files(reference, cohort, bare=False)
+    predictions = label_files(prediction, cohort, bare=True, cases=references)
     if not references:
         raise OptionError(f"No label map of {cohort.name} below '{reference}'; check --reference and --cohort.")
     if not references.keys() & predictions.keys():

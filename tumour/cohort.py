@@ -82,6 +82,8 @@ class Cohort:
         if unknown:
             problem = f"has a region with the unknown class {min(unknown)}"
             raise InputError(f"cohort {name} {problem}; its classes are {', '.join(cohort.classes)}.")
+        for name_of_both in cohort.regions.keys() & set(cohort.classes):  # their scores would go by one name
+            raise InputError(f"cohort {name} has a region and a class called {name_of_both}; rename the region.")
         return cohort
 
     @property

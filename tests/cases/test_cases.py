@@ -302,7 +302,7 @@ def test_a_case_of_nifti_files_needs_none_of_its_dicom_and_shares_its_name_with_
     for kind in FOUR:
         (tmp_path / "data" / "raw" / "c1" / kind).mkdir(parents=True)
         (tmp_path / "data" / "raw" / "c1" / kind / "1.dcm").write_bytes(bytes(128) + b"DICM")
-    with pytest.raises(InputError, match="'c1' is a case of NIfTI files and one of DICOM series"):
+    with pytest.raises(InputError, match="Two cases are called c1: .*raw/c1/T1' and .*c1/c1_t1.nii.gz'; rename one"):
         find_scans(*place)
 
 
@@ -392,6 +392,103 @@ def test_msd_cases_are_the_files_of_its_image_folders(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    "places",
+    [
+        [("a", "x"), ("a", "a", "x")],  # unpacked twice
+        [("a_b", "c"), ("z", "c"), ("a_b_c", "a_b_c")],
+    ],
+)
+def test_cases_whose_folders_give_them_the_same_name_are_refused_with_both_places(places, tmp_path):
+    for *folders, stem in places:
+        touch(tmp_path.joinpath(*folders), *(f"{stem}{part}.nii.gz" for part in ("_t1", "_t1ce", "_t2", "_flair")))
+    first, last = ("/".join(place) for place in (places[0], places[-1]))
+    with pytest.raises(InputError, match="Two cases are called") as refused:
+        find_cases(str(tmp_path), OWN, FOUR)
+    assert f"{first}_t1.nii.gz" in str(refused.value) and f"{last}_t1.nii.gz" in str(refused.value)
+
+
+def test_the_label_of_a_4d_file_is_the_one_next_to_its_folder_and_only_one_of_two_endings_is_used(tmp_path):
+    for part in ("a", "b"):
+        touch(tmp_path / part / "imagesTr", "x.nii.gz")
+        touch(tmp_path / part / "labelsTr", "x.nii.gz")
+    cases = find_cases(str(tmp_path), COHORTS["msd"], FOUR).complete
+    assert [(case.name, case.label) for case in cases] == [
+        (f"{part}_imagesTr_x", str(tmp_path / part / "labelsTr" / "x.nii.gz")) for part in ("a", "b")
+    ]
+    touch(tmp_path / "a" / "imagesTr", "x.nii")
+    touch(tmp_path / "a" / "labelsTr", "x.nii", "y.nii")
+    found = find_cases(str(tmp_path / "a"), COHORTS["msd"], FOUR)
+    assert [case.name for case in found.complete] == ["x"] and [each.case for each in found.left_out] == ["y"]
+    assert "imagesTr/x.nii.gz' is not used" in found.unused["x"][0] and "labelsTr/x.nii.gz'" in found.unused["x"][1]
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_4d_files_whose_description_states_other_channels_are_refused(listed, tmp_path):
+    touch(tmp_path / "imagesTr", "x.nii.gz")
+    path = tmp_path / ("list.json" if listed else "dataset.json")
+
+    def found(*channels):
+        modality = dict(reversed([*enumerate(channels)]))  # the numbers count, not the order in the file
+        path.write_text(json.dumps({"modality": modality, "training": [{"image": "imagesTr/x.nii.gz"}]}))
+        return find_cases(str(path if listed else tmp_path), COHORTS["msd"], FOUR).complete
+
+    assert len(found("FLAIR", "T1w", "t1gd", "T2w")) == len(found("a", "b")) == 1  # the first as published
+    with pytest.raises(OptionError, match=r"states the channels T1, t1gd, .*--cohorts::msd::channels ..'T1', 'T1ce'"):
+        found("T1", "t1gd", "T2", "FLAIR")
+
+
+def test_the_modalities_of_a_datalist_are_in_the_order_of_their_numbers(tmp_path):
+    touch(tmp_path, *(f"{number}.nii.gz" for number in range(4)))
+    modality = {"3": "T2", "0": "FLAIR", "2": "T1ce", "1": "T1"}
+    entries = [{"case": "a", "image": [f"{number}.nii.gz" for number in range(4)]}]
+    (tmp_path / "list.json").write_text(json.dumps({"modality": modality, "training": entries}))
+    (case,) = find_cases(str(tmp_path / "list.json"), OWN, FOUR).complete
+    assert [image[-8] for image in case.images] == ["1", "2", "3", "0"]
+
+
+def test_a_testing_case_of_a_datalist_is_not_trained_on_whatever_its_fold(tmp_path):
+    brats2021(tmp_path, "c1", "c2", "c3")
+    entries = {
+        case: {"image": [f"{case}/{case}{part}.nii.gz" for part in ("_t1", "_t1ce", "_t2", "_flair")], "fold": fold}
+        | {"label": f"{case}/{case}_seg.nii.gz"}
+        for case, fold in {"c1": 1, "c2": "0", "c3": 1}.items()
+    }
+    content = {"training": [entries["c1"], entries["c2"]], "testing": [entries["c3"]]}
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    parts = split(find_cases(str(tmp_path / "list.json"), OWN, FOUR).complete, 0, 0.2, 0)
+    assert {name: [case.name for case in cases] for name, cases in parts.items()} == {
+        "train": ["c1"],
+        "validate": ["c2"],
+        "test": ["c3"],
+    }
+
+
+def test_cases_without_a_label_do_not_vanish_from_a_training_without_a_word(tmp_path, caplog):
+    brats2021(tmp_path, "c1", "c2", "c3")
+    (tmp_path / "c2" / "c2_seg.nii.gz").rename(tmp_path / "c2" / "c2_SEG.nii.gz")
+    parts = Parts(str(tmp_path), OWN, FOUR, COHORTS, 0, 0, seed=0).by_name
+    assert sum(map(len, parts.values())) == 2
+    assert "1 of 3 cases have no label and are not used, e.g. c2; " in caplog.text and "c2_SEG.nii.gz'" in caplog.text
+
+
+def test_a_folder_may_be_called_like_a_datalist_and_a_case_by_any_printed_name(tmp_path):
+    names = ["c 1", "c\u00a02", "\u5c71\u7530\u3000\u592a\u90ce"]
+    brats2021(tmp_path / "data.json", *names)
+    found = find_cases(str(tmp_path / "data.json"), OWN, FOUR)
+    assert [case.name for case in found.complete] == names
+    brats2021(tmp_path / "data.json", "a\nb")
+    with pytest.raises(InputError, match=r"'a.nb' cannot be a case id"):
+        find_cases(str(tmp_path / "data.json"), OWN, FOUR)
+
+
+def test_a_named_pipe_among_the_scans_is_not_opened(tmp_path):
+    (tmp_path / "D1" / "T1").mkdir(parents=True)
+    os.mkfifo(tmp_path / "D1" / "T1" / "pipe")
+    (tmp_path / "D1" / "T1" / "1.dcm").write_bytes(bytes(128) + b"DICM")
+    assert [case.name for case in series_cases(tmp_path, SERIES, ["T1"]).complete] == ["D1"]
+
+
 @pytest.mark.parametrize("cohort", list(COHORTS))
 def test_a_wrong_folder_gives_one_clear_sentence(tmp_path, cohort):
     with pytest.raises(InputError, match="is not a folder; give the folder that contains the cases"):
@@ -457,7 +554,7 @@ def test_a_datalist_that_puts_a_patient_into_two_parts_is_refused():
 
 def test_patients_used_for_training_or_selection_are_never_scored(tmp_path, caplog):
     record = tmp_path / "patients.json"
-    assert len(not_seen(people(4), str(record))) == 4
+    assert len(not_seen(people(4), str(record))) == 4 and "if patients to test on were used" in caplog.text
     record.write_text('{"train": ["p000"], "validate": ["p002"], "test": []}')
     assert [case.patient for case in not_seen(people(4), str(record))] == ["p001", "p003"]
     assert "2 of 4 cases were used for training or model selection and are not scored." in caplog.text
@@ -498,6 +595,7 @@ def test_to_values_and_to_classes_of_a_cohort_are_inverse(cohort):
     [
         ({"file": {}}, "cohort mine has the unknown key file"),
         ({"label_values": [0, 1]}, "has 2 label_values for 4 classes"),
+        ({"regions": {"oedema": ["necrotic", "oedema"]}}, "has a region and a class called oedema; rename the region"),
         ({"regions": {"WT": ["edema"]}}, "has a region with the unknown class edema; its classes are"),
         ({"folders": {"image": "i", "label": "l"}}, "must have either files, or folders"),
     ],

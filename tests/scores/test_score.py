@@ -94,6 +94,14 @@ def test_predictions_are_found_flat_or_in_case_folders_with_or_without_suffix(fo
     assert (run(folders)[1]["dice"] == 1).all()
 
 
+def test_a_case_may_be_called_like_a_label(tmp_path):
+    for case in ("x_seg", "y"):
+        save(tmp_path / "reference" / case / f"{case}_seg.nii.gz", label_map(enhancing=4))
+        save(tmp_path / "prediction" / f"{case}.nii.gz", label_map(enhancing=4))
+    text, scores, summary = run(tmp_path, "brats2021")
+    assert (scores["dice"] == 1).all() and not summary["missing"] and "no case" not in text
+
+
 @pytest.mark.parametrize(
     ("cohort", "name", "values"),
     [("brats2021", "BraTS2021_00000_seg", (1, 2, 4)), ("msd", "labelsTr/BRATS_001", (2, 1, 3))],

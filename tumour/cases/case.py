@@ -1,5 +1,6 @@
 """Types for a case, for the cases in a folder, and for a case that a run leaves out."""
 
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,6 +19,7 @@ CASE = {
     "label": (str, None),
     "part": (str, int),
 }
+CONTROL = {"Cc", "Cs", "Zl", "Zp"}  # kinds of characters that break a line or cannot be written
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Case:
         part: from a datalist: the part of the data, or the fold whose validation cases include this case.
 
     Raises:
-        InputError: `name` is empty, starts with a dot, or contains a slash or what cannot be printed.
+        InputError: `name` is empty, starts with a dot, or contains a slash or a control character.
     """
 
     name: str
@@ -60,7 +62,8 @@ class Case:
     part: str | int = "training"
 
     def __post_init__(self) -> None:
-        if not self.name.isprintable() or not self.name or self.name.startswith(".") or {"/", "\\"} & set(self.name):
+        unfit = {"/", "\\"} & set(self.name) or CONTROL & set(map(unicodedata.category, self.name))
+        if not self.name or self.name.startswith(".") or unfit:
             reason = "because case ids are used as file names; use letters, digits, - and _"
             raise InputError(f"{self.name!r} cannot be a case id, {reason}.")
 
@@ -115,6 +118,9 @@ class Cases:
         unused: messages about files that are not used, by case id.
         strays: NIfTI files that belong to no case.
         labels: label files of cases that are used without them.
+
+    Raises:
+        InputError: two cases have the same name, so that the results of one would replace those of the other.
     """
 
     complete: tuple[Case, ...] = ()
@@ -123,6 +129,12 @@ class Cases:
     unused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     strays: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        cases = self.complete + self.incomplete
+        if twice := repeated(case.name for case in cases):
+            first, second = [case.images[0] for case in cases if case.name == twice][:2]
+            raise InputError(f"Two cases are called {twice}: that of '{first}' and that of '{second}'; rename one.")
 
     def __add__(self, other: Self) -> Self:
         return type(self)(

@@ -6,12 +6,14 @@ from typing import Any
 
 from tumour.cases.case import Case, Cases, LeftOut, image_files, repeated, unique_names
 from tumour.cohort import Cohort
-from tumour.errors import InputError
+from tumour.errors import InputError, OptionError
 from tumour.records import read_json
 
 PARTS = ("training", "validation", "testing", "test")  # the last two mean the same
 IMAGE = (str, [str], None)
 ENTRY = {"image?": IMAGE, "label?": (str, None), "case?": (str, int), "fold?": (int, str)}
+SAME = {"t1": "T1", "t1w": "T1", "t1n": "T1", "t1ce": "T1ce", "t1c": "T1ce", "t1gd": "T1ce", "t2": "T2", "t2w": "T2"}
+SAME |= {"flair": "FLAIR", "t2f": "FLAIR"}  # how others call the modalities
 DATALIST = {f"{part}?": [(*IMAGE, ENTRY)] for part in PARTS} | {"modality?": {str: str}}
 
 
@@ -32,7 +34,7 @@ def read_datalist(path: Path, cohort: Cohort, modalities: Sequence[str]) -> Case
         raise InputError(f"{str(error).rpartition(';')[0]}; create one with python -m tools datalist.") from error
     in_parts = [(part, entry) for part in PARTS for entry in listed.get(part, [])]
     entries = [(part, entry if isinstance(entry, dict) else {"image": entry}) for part, entry in in_parts]
-    stored = list(listed.get("modality", {}).values())
+    stored = _stored(listed.get("modality", {}))
     images = [image_files(entry.get("image") or []) for _, entry in entries]
     firsts = [Path(files[0] if files else "?") for files in images]
     places = [(*first.parent.parts, cohort.case_of(first.name)) for first in firsts]
@@ -51,8 +53,40 @@ def read_datalist(path: Path, cohort: Cohort, modalities: Sequence[str]) -> Case
         label = str(path.parent / entry["label"]) if entry.get("label") else None
         paths = tuple(str(path.parent / file) for file in ordered)
         present = () if cohort.channels else tuple(modalities)
-        complete.append(Case(name, cohort.patient_of(name), paths, present, label, entry.get("fold", part)))
+        complete.append(Case(name, cohort.patient_of(name), paths, present, label, _part_of(part, entry)))
     return Cases(tuple(sorted(complete, key=lambda case: case.name)), left_out=tuple(left_out))
+
+
+def descriptions(dataset_dir: str) -> list[Path]:
+    """The files that may describe a data set: its datalist, or each dataset.json in its folder or one level below."""
+    root = Path(dataset_dir)
+    return [root] if root.is_file() else [root / "dataset.json", *sorted(root.glob("*/dataset.json"))]
+
+
+def require_channels(dataset_dir: str, cohort: Cohort) -> None:
+    """Refuse 4-D files if the description of their data set states the channels of the cohort in another order."""
+    for path in descriptions(dataset_dir) if cohort.channels else ():
+        try:
+            stated = _stored(read_json(path, {"modality": {str: str}})["modality"])
+        except InputError:
+            continue  # missing, or without a statement
+        order = [SAME.get(name.lower(), name) for name in stated]
+        if order != list(cohort.channels) and sorted(order) == sorted(cohort.channels):
+            known = f"but {cohort.name} has {', '.join(cohort.channels)}"
+            fix = f'correct that file, or give --cohorts::{cohort.name}::channels "{order}"'
+            raise OptionError(f"'{path}' states the channels {', '.join(stated)}, {known}; {fix}.")
+
+
+def _stored(modality: Mapping[str, str]) -> list[str]:
+    """The modalities of a description in the order of the channels, which are its keys."""
+    numbered = all(key.isdecimal() for key in modality)
+    return [modality[key] for key in (sorted(modality, key=int) if numbered else modality)]
+
+
+def _part_of(part: str, entry: Mapping[str, Any]) -> str | int:
+    """The part of an entry or, of the training part, its fold: what is listed for testing is never trained on."""
+    fold = entry.get("fold", part) if part == PARTS[0] else part
+    return int(fold) if str(fold).isdecimal() else fold
 
 
 def _fault(path: Path, entry: Mapping[str, Any], files: Sequence[str], cohort: Cohort) -> str | None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tumour.cases.case import Case, Cases, LeftOut, repeated
-from tumour.cases.datalist import read_datalist
+from tumour.cases.case import Case, Cases, LeftOut
+from tumour.cases.datalist import read_datalist, require_channels
 from tumour.cases.folder import folders_below, look_through
 from tumour.cases.series import dicom_folders, series_cases
 from tumour.cohort import ENDINGS, LABEL, Cohort
@@ -34,6 +34,7 @@ def find_cases(
     found = _look(dataset_dir, cohort, modalities)
     if not found.complete and not found.incomplete:
         raise _nothing(dataset_dir, cohort, modalities, cohorts or {}, found)
+    require_channels(dataset_dir, cohort)
     return found
 
 
@@ -77,9 +78,7 @@ def find_scans(
         found = series_cases(Path(dataset_dir), series, modalities, homes) + found
     if not found.complete and not found.incomplete:
         raise _nothing(dataset_dir, cohort, modalities, cohorts, found)
-    twice = repeated(case.name for case in found.complete + found.incomplete)
-    if twice:
-        raise InputError(f"'{twice}' is a case of NIfTI files and one of DICOM series; rename or remove one.")
+    require_channels(dataset_dir, cohort)
     incomplete = {case.name for case in found.incomplete}
     if modality_dropout:
         for case in found.incomplete:
@@ -103,7 +102,7 @@ def find_scans(
 def _look(dataset_dir: str, cohort: Cohort, modalities: Sequence[str]) -> Cases:
     cohort.channel_indices(modalities)  # raises an error for unknown modalities
     require_text("dataset_dir", dataset_dir)
-    is_datalist = dataset_dir.endswith(".json")
+    is_datalist = dataset_dir.endswith(".json") and not Path(dataset_dir).is_dir()
     if not dataset_dir or not (is_datalist or Path(dataset_dir).is_dir()):
         raise OptionError(f"dataset_dir '{dataset_dir}' is not a folder; give the folder that contains the cases.")
     return (read_datalist if is_datalist else look_through)(Path(dataset_dir), cohort, modalities)

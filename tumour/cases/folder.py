@@ -148,33 +148,41 @@ def _merge_copies(groups: list[_Group], modalities: Sequence[str]) -> list[_Grou
 
 
 def _of_folders(root: Path, cohort: Cohort, files: Sequence[tuple[Path, str]]) -> Cases:
-    """Cases with one 4-D file each, in folders for images and labels."""
-    images: dict[str, list[Path]] = defaultdict(list)
-    labels: dict[str, str] = {}
-    strays = []
+    """Cases with one 4-D file each, in folders for images and, next to these, labels."""
+    images: dict[tuple[Path, str], Path] = {}
+    labels: dict[tuple[Path, str], Path] = {}
+    strays, twice = [], []
     for path, stem in files:
-        if path.parent.name == cohort.label_folder:
-            labels[stem] = str(path)
-        elif path.parent.name in cohort.image_folders:
-            images[stem].append(path)
-        else:
+        place = path.parent.name
+        kind = labels if place == cohort.label_folder else images if place in cohort.image_folders else None
+        if kind is None:
             strays.append(str(path))
-    if _one_file_per_channel(images, labels, len(cohort.channels)):
+        elif (used := kind.setdefault((path.parent, stem), path)) is not path:
+            twice.append(
+                (path.parent, stem, _duplicate(str(path), "label" if kind is labels else "4-D image", str(used)))
+            )
+    if _one_file_per_channel({stem for _, stem in images}, {stem for _, stem in labels}, len(cohort.channels)):
         return Cases(strays=tuple(str(path) for path, _ in files))
-    for paths in images.values():  # first the training image, which the label belongs to
-        paths.sort(key=lambda path: cohort.image_folders.index(path.parent.name))
-    found = [(path, stem, n) for stem, paths in images.items() for n, path in enumerate(paths)]
-    names = unique_names((*path.parent.relative_to(root.parent).parts, stem) for path, stem, _ in found)
-    cases = [
-        Case(name, cohort.patient_of(stem), (str(path),), label=None if n else labels.get(stem))
-        for name, (path, stem, n) in zip(names, found, strict=True)
-    ]
+    rank = {folder: number for number, folder in enumerate(cohort.image_folders)}
+    found = sorted(images, key=lambda key: rank[key[0].name])  # the label belongs to the training image
+    names = unique_names((*folder.relative_to(root.parent).parts, stem) for folder, stem in found)
+    cases = []
+    for name, (folder, stem) in zip(names, found, strict=True):
+        label = labels.pop((folder.parent / cohort.label_folder, stem), None)
+        cases.append(
+            Case(name, cohort.patient_of(stem), (str(images[folder, stem]),), label=str(label) if label else None)
+        )
     left_out = [
-        LeftOut(stem, f"'{path}' has no image; add the image to {cohort.image_folders[0]}")
-        for stem, path in labels.items()
-        if stem not in images
+        LeftOut(stem, f"'{path}' has no image; add it to '{path.parent.parent / cohort.image_folders[0]}'")
+        for (_, stem), path in labels.items()
     ]
-    return Cases(tuple(sorted(cases, key=lambda case: case.name)), left_out=tuple(left_out), strays=tuple(strays))
+    named = dict(zip(found, names, strict=True))
+    unused: dict[str, tuple[str, ...]] = {}
+    for folder, stem, text in twice:
+        name = named.get((folder, stem), stem)
+        unused[name] = (*unused.get(name, ()), text)
+    complete = tuple(sorted(cases, key=lambda case: case.name))
+    return Cases(complete, left_out=tuple(left_out), unused=unused, strays=tuple(strays))
 
 
 def _one_file_per_channel(images: Collection[str], labels: Collection[str], channels: int) -> bool:

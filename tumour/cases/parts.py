@@ -48,7 +48,12 @@ class Parts:
 
     @cached_property
     def by_name(self) -> dict[str, list[Case]]:
-        """The cases of each part."""
+        """The cases of each part; the log says how many cases have no label."""
+        bare = [case.name for case in self.found.complete if not case.label]
+        if 0 < len(bare) < len(self.found.complete):
+            stray = f"; '{self.found.strays[0]}' belongs to no case" if self.found.strays else ""
+            count = f"{len(bare):,} of {len(self.found.complete):,} cases"
+            logger.warning(f"{count} have no label and are not used, e.g. {bare[0]}{stray}.")
         return split(self.found.complete, *self._split)
 
     @property
@@ -172,7 +177,11 @@ def not_seen(cases: Sequence[Case], record: str) -> list[Case]:
     Raises:
         InputError: no case is left.
     """
-    known = recorded_patients(Path(record)) if Path(record).is_file() else {"train": [], "validate": []}
+    known: dict[str, list[str]] = {"train": [], "validate": []}
+    if Path(record).is_file():
+        known = recorded_patients(Path(record))
+    else:
+        logger.warning(f"'{record}' does not exist: if patients to test on were used for training is not known.")
     used = set(known["train"]) | set(known["validate"])
     unused = [case for case in cases if case.patient not in used]
     count = f"{len(cases) - len(unused)} of {len(cases)} cases were used for training or model selection"

@@ -60,6 +60,8 @@ def dicom_folders(root: Path) -> Iterator[Path]:
 
 
 def is_dicom(path: Path) -> bool:
+    if not path.is_file():  # to open a named pipe would take forever
+        return False
     try:
         with open(path, "rb") as file:
             return file.read(132)[128:] == b"DICM"

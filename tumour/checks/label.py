@@ -4,11 +4,11 @@ All cohorts list their classes in the same order: background, necrotic, oedema, 
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
+from tumour.cases.datalist import descriptions
 from tumour.cohort import Cohort
 from tumour.errors import InputError
 from tumour.records import read_json
@@ -110,9 +110,7 @@ def contradiction(findings: Sequence[Any], dataset_dir: str, cohort: Cohort, coh
 
 def stated_values(dataset_dir: str) -> tuple[str, dict[str, int]] | None:
     """The path of a datalist or dataset.json and the value that it states for each class, or None if there is none."""
-    root = Path(dataset_dir)
-    places = [root] if dataset_dir.endswith(".json") else [root / "dataset.json", *sorted(root.glob("*/dataset.json"))]
-    for path in places:
+    for path in descriptions(dataset_dir):
         try:
             labels = read_json(path, {"labels": {str: object}})["labels"]
             pairs = [(name, key) if str(key).isdigit() else (key, name) for key, name in labels.items()]

@@ -25,7 +25,7 @@ from tumour.errors import InputError, OptionError
 from tumour.files import atomic_write, remove_leftovers, save_json
 from tumour.processes import rank
 from tumour.records import read_tensors
-from tumour.runs.trained import SETTINGS, layer_types, require_same, settings_of
+from tumour.runs.trained import COMPARED, SETTINGS, layer_types, require_same, settings_of
 
 BEST, LAST, BEFORE = "model.pt", "last.ckpt", "before-last.ckpt"
 PATIENTS = "patients.json"
@@ -165,6 +165,9 @@ class LoadWeights:
 
     def load(self, engine: Engine) -> None:
         weights = read_checkpoint(self.path)
+        if not settings_of(str(self.path.parent)):
+            unknown = f"there is no {SETTINGS} next to it to compare {', '.join(COMPARED)} with"
+            logger.warning(f"'{self.path}' may mean something else than this run: {unknown}.")
         require_same(self.settings, self.cohorts, self.network, self.path)
         load_weights(self.network, weights, self.path)
 
