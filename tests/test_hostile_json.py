@@ -79,7 +79,7 @@ READ = {  # each file: how it is read, and what it should contain
     ),
     "evidence.json": (
         lambda path: evidence_in([path.parent]),
-        {"a": {"histograms": {"ET": [[1, 2], [3, 4]]}}},
+        {"a": {"histograms": {"ET": [[1, 2], [3, 4]]}, "entropy": [0.5]}},
     ),
     "after_treatment.json": (
         lambda path: check_after_treatment(f"%{path}"),

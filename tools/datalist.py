@@ -3,7 +3,6 @@
 python -m tools datalist --cohort brats2021 --dataset_dir DIR --output datalist.json
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 from tumour.cases.case import Case
 from tumour.cases.find import find_cases
 from tumour.cases.parts import FOLDS, split
-from tumour.errors import OptionError
+from tumour.errors import InputError, OptionError
 from tumour.files import save_json
+from tumour.records import read_json
 
 from tools.cohorts import cohort_named, known_cohorts, modalities
 
@@ -20,14 +20,11 @@ from tools.cohorts import cohort_named, known_cohorts, modalities
 def require_datalist_of_ours(path: Path) -> None:
     """Refuse to replace another file, such as the dataset.json of a data set."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        ours = all("case" in entry for part in ("training", "testing") for entry in content[part])
-    except (ValueError, TypeError, KeyError):
-        ours = False
-    except FileNotFoundError:
-        return
-    if not ours:
-        raise OptionError(f"'{path}' was not written by this command and would be replaced; give another --output.")
+        if path.exists():
+            read_json(path, {part: [{"case": str}] for part in ("training", "testing")})
+    except InputError as error:
+        other = f"'{path}' was not written by this command and would be replaced; give another --output."
+        raise OptionError(other) from error
 
 
 def datalist(

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import secrets
 import shutil
 import socket
 import tempfile
@@ -35,7 +36,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the file cannot be written; the message says why.
     """
-    part = path.with_name(f".{os.getpid()}.{path.name}")  # files with a leading dot are no cases; the suffix stays
+    # files with a leading dot are no cases; the suffix stays; processes of several computers may have one number
+    part = path.with_name(f".{secrets.randbelow(10**9)}.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)

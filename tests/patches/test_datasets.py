@@ -21,6 +21,8 @@ from tumour.errors import InputError
 from tumour.patches import datasets
 from tumour.runs.handlers import Progress
 
+from tests.conftest import parser_of
+
 CASES = [{"case": f"case{number}", "image": number} for number in range(50)]
 
 
@@ -80,6 +82,60 @@ def test_a_file_that_changed_is_read_anew(name, on_disk):
     path.write_text("2")  # of the same size
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
     assert on_disk.cached()[0][name] == 2
+
+
+def test_a_file_that_changed_with_its_size_and_time_kept_is_read_anew(on_disk):
+    assert on_disk.cached()[0]["label"] == 1
+    stat = on_disk.label.stat()
+    on_disk.label.write_text("2")
+    os.utime(on_disk.label, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as rsync and cp -p do
+    assert on_disk.label.stat().st_mtime_ns == stat.st_mtime_ns and on_disk.cached()[0]["label"] == 2
+
+
+def test_what_another_version_has_read_is_read_anew(on_disk, monkeypatch):
+    on_disk.cached()[0]
+    monkeypatch.setattr(datasets, "code", lambda: "another")
+    on_disk.cached()[0]
+    assert len(list(on_disk.folder.iterdir())) == 2
+
+
+def test_the_cache_file_of_another_case_is_not_used(tmp_path):
+    items = [{"case": name, "image": name} for name in "ab"]
+    for name in "ab":
+        (tmp_path / name).write_text("same")
+
+    def cached():
+        return datasets.cached(items, [dict], [], "disk", str(tmp_path / "cache"))
+
+    assert [item["case"] for item in cached()] == ["a", "b"]
+    one, other = (tmp_path / "cache").iterdir()
+    one.write_bytes(other.read_bytes())
+    assert [item["case"] for item in cached()] == ["a", "b"]
+
+
+READING = [  # settings of the reading of a case, each with another value
+    {},
+    {"cohort": "brats2023_gli"},
+    {"cohort": "brats2024_gli"},
+    {"cohorts::brats2020::label_values": [0, 1, 3, 4]},
+    {"modalities": ["FLAIR", "T1", "T1ce", "T2"]},
+    {"modalities": ["T1", "T1ce", "T2"]},
+    {"spacing": [2.0, 1.0, 1.0]},
+    {"resize": [16, 16, 16]},
+    {"normalisation::channel_wise": False},
+    {"normalisation::nonzero": False},
+]
+
+
+def test_each_setting_of_the_reading_has_cache_files_of_its_own(tmp_path):
+    def key(settings):
+        parser = parser_of("brats2020", tmp_path, "brats", "train")
+        parser.update(settings)
+        read = parser.get_parsed_content("train::dataset::read")
+        return datasets.cached([{"case": "a", "image": "x"}], read, [], "disk", str(tmp_path)).transform_hash
+
+    keys = [key(settings) for settings in READING]
+    assert len({*keys}) == len(READING) and key({}) == keys[0]
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"none", None], ids=["empty", "start", "other", "half"])

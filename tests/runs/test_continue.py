@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from ignite.engine import Engine
 from tumour.cases.find import find_cases
+from tumour.checks.case import size_and_times
 from tumour.runs import finished as module
 
 from tests.cohorts import COHORTS, FOUR
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("at_the_root")
 RUNS = ("inferring", "evaluating")
 both = pytest.mark.parametrize("run_id", RUNS)
 CASES = 6
+UNFIT = {"run": 1, "state": "x", "notes": [{"case": "a"}], "rows": [1], "lesions": {}, "quality": {"case": 1}}
 
 
 def command(run_id, folder, data, **settings):
@@ -163,16 +165,36 @@ def test_a_case_whose_files_or_label_map_changed_or_whose_record_is_damaged_is_r
     case = next(case for case in finished.cases if case.name == first)
     copies = {kind: shutil.copy2(file, tmp_path) for kind, file in case.files.items()}
     moved = replace(case, images=tuple(copies[kind] for kind in case.modalities), label=copies["label"])
-    assert finished(cases=[moved]) == [first]  # copies with the same times
+    assert finished(cases=[moved]) == []
+    record = finished.folder / "results" / "runs" / "evaluating" / f"{first}.json"
     for file in (copies["label"], copies["T1"]):
+        content = json.loads(record.read_text())
+        content["state"][:-1] = [size_and_times(each) for each in moved.files.values()]
+        record.write_text(json.dumps(content))
+        assert finished(cases=[moved]) == [first]
         stat = os.stat(file)
-        os.utime(file)
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # an edit that keeps the time
         assert finished(cases=[moved]) == []
-        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     os.utime(finished.folder / "results" / "segmentations" / f"{first}.nii.gz")
     assert finished() == [second]
-    (finished.folder / "results" / "runs" / "evaluating" / f"{second}.json").write_text('{"run": ')
-    assert finished() == []
+    record = record.with_name(f"{second}.json")
+    content = json.loads(record.read_text())
+    for damaged in ('{"run": ', *(json.dumps(content | {name: value}) for name, value in UNFIT.items())):
+        record.write_text(damaged)
+        assert finished() == []
+
+
+def test_other_code_or_another_after_treatment_under_the_same_name_begins_again(finished, tmp_path, monkeypatch):
+    def run():
+        finished("--after_treatment", f"%{tmp_path / 'fitted.json'}")  # this is now the command line
+        return module._run("none/model.pt", "", "cpu", "float32")
+
+    runs = []
+    for threshold in (0.4, 0.6):
+        (tmp_path / "fitted.json").write_text(json.dumps({"threshold": {"ET": threshold}}))
+        runs.append(run())
+    monkeypatch.setattr(module, "code", lambda: "of another version")
+    assert len({*runs, run()}) == 3
 
 
 @pytest.mark.parametrize("run_id", ["inferring"])

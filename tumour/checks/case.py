@@ -2,15 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from tumour import checks, scans
+import tumour
 from tumour.cases.case import Case, LeftOut
 from tumour.checks import label as label_check
 from tumour.checks.strangers import field_of_view, intensities
@@ -94,11 +96,7 @@ class CaseCheck:
         self, cohort: Cohort, cohorts: Mapping[str, Cohort], modalities: Sequence[str], record: str | None = None
     ) -> None:
         self.cohort, self.cohorts, self.modalities = cohort, cohorts, list(modalities)
-        rooms = [Path(str(package.__file__)).parent for package in (checks, scans)]  # the code that judges a file
-        settings = json.dumps([asdict(cohort), self.modalities]).encode()
-        self.rules = hashlib.blake2b(
-            b"".join([*(path.read_bytes() for room in rooms for path in sorted(room.glob("*.py"))), settings])
-        ).hexdigest()
+        self.rules = json.dumps([code(), asdict(cohort), self.modalities])
         self.known: dict[str, Finding] = {}
         if record and Path(record).is_file():
             try:
@@ -108,9 +106,9 @@ class CaseCheck:
                 pass  # damaged or written by another version: all cases are checked again
 
     def __call__(self, case: Case) -> Finding:
-        stamp = self.stamp(case.files.values())
-        if stamp in self.known:
-            return self.known[stamp]
+        stamp = self.stamp(case.files)
+        if stamp in self.known:  # other cases, or none, may have given it another name
+            return replace(self.known[stamp], case=case.name, patient=case.patient)
         finding = Finding(case.name, case.patient, labelled=case.label is not None, stamp=stamp)
         try:
             self.look_at_files(finding, case.files)
@@ -145,9 +143,9 @@ class CaseCheck:
         if not finding.faults:
             _compare_brains(finding, brains)
 
-    def stamp(self, paths: Iterable[str]) -> str:
+    def stamp(self, files: Mapping[str, str]) -> str:
         """A hash of the sizes and times of files, the cohort and the code of the check."""
-        state = [(path, *size_and_time(path)) for path in paths]
+        state = [(name, path, *size_and_times(path)) for name, path in files.items()]
         return hashlib.blake2b(f"{self.rules}{state}".encode(), digest_size=12).hexdigest()
 
     def look_at_image(self, finding: Finding, scan: Scan, name: str, brains: dict[str, Mask]) -> None:
@@ -213,10 +211,29 @@ def _compare_brains(finding: Finding, brains: Mapping[str, Mask]) -> None:
         finding.notes.append(f"{sentence}; check that they are registered and that none is cut off")
 
 
-def size_and_time(path: str) -> tuple[int, int]:
-    """What changes with a file, or with the files of a folder; zeros where it is missing."""
+def size_and_times(path: str) -> tuple[int, int, int]:
+    """What changes with a file, or with the files of a folder; zeros where it is missing.
+
+    The second time cannot be set: it changes even if a program that copies or edits a file restores the first.
+    """
     try:
-        states = [file.stat() for file in (Path(path), *sorted(Path(path).glob("*")))]  # with the files of a folder
+        states = [_state(file) for file in (Path(path), *sorted(Path(path).glob("*")))]  # with the files of a folder
     except OSError:
-        return (0, 0)
-    return sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
+        return (0, 0, 0)
+    sizes, changed, touched = zip(*states, strict=True)
+    return sum(sizes), max(changed), max(touched)
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    try:
+        state = path.stat()
+    except OSError:  # a link to a missing file
+        state = path.lstat()
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+@cache
+def code() -> str:
+    """A hash of the code of this program and of the version of MONAI: others may read or judge a file differently."""
+    paths = sorted(Path(str(tumour.__file__)).parent.rglob("*.py"))
+    return hashlib.blake2b(b"".join([path.read_bytes() for path in paths]) + version("monai").encode()).hexdigest()

@@ -15,7 +15,7 @@ from monai.utils import convert_to_tensor, ensure_tuple
 from torch.utils.data import IterableDataset, RandomSampler
 from torch.utils.data.distributed import DistributedSampler
 from tumour.cases.case import Case, LeftOut, item_of
-from tumour.checks.case import CaseCheck, size_and_time
+from tumour.checks.case import CaseCheck, code, size_and_times
 from tumour.checks.strangers import Ranges, strange
 from tumour.checks.usable import examine, refuse
 from tumour.errors import CaseError, InputError, OptionError, first_cause, input_error_in
@@ -57,11 +57,14 @@ class DiskCache(PersistentDataset):
     def _cachecheck(self, item: Mapping[str, Any]) -> Any:
         assert self.cache_dir is not None
         files = [*ensure_tuple(item["image"]), *ensure_tuple(item.get("label", ()))]
-        key = self.hash_func({**item, "stamp": [size_and_time(str(file)) for file in files]}).decode()
+        key = self.hash_func({**item, "stamp": [size_and_times(str(file)) for file in files]}).decode()
         path = self.cache_dir / f"{key}{self.transform_hash}.pt"
         if path.is_file():
             try:
-                return read_tensors(path)
+                found = read_tensors(path)
+                if found.get("case", item.get("case")) != item.get("case"):
+                    raise ValueError("another case")
+                return found
             except Exception as error:  # torch raises many kinds
                 logger.warning(f"'{path}' is damaged ({type(error).__name__}); its case is read again.")
         result = convert_to_tensor(self._pre_transform(dict(item)), convert_numeric=False, track_meta=False)
@@ -82,9 +85,9 @@ def cached(
         data: the cases, of which this process uses its share. MONAI Label passes its own items here.
         read: deterministic transforms; their result is cached.
         augment: the transforms after them, which must not change their input in place.
-        cache: `memory`; `disk`, in files whose names are hashes of the case, of the size and time of its files and of
-            `read`, so that results of other files or settings are never used; `auto`, which is `disk` if there is too
-            little memory; or `none`.
+        cache: `memory`; `disk`, in files whose names are hashes of the case, of the size and times of its files and of
+            `read` with its code, so that results of other files, settings or versions are never used; `auto`, which is
+            `disk` if there is too little memory; or `none`.
         cache_dir: folder for `disk`.
 
     Raises:
@@ -102,7 +105,7 @@ def cached(
     if cache == "disk":
         try:
             # of `read` itself: Compose, which holds it, has a random state that differs from run to run
-            return DiskCache(items, transforms, cache_dir, hash_transform=lambda _: pickle_hashing(list(read)))
+            return DiskCache(items, transforms, cache_dir, hash_transform=lambda _: pickle_hashing([code(), *read]))
         except (OSError, ValueError) as error:
             raise OptionError(f"cache_dir '{cache_dir}' cannot be a folder ({error}); name another.") from error
     if cache == "none":

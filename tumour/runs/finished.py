@@ -10,14 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tumour.cases.case import Case
-from tumour.checks.case import size_and_time
+from tumour.cases.case import LEFT_OUT, Case
+from tumour.checks.case import code, size_and_times
+from tumour.errors import InputError
 from tumour.files import save_json
 from tumour.processes import gather, rank
+from tumour.records import read_json
 from tumour.runs.layers import FOLDERS, layers, merge, parse_options, started_by_monai
 from tumour.runs.trained import SETTINGS
+from tumour.scores.quality import CASE_EVIDENCE
+from tumour.scores.quality import FILE as QUALITY
 
 OF_THE_MACHINE = ("device", "resume", "traceback", "report_at_end")  # do not change a result
+KEPT = {"run": str, "state": [[int]], "notes": [LEFT_OUT], "rows?": [{"case": str}], "lesions?": [{"case": str}]}
+KEPT |= {"quality?": {"case": str, "light": str}, "evidence?": CASE_EVIDENCE}
 SEVERAL = "multi_gpu_"  # the name of a layer for several processes begins so
 logger = logging.getLogger("bundle")
 
@@ -87,27 +93,29 @@ class FinishedCases(Mapping[str, Mapping[str, Any]]):
         return self.folder / f"{name}.json"
 
     def _state(self, case: Case) -> list[list[int]]:
-        """What changes with the files of a case and with its label map."""
-        files = [*case.files.values(), str(self.segmentations / f"{case.name}.nii.gz")]
-        return [list(size_and_time(file)) for file in files]
+        """What changes with the files of a case and with its label map, which may be copied with its time."""
+        label_map = size_and_times(str(self.segmentations / f"{case.name}.nii.gz"))[:2]
+        return [*map(list, map(size_and_times, case.files.values())), list(label_map)]
 
     def _read(self, case: Case) -> dict[str, Any] | None:
         """What was kept for a case, or None if it is not finished."""
         try:
-            content = json.loads(self._path(case.name).read_text(encoding="utf-8"))
-            same = content["run"] == self.run and content["state"] == self._state(case)
-        except (OSError, ValueError, TypeError, KeyError):
+            content = read_json(self._path(case.name), KEPT)
+        except InputError:
             return None
-        return content if same and [0, 0] not in content["state"] else None
+        same = content["run"] == self.run and content["state"] == self._state(case)
+        return content if same and all(map(any, content["state"])) else None
 
 
 def _run(weights: str, dataset_dir: str, device: str, precision: str) -> str:
     """A hash of what determines the results of this command line."""
     files, settings = layers(parse_options(sys.argv[1:]))
     settings = {name: value for name, value in settings.items() if name not in FOLDERS}
-    config = merge([file for file in files if not Path(file).name.startswith(SEVERAL)], settings).get()
-    config = {name: value for name, value in config.items() if name not in OF_THE_MACHINE}
-    paths = [path for path in (Path(weights), Path(weights).with_name(SETTINGS)) if path.is_file()]
+    parser = merge([file for file in files if not Path(file).name.startswith(SEVERAL)], settings)
+    parser.resolve_macro_and_relative_ids()  # the content of a file, as of an after-treatment, not only its name
+    config = {name: value for name, value in parser.get().items() if name not in OF_THE_MACHINE}
+    places = [Path(weights), *(Path(weights).with_name(name) for name in (SETTINGS, QUALITY))]
+    paths = [path for path in places if path.is_file()]
     content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
-    state = [config, content, str(Path(dataset_dir).resolve()), device, precision]
+    state = [code(), config, content, str(Path(dataset_dir).resolve()), device, precision]
     return hashlib.sha256(json.dumps(state, default=str).encode()).hexdigest()

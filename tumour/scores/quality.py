@@ -34,6 +34,7 @@ FEWEST = 10  # cases for a fit
 REGION = {"offset": float, "slope": float, "empty": float}
 RECORD = {"regions": {str: REGION}, "low": float, "high": float, "red": float, "poor": float, "cases": int}
 RECORD |= {"settings": {str: object}, "sha256": str}  # what quality.json contains
+CASE_EVIDENCE = {"histograms": {str: [[float]]}, "entropy": [float]}  # what evidence.json contains of a case
 logger = logging.getLogger("bundle")
 
 
