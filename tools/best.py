@@ -8,7 +8,6 @@ after-treatment is fitted for each fold on the other folds.
 """
 
 import hashlib
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,13 +19,14 @@ import pandas as pd
 from tumour.errors import OptionError
 from tumour.files import atomic_write, save_json
 from tumour.maps.fitting import FitAfterTreatment, FittingCase
-from tumour.records import read_json, read_table, read_tensors
+from tumour.records import read_json, read_tensors
 from tumour.runs.checkpoints import BEST, PATIENTS, SETTINGS
 from tumour.runs.folders import Claim
-from tumour.scores.tables import mean_interval, mean_text
+from tumour.scores.tables import mean_interval, mean_text, read_scores
 
 from tools.cohorts import cohort_named
 from tools.command import run_command
+from tools.command_line import words_of
 from tools.crossvalidate import (
     STARTED,
     failed,
@@ -83,7 +83,7 @@ def started(folder: Path) -> dict[str, Any]:
 
 def mean_dice(folders: Sequence[Path]) -> pd.Series:
     """Mean Dice over the regions of each case in the scores.csv of some folders."""
-    rows = pd.concat([read_table(folder / "scores.csv", ["case", "kind", "region", "dice"]) for folder in folders])
+    rows = pd.concat([read_scores(folder / "scores.csv") for folder in folders])
     return rows[rows["kind"] == "region"].groupby("case")["dice"].mean()
 
 
@@ -196,7 +196,7 @@ def compare(
         cohort, dataset_dir, folds, recipe, options: those of the cross-validations.
         output: folder for the candidates, best.json and best.md.
     """
-    target, folders = Path(output), [Path(each) for each in shlex.split(crossvalidations)]
+    target, folders = Path(output), [*map(Path, words_of(crossvalidations, "crossvalidations"))]
     if not folders:
         raise OptionError("There is no finished cross-validation; run make crossvalidate, or name its folder.")
     shared, settings = {}, {}

@@ -5,6 +5,7 @@ import inspect
 import io
 import math
 import re
+import shlex
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -150,6 +151,14 @@ def call_of(function: Callable, name: str, words: Sequence[str]) -> Callable[[],
             raise OptionError(f"{word} has no value.")
     require_numbers(calls[0])
     return calls[0]
+
+
+def words_of(text: str, setting: str) -> list[str]:
+    """The folders that an option lists, separated by blanks; quotation marks keep those of a name together."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise OptionError(f"--{setting} is {text}, where a quotation mark is not closed; close it.") from error
 
 
 def require_numbers(call: partial) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import wilcoxon
 from tumour.errors import OptionError
-from tumour.records import read_json, read_table
-from tumour.scores.tables import mean_interval
+from tumour.records import read_json
+from tumour.scores.tables import mean_interval, read_scores
 
 METRICS = ("dice", "hd95", "lesion_dice")
 
@@ -24,7 +24,7 @@ def read_run(run: str) -> tuple[pd.DataFrame, str | None]:
     path = next((place for place in places if place.is_file()), places[1])
     if not path.is_file():
         raise OptionError(f"'{path}' does not exist; give a folder that python -m tools score or evaluating wrote to.")
-    rows = read_table(path, ["case", "region", "kind", "dice"])
+    rows = read_scores(path)
     summary = path.with_name("summary.json")
     content = read_json(summary, {"challenge?": str}) if summary.is_file() else {}
     return rows.set_index(["case", "region"]), content.get("challenge")
@@ -35,8 +35,10 @@ def differences(run_a: str, run_b: str, metric: str) -> pd.DataFrame:
     (a, rules_a), (b, rules_b) = read_run(run_a), read_run(run_b)
     if rules_a and rules_b and rules_a != rules_b:
         raise OptionError(f"'{run_a}' follows the rules of {rules_a}, '{run_b}' of {rules_b}; use the same for both.")
-    if metric not in a or metric not in b:
-        raise OptionError(f"metric must be a column of both scores.csv, as {', '.join(METRICS)}; it is '{metric}'.")
+    if not all(metric in run and pd.api.types.is_numeric_dtype(run[metric]) for run in (a, b)):
+        raise OptionError(
+            f"metric must be a column of numbers in both scores.csv, as {', '.join(METRICS)}; it is '{metric}'."
+        )
     paired = (b[metric] - a[metric]).dropna().unstack("region")
     if paired.empty:
         raise OptionError(f"'{run_a}' and '{run_b}' have no case in common; score the same patients.")

@@ -29,7 +29,7 @@ from tumour.runs.options import check_command, rules
 from tumour.scores.evaluation import record_crossvalidation
 from tumour.scores.quality import FILE as QUALITY
 from tumour.scores.quality import Quality
-from tumour.scores.tables import SUMMARY, mean_text, write_scores
+from tumour.scores.tables import SUMMARY, mean_text, read_scores, write_scores
 
 from tools.command import run_command
 from tools.quality import assess, text_of
@@ -241,8 +241,8 @@ def collect(output: Path, folds: int, cohort: str, dataset_dir: str) -> str:
             if case["patient"] in trained or case["name"] in fold_of:
                 raise InputError(f"{case['name']} is scored by a network that was trained on it; give another OUT.")
             fold_of[case["name"]], place_of[case["name"]] = fold, data_set_of(case["images"][0], dataset_dir)
-        rows += read_table(scores_in(folder).with_name("scores.csv")).to_dict("records")
-        lesions += read_table(scores_in(folder).with_name("lesions.csv")).to_dict("records")
+        rows += read_scores(scores_in(folder).with_name("scores.csv")).to_dict("records")
+        lesions += read_table(scores_in(folder).with_name("lesions.csv"), ["case", "region"]).to_dict("records")
         save_json({**record, "run": f"fold {fold}"}, output / "runs" / f"fold{fold}.json")
     groups = {f"all of {cohort}": list(fold_of)}
     if len(set(place_of.values())) > 1:

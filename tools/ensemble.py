@@ -6,7 +6,6 @@ The members are folds of one bundle, several bundles, or several checkpoints of 
 """
 
 import contextlib
-import shlex
 from collections.abc import Mapping, Sequence
 from glob import glob
 from pathlib import Path
@@ -25,6 +24,7 @@ from tumour.runs.trained import SETTINGS, settings_of, settings_to_use
 from tumour.scores.evaluation import record_crossvalidation
 from tumour.scores.tables import SUMMARY
 
+from tools.command_line import words_of
 from tools.release.configs import ROOT, bundles, ensemble_def, folder_of
 from tools.show import merged
 
@@ -100,7 +100,7 @@ def ensemble(members: str, output: str, bundle: str = "") -> str:
     Raises:
         InputError: a member cannot be read, belongs to no bundle, or has other settings than the first.
     """
-    names = [name for word in shlex.split(members) for name in sorted(glob(word)) or [word]]
+    names = [name for word in words_of(members, "members") for name in sorted(glob(word)) or [word]]
     paths = [path / BEST if path.is_dir() else path for path in map(Path, names)]
     target = Path(output)
     if not paths:

@@ -7,10 +7,20 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 from tumour.files import atomic_write
-from tumour.records import csv_text, read_json, read_table
+from tumour.records import csv_text, read_json
 from tumour.runs.options import switch
 from tumour.scores.calibration import calibration_error, fit_temperature, reliability
-from tumour.scores.quality import FEWEST, WORST, Judgement, Quality, Scored, uncertain_slices, write_table
+from tumour.scores.quality import (
+    CASE_EVIDENCE,
+    FEWEST,
+    WORST,
+    Judgement,
+    Quality,
+    Scored,
+    uncertain_slices,
+    write_table,
+)
+from tumour.scores.tables import read_scores
 
 from tools.tables import markdown
 
@@ -22,15 +32,14 @@ TREATMENT = ("threshold", "smallest_piece", "smallest_region")
 def evidence_in(results: Sequence[Path]) -> list[dict[str, Any]]:
     """The evidence of the cases of each fold, by case; empty if a fold was run by an earlier version."""
     paths = [folder / EVIDENCE for folder in results]
-    shape = {str: {"histograms": {str: [[float]]}}}
-    return [read_json(path, shape) for path in paths if path.is_file()]
+    return [read_json(path, {str: CASE_EVIDENCE}) for path in paths if path.is_file()]
 
 
 def scored_cases(results: Sequence[Path], evidence: Sequence[Mapping[str, Any]]) -> list[Scored]:
     """The cases of all folds with their Dice."""
     cases = []
     for fold, (folder, of_case) in enumerate(zip(results, evidence, strict=True)):
-        rows = read_table(folder / "scores" / "scores.csv")
+        rows = read_scores(folder / "scores" / "scores.csv")
         dice = rows[rows["kind"] == "region"].pivot(index="case", columns="region", values="dice")
         for case, found in of_case.items():
             histograms = {name: np.array(counts) for name, counts in found["histograms"].items()}

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -375,6 +376,37 @@ def test_wrong_names_give_one_clear_sentence(tmp_path):
         release.release(BUNDLES[0], str(tmp_path), weights="nowhere.pt")
     with pytest.raises(InputError, match="does not exist; create it with make release"):
         verify.verify(BUNDLES[0], str(tmp_path))
+
+
+def encrypted(content):
+    """A zip that states that its first file is encrypted."""
+    local, central = b"PK\3\4\x14\0", b"PK\1\2\x14\3\x14\0"
+    return content.replace(local + b"\0", local + b"\1").replace(central + b"\0", central + b"\1")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("../outside", bytes, "is not unpacked, '../outside' lies outside it"),
+        ("a/../../outside", bytes, "is not unpacked, 'a/../../outside' lies outside it"),
+        ("/tmp/outside", bytes, "is not unpacked, '/tmp/outside' lies outside it"),
+        ("large", bytes, "is not unpacked, it states 1,000 bytes, over 999"),
+        ("a", lambda content: content[:-30], "is damaged"),
+        ("a", lambda content: content.replace(b"word", b"wird", 1), "is damaged"),
+        ("a", encrypted, "is damaged .*encrypted"),
+        ("a", lambda content: b"text", "is damaged"),
+    ],
+)
+def test_a_zip_that_is_damaged_too_large_or_writes_elsewhere_is_refused(name, change, message, tmp_path, monkeypatch):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, b"word" * 250)
+    path.write_bytes(change(path.read_bytes()))
+    if name == "large":
+        monkeypatch.setattr(verify, "MOST", 999)
+    with pytest.raises(InputError, match=f"a.zip' {message}.*; create it again"):
+        verify.unpack(path, tmp_path / "to" / "here")
+    assert not [*tmp_path.rglob("outside")] and not Path("/tmp/outside").exists()
 
 
 def test_every_check_of_the_zoo_passes(tmp_path):

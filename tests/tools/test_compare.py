@@ -93,6 +93,15 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path, runs, capsys):
     ]:
         with pytest.raises(InputError, match=message):
             compare(runs[0], other, metric)
+    for rows, message in {
+        "x,region,WT,1\nx,region,WT,0": "two rows for x region WT",
+        ",region,WT,1": "a row without",
+    }.items():
+        (tmp_path / "scores.csv").write_text(f"case,kind,region,dice\n{rows}\n")
+        with pytest.raises(InputError, match=f"scores.csv' has {message}"):
+            compare(runs[0], str(tmp_path))
+    with pytest.raises(InputError, match="metric must be a column of numbers"):
+        compare(runs[0], runs[1], "kind")
     (tmp_path / "notes.csv").write_text("a,case\n1,2\n")
     with pytest.raises(SystemExit) as stopped:
         command_line(compare, "tools compare", [runs[0], str(tmp_path / "notes.csv"), "--metric=dice"])

@@ -90,6 +90,7 @@ def test_what_is_no_member_is_refused(tmp_path):
         f"{a} {nested.parent}": "is itself an ensemble",
         f"{a} {tmp_path}/strange": "belongs to none of the bundles",
         "": "members is empty",
+        f"'{a}": "a quotation mark is not closed",
     }.items():
         with pytest.raises(InputError, match=message):
             ensemble(members, str(tmp_path / "out"))

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -64,7 +65,12 @@ def unpack(archive: Path, folder: Path) -> None:
                 fault = f"'{away[0]}' lies outside it" if away else f"it states {size:,} bytes, over {MOST:,}"
                 raise InputError(f"'{archive}' is not unpacked, {fault}; create it again with make release.")
             content.extractall(folder)
-    except zipfile.BadZipFile as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        RuntimeError,
+    ) as error:  # the last: encrypted, or packed otherwise
         raise InputError(f"'{archive}' is damaged ({error}); create it again with make release.") from error
 
 

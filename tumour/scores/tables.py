@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from tumour.errors import InputError
 from tumour.files import atomic_write
-from tumour.records import csv_text
+from tumour.records import csv_text, read_table
 from tumour.scores.lesions import LESION
 from tumour.scores.metrics import Row
 
@@ -61,6 +62,21 @@ def write_scores(rows: Sequence[Row], lesion_rows: Sequence[Row], output_dir: st
         for name, text in texts.items():
             all_or_none.enter_context(atomic_write(Path(output_dir) / name)).write_text(text, encoding="utf-8")
     return summary
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """The rows of scores.csv: one per case and region or class.
+
+    Raises:
+        InputError: it is no such table, a row does not say what it is about, or two rows are about the same.
+    """
+    rows = read_table(path, ["case", "kind", "region", "dice"])
+    about = rows[["case", "kind", "region"]]
+    if about.isna().to_numpy().any():
+        raise InputError(f"'{path}' has a row without its case, kind or region; restore or delete it.")
+    if len(twice := about[about.duplicated()]):
+        raise InputError(f"'{path}' has two rows for {' '.join(twice.iloc[0])}; restore or delete it.")
+    return rows
 
 
 def _statistics(metrics: pd.DataFrame) -> dict[str, dict[str, Any]]:
