@@ -8,7 +8,7 @@ import pytest
 import yaml
 from tumour.cases.parts import FOLDS
 from tumour.errors import InputError
-from tumour.runs import options
+from tumour.runs import layers, options
 from tumour.runs.inferers import PRECISIONS
 from tumour.scores.challenges import CHALLENGES
 
@@ -80,8 +80,9 @@ def test_a_misspelt_option_is_refused_with_the_nearest_name(check, name):
 
 
 NONSENSE = [  # and part of the sentence
-    ("learning_rate", "1e30", "from 0 to 1"),
-    ("learning_rate", "-0.1", "from 0 to 1"),
+    ("learning_rate", "1e30", "from 1e-08 to 1"),
+    ("learning_rate", "-0.1", "from 1e-08 to 1"),
+    ("learning_rate", "0", "from 1e-08 to 1"),
     ("learning_rate", "nan", "a number"),
     ("learning_rate", "$float('nan')", "a number"),
     ("max_gradient_norm", "-1", "of 0.001 or more"),
@@ -254,6 +255,35 @@ def test_a_class_that_does_not_exist_is_refused_also_in_a_part_that_is_used_late
     mine.write_text("+evaluate::handlers: [{_target_: tumour.scores.Nothing}]\n")
     text = refused(check, "--+config_file", f"['{mine}']")
     assert str(mine) in text and "'tumour.scores.Nothing'" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("a.yaml", b"epochs: [1\nfold: {", "no JSON or YAML file of settings .line 2: "),
+        ("a.yaml", b"epochs:\n\t- 3\n", "no JSON or YAML file of settings .line 2: "),
+        ("a.json", b"{", "no JSON or YAML file of settings"),
+        ("a.yaml", b"epochs: \xff", "no JSON or YAML file of settings"),
+        ("a.yaml", bytes(20), "no JSON or YAML file of settings"),
+        ("a.txt", b"epochs: 3", "no JSON or YAML file of settings"),
+        ("a.yaml", b"- epochs\n", "must contain settings by name"),
+        ("a.yaml", b"", "must contain settings by name"),
+        ("a.yaml", b"1: 3\n", "must contain settings by name"),
+    ],
+)
+def test_a_file_that_holds_no_settings_is_refused_with_the_place(name, content, why, check, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(content)
+    layers._parsed.cache_clear()  # it knows a file by its time
+    for option in (("--+config_file", f"['{path}']"), ("--tracking", path)):
+        assert re.search(f"'{path}'.* {why}", refused(check, *option))
+    if "by name" not in why:
+        assert "loss refers to no file of settings" in refused(check, "--loss", f"%{path}::x")
+
+
+def test_tracking_without_its_parts_is_refused(check, tmp_path):
+    (tmp_path / "a.yaml").write_text("epochs: 3\n")
+    assert "configs and handlers_id" in refused(check, "--tracking", tmp_path / "a.yaml")
 
 
 def test_a_misspelt_id_in_a_recipe_of_a_release_is_refused(tmp_path):

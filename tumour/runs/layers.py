@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import fire
+import yaml
 from monai.bundle import ConfigParser
 from monai.bundle.scripts import update_kwargs
 from monai.bundle.utils import merge_kv
 from monai.utils import ensure_tuple
+from tumour.errors import OptionError
 
 OPTIONS = (
     "run_id init_id final_id meta_file config_file logging_file tracking args_file workflow_name".split()
@@ -76,8 +78,20 @@ def merge(files: Sequence[str], settings: dict[str, Any]) -> ConfigParser:
 
 
 def content_of(file: str) -> dict[str, Any]:
-    """The content of a config file. It is parsed once, because that takes most of the time of a merge."""
-    return copy.deepcopy(_parsed(str(file), Path(file).stat().st_mtime_ns))
+    """The content of a config file. It is parsed once, because that takes most of the time of a merge.
+
+    Raises:
+        OptionError: it is no JSON or YAML file, or holds no ids.
+    """
+    try:
+        content = copy.deepcopy(_parsed(str(file), Path(file).stat().st_mtime_ns))
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        why = f"line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else str(error).split("\n")[0]
+        raise OptionError(f"'{file}' is no JSON or YAML file of settings ({why}); correct it.") from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise OptionError(f"'{file}' must contain settings by name, such as epochs: 50; correct it.")
+    return content
 
 
 @lru_cache

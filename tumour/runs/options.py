@@ -139,7 +139,9 @@ def check_after_treatment(given: Any) -> None:
 def tracking(given: Any) -> dict[str, Any]:
     """The settings that experiment tracking adds to a config: those of MONAI, or of a file or mapping."""
     if isinstance(given, str):
-        given = DEFAULT_EXP_MGMT_SETTINGS.get(given) or ConfigParser.load_config_files(given)
+        given = DEFAULT_EXP_MGMT_SETTINGS.get(given) or content_of(given)
+    if not all(isinstance(given.get(part), Mapping) for part in ("configs", "handlers_id")):
+        raise OptionError("tracking must have the parts configs and handlers_id, as bundles/common/mlflow.yaml.")
     return {name: value for name, value in given["configs"].items() if name not in given["handlers_id"]}
 
 
@@ -249,6 +251,11 @@ def check_settings(parser: ConfigParser, as_typed: Mapping[str, str]) -> None:
         parser: the merged config, with its `settings`.
         as_typed: the options as they were typed, by name.
     """
+    try:
+        parser.resolve_macro_and_relative_ids()
+    except Exception as error:
+        why, files = str(error).split("\n")[0], [name for name, word in as_typed.items() if word.startswith("%")]
+        raise OptionError(f"{' or '.join(files) or 'A value with %'} refers to no file of settings ({why}).") from error
     for name, rule in rules(parser.get("settings", {})):
         if name.split("::")[0] not in parser:  # it belongs to another workflow
             continue
