@@ -1,10 +1,12 @@
 """Files are written completely or not at all, and what a killed process left is deleted."""
 
+import os
 import signal
 import subprocess
 import sys
 
 import pytest
+from tumour.errors import InputError
 from tumour.files import atomic_write, remove_leftovers, save_json
 
 from tests.conftest import ROOT
@@ -54,6 +56,13 @@ def test_two_processes_of_one_number_on_two_computers_do_not_write_to_one_tempor
     with atomic_write(tmp_path / "data.json") as one, atomic_write(tmp_path / "data.json") as other:
         assert one != other and one.parent == other.parent == tmp_path
         one.write_text("1"), other.write_text("2")
+
+
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe' is a device or a pipe"):
+        save_json(1, tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_a_block_that_fails_changes_nothing(tmp_path):

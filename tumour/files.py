@@ -38,6 +38,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     # files with a leading dot are no cases; the suffix stays; processes of several computers may have one number
     part = path.with_name(f".{secrets.randbelow(10**9)}.{path.name}")
+    if path.exists() and not (path.is_file() or path.is_dir()):  # os.replace itself refuses a folder
+        raise InputError(f"'{path}' is a device or a pipe, which a file would replace; give another path.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)

@@ -242,10 +242,11 @@ def test_patients_added_to_or_removed_from_the_training_part_are_all_recorded(tm
     assert json.loads((tmp_path / "patients.json").read_text()) == PATIENTS | {"train": ["a", "d"]}
 
 
-def test_a_checkpoint_of_an_earlier_version_is_refused_in_one_sentence(tmp_path):
-    save_checkpoint({"network": {}, "settings": {}, "iteration": 4, "best": [0.1, 1]}, tmp_path / "last.ckpt")
-    with pytest.raises(InputError, match="written by an earlier version.*--resume False"):
-        Trainer(tmp_path).go()
+def test_a_checkpoint_of_another_version_or_program_is_refused_in_one_sentence(tmp_path):
+    for content in ({"network": {}, "settings": {}, "iteration": 4, "best": [0.1, 1]}, {"engine": {}}, ["engine"], 1):
+        save_checkpoint(content, tmp_path / "last.ckpt")
+        with pytest.raises(InputError, match="written by another version.*--resume False"):
+            Trainer(tmp_path).go()
 
 
 def schedule_of(length, rate=0.1, decay=0.01):

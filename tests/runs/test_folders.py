@@ -107,6 +107,25 @@ def test_a_folder_that_cannot_be_written_to_is_refused(place, tmp_path):
     assert unwritable(tmp_path / place) and not unwritable(tmp_path / "new")
 
 
+def test_a_link_to_nothing_and_a_link_to_itself_are_called_that(tmp_path):
+    (tmp_path / "nothing").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "itself").symlink_to(tmp_path / "itself")
+    assert "is a link to" in str(unwritable(tmp_path / "nothing")) and "nowhere'" in str(
+        unwritable(tmp_path / "nothing")
+    )
+    assert "itself'" in str(unwritable(tmp_path / "itself"))
+    with pytest.raises(InputError, match="which does not exist; restore or remove it"):
+        Claim("training", [str(tmp_path / "nothing")])
+
+
+def test_two_names_of_one_folder_are_held_and_released_as_one(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "real").mkdir()
+    with Claim("training", [str(tmp_path / "real"), str(tmp_path / "link")]):
+        assert [path.name for path in (tmp_path / "real").iterdir()] == [".training.lock"]
+    assert not [*(tmp_path / "real").iterdir()]
+
+
 @pytest.fixture
 def full(tmp_path):
     """A disk of 64 kB that is full."""

@@ -273,8 +273,9 @@ class Checkpoints:
     def require_same(self, saved: Mapping[str, Any], path: Path) -> None:
         """Refuse a checkpoint that this training cannot continue; add the patients that it has used."""
         otherwise = "Give another --ckpt_dir, or --resume False to start again (older files are moved to a subfolder)."
-        if "engine" not in saved:
-            raise InputError(f"'{path}' was written by an earlier version and cannot be resumed. {otherwise}")
+        parts = {*self.state, "engine", "scaler", "best", "settings", "fixed", "patients"}
+        if not isinstance(saved, Mapping) or not parts <= saved.keys():
+            raise InputError(f"'{path}' was written by another version and cannot be resumed. {otherwise}")
         for name, value in (self.settings | self.fixed).items():
             before = (saved["settings"] | saved["fixed"]).get(name)
             if name not in MAY_CHANGE and before != value:
