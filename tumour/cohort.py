@@ -78,13 +78,28 @@ class Cohort:
                 f"cohort {name} has {len(cohort.label_values)} label_values for {len(cohort.classes)} classes; "
                 "give one value per class, background first."
             )
-        unknown = {member for names in cohort.regions.values() for member in names} - set(cohort.classes)
-        if unknown:
-            problem = f"has a region with the unknown class {min(unknown)}"
-            raise InputError(f"cohort {name} {problem}; its classes are {', '.join(cohort.classes)}.")
-        for name_of_both in cohort.regions.keys() & set(cohort.classes):  # their scores would go by one name
-            raise InputError(f"cohort {name} has a region and a class called {name_of_both}; rename the region.")
+        if fault := cohort.fault():
+            raise InputError(f"cohort {name} {fault}.")
         return cohort
+
+    def fault(self) -> str | None:
+        """How its parts contradict each other and how to fix it, or None."""
+        values, classes = self.label_values, set(self.classes)
+        if not all(type(value) is int and 0 <= value < 256 for value in values) or len({*values}) < len(values):
+            return f"has the label_values {list(values)}; give different whole numbers from 0 to 255"
+        if len(classes) < len(self.classes):
+            return f"has the classes {', '.join(self.classes)}; give each another name"
+        if unknown := {member for names in self.regions.values() for member in names} - classes:
+            return f"has a region with the unknown class {min(unknown)}; its classes are {', '.join(self.classes)}"
+        if not self.regions or not all(self.regions.values()):
+            return "has no region, or one without a class; list the classes of each region"
+        if both := self.regions.keys() & classes:  # their scores would go by one name
+            return f"has a region and a class called {min(both)}; rename the region"
+        try:
+            groups = re.compile(self.patient).groups
+        except re.error as error:
+            return f"has {self.patient!r} for patient, which is no regular expression ({error}); correct it"
+        return None if groups else f"has {self.patient!r} for patient, without a group; write ({self.patient})"
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -482,6 +482,16 @@ def test_a_folder_may_be_called_like_a_datalist_and_a_case_by_any_printed_name(t
         find_cases(str(tmp_path / "data.json"), OWN, FOUR)
 
 
+def test_a_second_series_of_a_modality_is_reported(tmp_path):
+    for folder in ("T1", "AX_T1", "T2"):
+        (tmp_path / "P1" / folder).mkdir(parents=True)
+        (tmp_path / "P1" / folder / "1.dcm").write_bytes(bytes(128) + b"DICM")
+    found = series_cases(tmp_path, SERIES, ["T1", "T2"])
+    assert [image.rsplit("/", 1)[1] for image in found.complete[0].images] == ["T1", "T2"]
+    (sentence,) = found.sentences()
+    assert "P1: " in sentence and "AX_T1' is not used, because" in sentence and "/T1' is also a T1" in sentence
+
+
 def test_a_named_pipe_among_the_scans_is_not_opened(tmp_path):
     (tmp_path / "D1" / "T1").mkdir(parents=True)
     os.mkfifo(tmp_path / "D1" / "T1" / "pipe")
@@ -595,6 +605,14 @@ def test_to_values_and_to_classes_of_a_cohort_are_inverse(cohort):
     [
         ({"file": {}}, "cohort mine has the unknown key file"),
         ({"label_values": [0, 1]}, "has 2 label_values for 4 classes"),
+        ({"label_values": [0, 1, 1, 4]}, r"has the label_values .0, 1, 1, 4.; give different whole numbers"),
+        ({"label_values": [0, 1, 2, 300]}, "give different whole numbers from 0 to 255"),
+        ({"label_values": ["0", "1", "2", "4"]}, "give different whole numbers"),
+        ({"classes": ["background", "a", "a", "enhancing"], "regions": {"A": ["a"]}}, "give each another name"),
+        ({"regions": {}}, "has no region, or one without a class"),
+        ({"regions": {"WT": []}}, "has no region, or one without a class"),
+        ({"patient": "(.+"}, "which is no regular expression"),
+        ({"patient": ".+"}, r"without a group; write \(\.\+\)"),
         ({"regions": {"oedema": ["necrotic", "oedema"]}}, "has a region and a class called oedema; rename the region"),
         ({"regions": {"WT": ["edema"]}}, "has a region with the unknown class edema; its classes are"),
         ({"folders": {"image": "i", "label": "l"}}, "must have either files, or folders"),

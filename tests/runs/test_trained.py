@@ -12,7 +12,8 @@ import torch
 import yaml
 from tumour.errors import InputError
 from tumour.files import save_json
-from tumour.runs.trained import RULES, layer_types, require_same_channels, settings_of, settings_to_use
+from tumour.runs.checkpoints import LoadWeights, save_checkpoint
+from tumour.runs.trained import COMPARED, RULES, layer_types, require_same_channels, settings_of, settings_to_use
 
 from tests.cohorts import COHORTS
 from tests.conftest import BUNDLES, ROOT, here, run, succeed
@@ -147,6 +148,19 @@ def test_what_was_not_recorded_may_be_given(patients, trained, tmp_path):
     shutil.copytree(trained(BUNDLES[0]) / "models", tmp_path / "models")
     save_json({"cohort": "brats2021", "norm": "batch"}, tmp_path / "models/settings.json")
     succeed("inferring", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), patch_size=[48, 48, 48])
+
+
+def test_weights_without_a_record_are_used_with_a_warning(tmp_path, caplog):
+    network = torch.nn.Linear(2, 1)
+    save_checkpoint(network.state_dict(), tmp_path / "model.pt")
+    now = dict.fromkeys(COMPARED) | {"cohort": "brats2021", "activation": "sigmoid", "channels": {}}
+    load = LoadWeights(str(tmp_path / "model.pt"), network, now, COHORTS)
+    load.load(None)
+    assert "there is no settings.json next to it to compare size, modalities, " in caplog.text
+    caplog.clear()
+    save_json({"cohort": "brats2021"}, tmp_path / "settings.json")
+    load.load(None)
+    assert "settings.json" not in caplog.text
 
 
 def test_weights_outside_ckpt_dir_are_compared_with_their_own_record(patients, trained, tmp_path):

@@ -86,12 +86,13 @@ class _Group:
 
     def add(self, kind: str, path: Path) -> None:
         if kind in self.files:
-            self.unused.append(_duplicate(str(path), kind, self.files[kind]))
+            self.unused.append(not_used(str(path), kind, self.files[kind]))
         else:
             self.files[kind] = str(path)
 
 
-def _duplicate(path: str, kind: str, used: str) -> str:
+def not_used(path: str, kind: str, used: str) -> str:
+    """The message about a file, or a folder with a series, of which a case has another one."""
     return f"'{path}' is not used, because '{used}' is also a {kind} of this case; remove one of them"
 
 
@@ -143,7 +144,7 @@ def _merge_copies(groups: list[_Group], modalities: Sequence[str]) -> list[_Grou
             for kind, path in group.files.items():
                 used = case.files.get(kind)
                 misplaced = f"'{path}' is not in the folder of the other files of this case; move it there"
-                case.unused.append(_duplicate(path, kind, used) if used else misplaced)
+                case.unused.append(not_used(path, kind, used) if used else misplaced)
     return kept
 
 
@@ -159,7 +160,7 @@ def _of_folders(root: Path, cohort: Cohort, files: Sequence[tuple[Path, str]]) -
             strays.append(str(path))
         elif (used := kind.setdefault((path.parent, stem), path)) is not path:
             twice.append(
-                (path.parent, stem, _duplicate(str(path), "label" if kind is labels else "4-D image", str(used)))
+                (path.parent, stem, not_used(str(path), "label" if kind is labels else "4-D image", str(used)))
             )
     if _one_file_per_channel({stem for _, stem in images}, {stem for _, stem in labels}, len(cohort.channels)):
         return Cases(strays=tuple(str(path) for path, _ in files))

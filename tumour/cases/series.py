@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tumour.cases.case import Case, Cases, LeftOut, unique_names
-from tumour.cases.folder import folders_below
+from tumour.cases.folder import folders_below, not_used
 from tumour.cohort import ENDINGS
 
 BETWEEN = {"dicom", "dicoms", "dcm", "files", "image", "images", "img", "resources", "scans"}  # they name no series
@@ -34,6 +34,7 @@ def series_cases(
     complete: list[Case] = []
     incomplete: list[Case] = []
     left_out: list[LeftOut] = []
+    unused: dict[str, tuple[str, ...]] = {}
     for name, found in zip(names, named.values(), strict=True):
         best = {modality: [f for e, f in given if e] or [f for _, f in given] for modality, given in found.items()}
         present = tuple(modality for modality in modalities if modality in best)
@@ -46,10 +47,13 @@ def series_cases(
             continue
         if missing:
             left_out.append(LeftOut(name, _lacks(unclear, missing, series)))
+        others = [(modality, f) for modality in present for _, f in found[modality] if f != best[modality][0]]
+        if others:
+            unused[name] = tuple(not_used(str(f), modality, str(best[modality][0])) for modality, f in others)
         if present:
             case = Case(name, name, tuple(str(best[modality][0]) for modality in present), present)
             (incomplete if missing else complete).append(case)
-    return Cases(tuple(complete), tuple(incomplete), tuple(left_out))
+    return Cases(tuple(complete), tuple(incomplete), tuple(left_out), unused)
 
 
 def dicom_folders(root: Path) -> Iterator[Path]:
