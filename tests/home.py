@@ -1,9 +1,9 @@
 """A release in an empty folder, and an interpreter that cannot import from this repository."""
 
 import os
-import subprocess
 import zipfile
 
+from tests.interpreter import run
 from tools.release.pack import pack
 from tools.release.verify import TINY
 
@@ -18,9 +18,7 @@ class Home:
     def python_runs(self, *command, cwd=None):
         """Run a command of the interpreter, which must succeed; its output."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-        done = subprocess.run(
-            [self.python, *map(str, command)], cwd=cwd or self.folder, env=environment, capture_output=True, text=True
-        )
+        done = run([self.python, *map(str, command)], cwd or self.folder, environment)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
         return done.stdout + done.stderr
 

@@ -147,40 +147,39 @@ def require_equal_runs(one, two):
     assert sorted(cases) == sorted(name.removesuffix(".nii.gz") for name in ours)
 
 
-@pytest.fixture
-def segmented(patients, tmp_path):
+@pytest.fixture(scope="module")
+def segmented(patients, tmp_path_factory):
     """Weights, and what one process makes of six patients with them."""
-    member(tmp_path / "models", BUNDLES[0])
-    succeed("inferring", BUNDLES[0], tmp_path / "one", "brats2021", patients("brats2021"), ckpt_dir=tmp_path / "models")
-    return tmp_path
+    folder = tmp_path_factory.mktemp("segmented")
+    member(folder / "models", BUNDLES[0])
+    succeed("inferring", BUNDLES[0], folder / "one", "brats2021", patients("brats2021"), ckpt_dir=folder / "models")
+    return folder
 
 
-def test_two_processes_segment_as_one_does_and_each_case_once(segmented, patients):
-    given = BUNDLES[0], segmented / "two", "brats2021", patients("brats2021")
+def test_two_processes_segment_as_one_does_and_each_case_once(segmented, patients, tmp_path):
+    given = BUNDLES[0], tmp_path, "brats2021", patients("brats2021")
     printed = finish(start("inferring", "multi_gpu_infer", *given, ckpt_dir=segmented / "models"))
     assert "6 of 6 cases segmented" in printed
-    require_equal_runs(segmented / "one", segmented / "two")
+    require_equal_runs(segmented / "one", tmp_path)
 
 
 @pytest.mark.usefixtures("at_the_root")
-def test_two_processes_continue_what_one_began(segmented, patients):
+def test_two_processes_continue_what_one_began(segmented, patients, tmp_path):
     data, models = patients("brats2021"), segmented / "models"
-    stopped_after(3, "inferring", segmented / "two", data, ckpt_dir=models, test_share=0)
-    before = stamps(segmented / "two")
+    stopped_after(3, "inferring", tmp_path, data, ckpt_dir=models, test_share=0)
+    before = stamps(tmp_path)
     settings = {"ckpt_dir": models, "after_treatment::smallest_piece": {"ET": 1}}
-    printed = finish(
-        start("inferring", "multi_gpu_infer", BUNDLES[0], segmented / "two", "brats2021", data, **settings)
-    )
+    printed = finish(start("inferring", "multi_gpu_infer", BUNDLES[0], tmp_path, "brats2021", data, **settings))
     assert "3 of 6 cases were finished" in printed and "6 of 6 cases segmented" in printed
-    after = stamps(segmented / "two")
+    after = stamps(tmp_path)
     assert len(before) >= 3 and len([case for case in before if after[case] == before[case]]) == 3
 
 
-def test_two_nodes_segment_as_one_process_does(segmented, patients):
-    given = BUNDLES[0], segmented / "two", "brats2021", patients("brats2021")
+def test_two_nodes_segment_as_one_process_does(segmented, patients, tmp_path):
+    given = BUNDLES[0], tmp_path, "brats2021", patients("brats2021")
     first, second = on_two_nodes("inferring", "multi_gpu_infer", *given, ckpt_dir=segmented / "models")
     assert "6 of 6 cases segmented" in first + second
-    require_equal_runs(segmented / "one", segmented / "two")
+    require_equal_runs(segmented / "one", tmp_path)
 
 
 def test_two_nodes_train_as_two_processes_of_one_node_do(twelve, tmp_path):
