@@ -1,13 +1,15 @@
-"""The checks of the zoo start Python once, not for each command."""
+"""What would take most of the time of these tests: Python starts once for all commands, and networks are timed once."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
 from tests.interpreter import run
-from tools.release import verify
+from tools.release import export, verify
 
 
 @pytest.fixture(autouse=True)
-def one_start(monkeypatch):
+def quick(monkeypatch):
     monkeypatch.setattr(verify, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(export, "seconds", partial(export.seconds, repeats=1))

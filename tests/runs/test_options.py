@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from contextlib import suppress
 
 import pytest
 import yaml
@@ -228,6 +229,24 @@ def test_words_that_make_monai_skip_initialize_are_refused_all_the_same(tmp_path
 def test_python_code_that_uses_the_config_is_not_checked(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["client.py", "run", "--epoch", "3"])
     options.check_options()
+
+
+def test_a_command_line_is_checked_until_it_was_found_to_be_right(monkeypatch):
+    seen = []
+
+    def check(command):
+        seen.append(command[-1])
+        if seen == ["training"]:
+            raise InputError("It is wrong the first time.")
+
+    for name, double in (("started_by_monai", lambda: True), ("tell_errors_plainly", id), ("check_command", check)):
+        monkeypatch.setattr(options, name, double)
+    for run_id in ("training", "inferring"):
+        monkeypatch.setattr(sys, "argv", ["monai.bundle", "run", run_id])
+        for _ in range(3):
+            with suppress(InputError):
+                options.check_options()
+    assert seen == ["training", "training", "inferring"]
 
 
 def test_settings_that_other_pages_limit_too_have_the_same_limits():

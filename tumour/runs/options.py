@@ -43,6 +43,7 @@ from tumour.runs.layers import (
 
 SWITCHES = dict.fromkeys(ON, True) | dict.fromkeys(OFF, False)
 MONAI_IDS = ("initialize", "run", "finalize", "imports")  # a config may lack them
+_checked: list[str] | None = None  # the command line that was found to be right
 TYPES = {"integer": (int,), "number": (int, float), "name": (str,)}
 
 
@@ -56,12 +57,16 @@ def switch(value: Any) -> bool:
 def check_options() -> None:
     """Refuse a wrong command line of `monai.bundle run`; Python code that uses the config is not affected.
 
+    The workflow and the config call this, because either may be another; a command line is checked once.
+
     Raises:
         OptionError: an option is no id of the config, or a setting is out of its range.
     """
-    if started_by_monai() and sys.argv[1:2] == ["run"]:
+    global _checked
+    if started_by_monai() and sys.argv[1:2] == ["run"] and sys.argv is not _checked:
         tell_errors_plainly(fault_of_command)
         check_command(sys.argv[1:])
+        _checked = sys.argv
 
 
 def fault_of_command() -> InputError | None:

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from ignite.engine import Engine, Events
-from monai.bundle import ConfigParser
 from tumour.files import atomic_write, save_json
 from tumour.processes import gather, peak_memory, rank
 from tumour.runs.finished import FinishedCases
 from tumour.runs.layers import config_of, started_by_monai
 
 MAIN = "of the main process"
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C, as PyYAML has it on most systems
 STYLE: dict[str, Any] = {"sort_keys": False, "width": 120}  # of a recorded config
 
 
@@ -63,7 +64,7 @@ class RunRecord:
         if started_by_monai() and not rank():
             config, changes = config_of(sys.argv[1:])
             with atomic_write(self.path.with_suffix(".yaml")) as part:
-                ConfigParser.export_config_file(config.get(), str(part), fmt="yaml", **STYLE)
+                part.write_text(yaml.dump(config.get(), Dumper=DUMPER, **STYLE), encoding="utf-8")
             self.settings = {**changes, "config": self.path.with_suffix(".yaml").name}
         self.write(engine, "not finished")
 
