@@ -6,6 +6,7 @@ disk, a GPU. `--traceback` prints the traceback as well. Only an error of this p
 
 import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -89,9 +90,10 @@ def nearest(name: str, names: Iterable[str]) -> str:
         return "".join(word[:1] for word in text.split("_"))
 
     short = [each for each in known if initials(each) == name.lower() or (len(each) > 1 and initials(name) == each)]
-    longer = [each for each in known if each.startswith(f"{name.lower()}_")]  # brats2023, brats2023_gli
-    close = short or longer or get_close_matches(name.lower(), known, 1, 0.6)
-    close = close or get_close_matches(name.lower(), known, 3, 0.0)
+    similar = get_close_matches(name.lower(), known, 1, 0.6)
+    close = short or [each for each in similar if re.findall(r"\d", each) == re.findall(r"\d", name)]
+    close = close or [each for each in known if each.startswith(f"{name.lower()}_")]  # brats2023: brats2023_gli
+    close = close or similar or get_close_matches(name.lower(), known, 3, 0.0)
     return f"; the nearest is {' or '.join(close)}" if close else ""
 
 
