@@ -116,6 +116,16 @@ def first_cause(error: BaseException) -> BaseException:
     return error
 
 
+def reason(error: BaseException) -> str:
+    """Why a case failed that looked usable, without a full stop."""
+    if known := input_error_in(error):
+        return str(known).rstrip(".")
+    error = first_cause(error)
+    if type(error).__name__ == "OutOfMemoryError":
+        return "does not fit into the memory of the GPU; end other programs there, or give --device cpu"
+    return f"could not be used ({type(error).__name__}: {error}); check its files"
+
+
 def of_the_system(error: OSError, path: str | os.PathLike | None = None) -> InputError:
     """What the operating system reports, as a sentence with the path and how to fix it."""
     shown = error.filename if path is None else os.fspath(path)

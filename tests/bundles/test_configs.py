@@ -60,6 +60,7 @@ def test_a_bundle_has_every_id_that_zoo_tools_look_up(bundle):
 @bundles
 def test_every_reference_names_an_id_that_exists(bundle):
     parser = merged(args_file(bundle))
+    parser.read_meta(str(ROOT / f"bundles/{bundle}/configs/metadata.json"))
     dangling = []
     for path, value in leaves(parser.get()):
         if isinstance(value, str) and value[:1] in "@$":

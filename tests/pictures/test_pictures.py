@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 import struct
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -18,6 +19,7 @@ from tumour.pictures.drawing import (
     ERRORS,
     MARKS,
     PLANES,
+    change_map,
     colours_of,
     cut,
     errors,
@@ -80,6 +82,17 @@ def test_the_voxel_order_of_a_file_does_not_change_the_picture(axcodes, tmp_path
     assert (
         rows.max() < shown.shape[0] / 2 and columns_.max() < shown.shape[1] / 2
     )  # front is at the top, right on the left
+
+
+def test_a_change_map_shows_what_is_gone_behind_and_what_is_new_in_front(volumes):
+    plain = replace(volumes, images={"FLAIR": np.full(SHAPE, 100, np.uint8)})
+    page = np.asarray(change_map(plain), int)[:, : 2 * SHAPE[0]]  # the axial planes; front is at the top
+    tall = len(page) // 3  # one row per region
+    for region in range(3):
+        rows = page[region * tall : (region + 1) * tall]
+        green = np.nonzero(rows[..., 1] - np.maximum(rows[..., 0], rows[..., 2]) > 15)[0]  # gone
+        pink = np.nonzero(rows[..., 0] - rows[..., 1] > 40)[0]  # new
+        assert green.size and pink.size and pink.max() < green.min()
 
 
 @pytest.mark.parametrize("plane", PLANES)

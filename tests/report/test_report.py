@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from tumour.errors import InputError
 from tumour.files import probability_file, save_json
 from tumour.records import csv_text
@@ -237,6 +238,17 @@ def test_a_case_that_was_prepared_from_raw_scans_shows_its_registration(patients
     shown = [case for case in re.findall(r'src="cases/([^"]*)_registration.png"', text)]
     assert shown == ["BraTS2021_00001"]
     assert (tmp_path / "report" / "cases" / "BraTS2021_00001_registration.png").read_bytes() == b"a picture"
+
+
+def test_a_case_with_an_earlier_time_point_shows_what_is_gone_and_new_since(patients, tmp_path):
+    predict(patients("brats2021"), tmp_path, cases=2)
+    row = "patient,before,after,region\nP,BraTS2021_00000,BraTS2021_00001,WT\n"
+    (tmp_path / "segmentations" / "changes.csv").write_text(row)
+    text = report(patients("brats2021"), tmp_path)
+    assert re.findall(r'src="cases/([^"]*)_change.png"', text) == ["BraTS2021_00001"]
+    assert "Change since BraTS2021_00000" in text
+    drawn = np.asarray(Image.open(tmp_path / "report" / "cases" / "BraTS2021_00001_change.png"), int)
+    assert (drawn.max(axis=2) - drawn.min(axis=2) > 60).any()  # the label maps of two patients differ
 
 
 def test_a_sentence_on_top_says_how_many_cases_how_good_and_which_need_a_look():

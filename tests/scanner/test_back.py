@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from tumour.cases.case import Case
-from tumour.errors import InputError
+from tumour.errors import CaseError, InputError
 from tumour.files import save_json
 from tumour.scanner.back import bring_back, on_scan, segmentation, write_on_scan
 from tumour.scanner.prepare import RECORD, Prepared
@@ -16,7 +16,7 @@ from tumour.scans.series import read_series
 
 from tests.cohorts import COHORTS
 from tests.scanner.heads import ellipsoid, motion, needs, points
-from tests.scans.test_dicom import oblique, write_slices
+from tests.scans.test_dicom import oblique, write_frames, write_slices
 
 COHORT = COHORTS["brats2021"]
 GRID = Scan(
@@ -62,7 +62,7 @@ def test_a_label_map_on_its_own_grid_is_unchanged():
 
 def record_of(path, scan, pose):
     files, shapes = {"T1ce": [str(path)]}, {"T1ce": list(scan.shape)}
-    return Prepared(files, shapes, {"T1ce": scan.affine.tolist()}, {"T1ce": pose.tolist()})
+    return Prepared("", files, shapes, {"T1ce": scan.affine.tolist()}, {"T1ce": pose.tolist()})
 
 
 def test_the_result_has_the_header_of_the_scan_and_the_values_of_the_cohort(tmp_path):
@@ -75,14 +75,20 @@ def test_the_result_has_the_header_of_the_scan_and_the_values_of_the_cohort(tmp_
     label = tumour(GRID)
     nib.save(nib.Nifti1Image(COHORT.to_values(label.data), label.affine), tmp_path / "maps" / "P1.nii.gz")
     folders = str(tmp_path / "prepared"), str(tmp_path / "maps"), str(tmp_path / "native")
-    bring_back([case], *folders, ["T1ce"], COHORT)
+    assert bring_back([case], *folders, ["T1ce"], COHORT, "1.0") == []
     written = nib.load(tmp_path / "native" / "P1_T1ce.nii.gz")
     assert np.allclose(written.affine, native.affine, atol=1e-4)
     assert np.array_equal(np.asarray(written.dataobj), COHORT.to_values(label.data))
     with pytest.raises(InputError, match="back_to has T3; it takes T1, T1ce, T2, FLAIR"):
-        bring_back([case], *folders, ["T3"], COHORT)
+        bring_back([case], *folders, ["T3"], COHORT, "1.0")
     with pytest.raises(InputError, match="give the folder that `run preparing` wrote"):
-        bring_back([replace(case, images=("elsewhere/x.nii.gz",))], *folders, ["T1ce"], COHORT)
+        bring_back([replace(case, images=("elsewhere/x.nii.gz",))], *folders, ["T1ce"], COHORT, "1.0")
+    nib.save(nib.Nifti1Image(native.data[1:], native.affine), tmp_path / "raw.nii.gz")
+    (left_out,) = bring_back([case], *folders, ["T1ce"], COHORT, "1.0")
+    assert "has another shape than when it was prepared" in str(left_out)
+    (tmp_path / "raw.nii.gz").unlink()
+    (left_out,) = bring_back([case], *folders, ["T1ce"], COHORT, "1.0")
+    assert str(left_out).startswith("P1: ") and "does not exist any more" in str(left_out)
 
 
 PATIENT = {"0010|0020": "P1", "0010|0010": "A^B", "0020|0010": "1", "0020|0011": "5", "0008|0020": "20260101"}
@@ -108,7 +114,7 @@ def test_a_dicom_seg_has_every_voxel_at_its_place_and_refers_to_the_series(tmp_p
     classes, affine, files = study(tmp_path / "series")
     native = Scan("x", classes, affine)
     record = replace(record_of(files[0], native, np.eye(4)), files={"T1ce": [str(file) for file in files]})
-    write_on_scan(classes, record, "P1", "T1ce", COHORT, tmp_path)
+    write_on_scan(classes, record, "P1", "T1ce", COHORT, tmp_path, "1.2.3")
     written = segread(tmp_path / "P1_T1ce.dcm")
     source = dcmread(files[0])
     assert written.PatientID == "P1" and written.StudyInstanceUID == source.StudyInstanceUID
@@ -125,13 +131,44 @@ def test_a_dicom_seg_has_every_voxel_at_its_place_and_refers_to_the_series(tmp_p
         ("SCT", "108369006"),
     ]
     assert all(segment.TrackingUID and "P1" in segment.TrackingID for segment in written.SegmentSequence)
-    assert "not for clinical use" in written.SeriesDescription
+    assert "not for clinical use" in written.SeriesDescription and written.SoftwareVersions == "1.2.3"
     volume = written.get_volume(combine_segments=True)
     places = np.argwhere(volume.array)
     lps = np.diag([-1, -1, 1, 1]) @ volume.affine
     where = nib.affines.apply_affine(np.linalg.inv(affine) @ lps, places)
     assert np.allclose(where, where.round(), atol=0.01) and len(places) == np.count_nonzero(classes)
     assert np.array_equal(classes[tuple(where.round().astype(int).T)], volume.array[tuple(places.T)])
+
+    write_on_scan(np.zeros_like(classes), record, "P1", "T1ce", COHORT, tmp_path, "1.2.3")
+    assert not (tmp_path / "P1_T1ce.dcm").exists()  # that of an earlier run would show a tumour
+
+
+FRAMES = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, 1, 100], [0, 0, 0, 1]])
+
+
+@needs("highdicom", "pydicom")
+def test_a_dicom_seg_of_a_file_with_frames_in_any_order_has_every_voxel_at_its_place(tmp_path):
+    voxels = np.random.default_rng(0).integers(1, 900, (14, 12, 9)).astype(np.int16)
+    write_frames(tmp_path / "frames" / "x.dcm", voxels, FRAMES, [3, 1, 2, 0, 4, 8, 6, 7, 5])
+    data, _, _ = read_series(str(tmp_path / "frames"))
+    classes = np.zeros(data.shape, np.uint8)
+    classes[3:6, 2:9, 2], classes[4:9, 3:7, 5] = 2, 3
+    result = segmentation(classes, [tmp_path / "frames" / "x.dcm"], "P1", COHORT, "1.0")
+    for frame, item in zip(result.pixel_array, result.PerFrameFunctionalGroupsSequence, strict=True):
+        k = round(item.PlanePositionSequence[0].ImagePositionPatient[2]) - 100
+        number = item.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        assert np.array_equal(frame > 0, classes[..., k].T == number + 1) and frame.any()
+
+
+@needs("highdicom", "pydicom")
+def test_what_a_series_lacks_is_filled_or_named_in_one_sentence(tmp_path):
+    write_slices(tmp_path / "bare", np.ones((14, 12, 9)), oblique(), range(9))
+    files = sorted((tmp_path / "bare").iterdir())
+    classes = np.zeros((14, 12, 9), np.uint8)
+    classes[3:6, 2:9, 2:5] = 2
+    assert segmentation(classes, files, "P1", COHORT, "1.0").Modality == "SEG"
+    with pytest.raises(CaseError, match="no DICOM SEG of it can be written .*, only NIfTI"):
+        segmentation(classes[:-1], files, "P1", COHORT, "1.0")
 
 
 @needs("pynetdicom", "highdicom", "pydicom")
@@ -166,7 +203,7 @@ def test_a_study_is_received_and_its_result_sent_back_by_dicom(tmp_path):
     send(files, received["series"])
     data, again, patient = read_series(str(received["series"]))
     assert data.shape == classes.shape and np.allclose(again, affine) and patient == "P1"
-    result = segmentation(classes, list(received["series"].iterdir()), "P1", COHORT)
+    result = segmentation(classes, list(received["series"].iterdir()), "P1", COHORT, "1.0")
     result.save_as(tmp_path / "result.dcm")
     send([tmp_path / "result.dcm"], received["result"])
     (stored,) = received["result"].iterdir()

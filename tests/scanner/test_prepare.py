@@ -8,10 +8,21 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+from tumour.cases.case import Case
 from tumour.cases.find import find_cases
 from tumour.errors import CaseError, InputError
+from tumour.files import save_json
 from tumour.scanner import prepare, strip
-from tumour.scanner.prepare import PICTURE, RECORD, Prepared, finish, is_prepared, prepare_patients, register_all
+from tumour.scanner.prepare import (
+    PICTURE,
+    RECORD,
+    Prepared,
+    finish,
+    is_prepared,
+    prepare_patients,
+    register_all,
+    with_patients,
+)
 from tumour.scans.grid import Scan, difference
 from tumour.scans.readers import read_scan
 
@@ -67,7 +78,7 @@ def test_a_patient_becomes_a_case_on_the_atlas_grid_without_skull(raw, quick, tm
     for name, path in case.files.items():
         scan = read_scan(path)
         assert difference(ATLAS, scan) is None
-        assert np.array_equal(scan.data > 0, brain(ATLAS))
+        assert (scan.data > 0)[brain(ATLAS)].mean() > 0.95 and not scan.data[~brain(ATLAS)].any()
         inside = np.corrcoef(scan.data[brain(ATLAS)], head(noise=1, **TISSUE[name]).data[brain(ATLAS)])[0, 1]
         assert inside > 0.95, name  # resampled once
     assert (tmp_path / "out" / "P1" / PICTURE).is_file()
@@ -84,6 +95,41 @@ def test_a_patient_that_is_prepared_already_is_kept(raw, quick, tmp_path, monkey
     run(raw, tmp_path / "out")
     monkeypatch.setattr(prepare, "prepare_case", lambda *args: pytest.fail("it is prepared again"))
     assert run(raw, tmp_path / "out") == []
+    shutil.move(raw, tmp_path / "other")  # another patient may have the same name
+    with pytest.raises(InputError, match=r"P1' was prepared from '.*raw.*'; delete it, or give another dataset_dir"):
+        run(tmp_path / "other", tmp_path / "out")
+
+
+def test_two_links_to_folders_of_one_name_are_two_patients(raw, quick, tmp_path):
+    (tmp_path / "links").mkdir()
+    for name in "AB":
+        shutil.copytree(raw / "P1", tmp_path / name / "scans")
+        (tmp_path / "links" / name).symlink_to(tmp_path / name / "scans")
+    run(tmp_path / "links", tmp_path / "out")
+    assert [path.parent.name for path in sorted((tmp_path / "out").glob(f"*/{RECORD}"))] == ["A", "B"]
+
+
+def test_the_series_of_one_patient_are_its_time_points_whatever_the_folders_are_called(tmp_path):
+    cases = []
+    for name, patient in (("P-1", "X"), ("P-2", "Y"), ("Q-1", "")):
+        record = Prepared(patient, {}, {}, {}, {})
+        save_json(vars(record), tmp_path / name / RECORD)
+        cases.append(Case(name, name[0], (str(tmp_path / name / "x.nii.gz"),), ("T1",)))
+    assert [case.patient for case in with_patients(cases)] == ["X", "Y", "Q"]
+
+
+def test_a_scan_that_shows_part_of_the_brain_has_no_values_in_the_rest_and_one_that_shows_little_is_refused(
+    raw, quick, tmp_path
+):
+    path = raw / "P1" / "P1_flair.nii.gz"
+    flair = read_scan(str(path))
+    save(replace(flair, data=flair.data[..., :58]), path)
+    run(raw, tmp_path / "out")
+    share = (read_scan(str(tmp_path / "out" / "P1" / path.name)).data > 0).sum() / brain(ATLAS).sum()
+    assert 0.85 < share < 0.99
+    save(replace(flair, data=flair.data[..., :36]), path)
+    with pytest.raises(InputError, match="its FLAIR shows only [4-6].% of the brain"):
+        run(raw, tmp_path / "out2")
 
 
 def test_what_cannot_be_prepared_is_listed_and_the_rest_is_done(raw, quick, tmp_path, caplog):
@@ -94,12 +140,15 @@ def test_what_cannot_be_prepared_is_listed_and_the_rest_is_done(raw, quick, tmp_
     shutil.copytree(raw / "P1", raw / "P4")
     (raw / "P4" / "P1_flair.nii.gz").write_bytes(b"")
     (raw / "P5").mkdir()
+    shutil.copytree(raw / "P1", raw / "P6")
+    save(Scan("x", np.full(SHAPE, 7, np.int16), AFFINE), raw / "P6" / "P1_t2.nii.gz")
     left_out = run(raw, tmp_path / "out")
-    sentences = dict(zip("P2 P3 P4 P5".split(), map(str, left_out), strict=True))
+    sentences = dict(zip("P2 P3 P4 P5 P6".split(), map(str, left_out), strict=True))
     assert [path.parent.name for path in sorted((tmp_path / "out").glob(f"*/{RECORD}"))] == ["P1"]
     assert all(text.startswith(name) for name, text in sentences.items())
     assert "no series that is certainly T2" in sentences["P2"] and "may all be T1ce" in sentences["P3"]
-    assert "is empty" in sentences["P4"] and "neither DICOM nor NIfTI" in sentences["P5"]
+    assert "has the same value everywhere" in sentences["P6"]
+    assert "is empty" in sentences["P4"] and "neither DICOM files nor" in sentences["P5"]
     with caplog.at_level(logging.ERROR), pytest.raises(SystemExit) as stop:
         finish(left_out)
     assert stop.value.code == 1 and all(text in caplog.text for text in sentences.values())
@@ -119,7 +168,7 @@ def test_prepared_cases_are_not_written_between_the_raw_scans(raw, quick):
 
 def test_a_case_in_the_form_of_brats_passes_untouched(quick, tmp_path):
     data = np.zeros((240, 240, 155), np.int16)
-    data[100:140, 90:150, 60:100] = 7
+    data[60:160, 60:160, 20:120] = 7  # 1000 ml
     for suffix in ("t1", "t1ce", "t2", "flair"):
         save(Scan("x", data, np.diag([-1.0, -1, 1, 1])), tmp_path / "raw" / "B1" / f"B1_{suffix}.nii.gz")
     run(tmp_path / "raw", tmp_path / "out")
@@ -127,12 +176,21 @@ def test_a_case_in_the_form_of_brats_passes_untouched(quick, tmp_path):
         assert (tmp_path / "out" / "B1" / path.name).read_bytes() == path.read_bytes()
     assert json.loads((tmp_path / "out" / "B1" / RECORD).read_text())["motions"]["T2"] == np.eye(4).tolist()
     assert not is_prepared({"T1": Scan("x", data + 1 + np.arange(155, dtype=np.int16), np.eye(4))})
+    scan = Scan("x", data, np.eye(4))
+    data[40:180, 40:180, 5:145] = 1  # 2744 ml: the skull in air that is 0
+    assert not is_prepared({"T1": scan}) and not is_prepared({"T1": replace(scan, data=np.stack([data] * 2, -1))})
 
 
 def test_a_registration_that_failed_is_refused(monkeypatch):
-    monkeypatch.setattr(prepare, "register", lambda fixed, moving: motion(shift=(120, 0, 0)))
-    with pytest.raises(CaseError, match=r"the registration of T1ce failed \(\d+% of the heads overlap\)"):
-        register_all({"T1ce": head()}, ATLAS)
+    scans = {"T1ce": head(**TISSUE["T1ce"]), "T2": head(**TISSUE["T2"])}
+    monkeypatch.setattr(prepare, "register", lambda fixed, moving: np.eye(4))
+    assert register_all(scans, ATLAS).keys() == scans.keys()
+    swapped = {**scans, "T2": replace(scans["T2"], affine=np.diag([-1.0, 1, 1, 1]) @ AFFINE)}
+    with pytest.raises(CaseError, match="registration of T2 failed .it fits T1ce better with left and right swapped"):
+        register_all(swapped, ATLAS)
+    monkeypatch.setattr(prepare, "register", lambda fixed, moving: motion(shift=(0, 20, 0)))
+    with pytest.raises(CaseError, match=r"the registration of T.* failed \(it fits .* better moved by .. mm\)"):
+        register_all(scans, ATLAS)
 
 
 @needs("itk-elastix")

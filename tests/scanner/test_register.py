@@ -1,4 +1,4 @@
-"""Registration finds a known motion, and says when heads do not overlap."""
+"""Registration finds a known motion, and a head in a wrong place is found out."""
 
 from dataclasses import replace
 
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from tumour.errors import InputError
 from tumour.scanner import register as registration
+from tumour.scanner.register import better_place, information, moved, on_grid, register, resampled
 from tumour.scanner.register import head as head_mask
-from tumour.scanner.register import information, moved, on_grid, overlap, register, resampled
 from tumour.scans.grid import Scan
 
 from tests.scanner.heads import AFFINE, SHAPE, brain, distance, head, motion, needs
@@ -43,11 +43,34 @@ def test_a_head_is_what_its_skull_encloses():
     assert found[brain(head())].mean() > 0.99 and 0.2 < found.mean() < 0.6
 
 
-def test_heads_that_miss_each_other_do_not_overlap():
-    scan = head()
-    assert overlap(scan, scan) > 0.99
-    assert overlap(scan, moved(scan, motion(shift=(90, 0, 0)))) < 0.7
-    assert overlap(scan, moved(scan, motion(shift=(900, 0, 0)))) == 0
+OTHER = {"skull": 150, "brain": 260, "fluid": 400, "spot": 120}  # tissue of another modality
+
+
+def test_a_head_in_its_place_has_no_better_one():
+    moving = head(OBLIQUE, (150, 150, 40), **OTHER)
+    for off in (motion(), motion((1, -1, 0.5), (1, 0.5, -1))):
+        assert better_place(head(), moved(moving, off), mirror=True) is None
+
+
+@pytest.mark.parametrize("wrong", [motion(shift=20 * axis) for axis in np.vstack([np.eye(3), [[0.6, -0.64, 0.48]]])])
+def test_a_head_that_is_20_mm_off_has_a_better_place(wrong):
+    assert better_place(head(), moved(head(OBLIQUE, (150, 150, 40), **OTHER), wrong), mirror=True)
+
+
+@pytest.mark.parametrize("degrees", [(25, 0, 0), (0, -25, 0), (0, 0, 25), (16, -15, 12)])
+def test_a_head_that_is_turned_by_25_degrees_has_a_better_place(degrees):
+    moving = moved(head(OBLIQUE, (150, 150, 40), **OTHER), motion(degrees))
+    assert better_place(head(), moving, mirror=True)
+
+
+@pytest.mark.parametrize("signs", [(-1, 1, 1), (-1, -1, 1), (1, -1, -1)])  # as voxels lie if a header is wrong
+def test_a_head_whose_sides_are_swapped_has_a_better_place(signs):
+    moving = moved(head(OBLIQUE, (150, 150, 40), **OTHER), np.diag([*signs, 1.0]))
+    assert better_place(head(), moving, mirror=True)
+
+
+def test_a_head_outside_the_other_has_a_better_place():
+    assert better_place(head(), moved(head(), motion(shift=(900, 0, 0))), mirror=True)
 
 
 def test_the_coarse_search_comes_close_from_another_pose():

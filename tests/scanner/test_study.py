@@ -26,6 +26,10 @@ GAD = {"ContrastBolusAgent": "Gadovist"}
         ("t1_mprage_sag_p2_iso", T1, "T1"),
         ("t1_mprage_sag_p2_iso", T1 | GAD, "T1ce"),
         ("t1_mprage_sag_p2_iso", T1 | {"ContrastBolusAgent": "NONE"}, "T1"),
+        ("AX T1 PRE CONTRAST", SPIN, "T1"),
+        ("t1 w/o contrast", SPIN, "T1"),
+        ("t1 post", SPIN | {"EchoTime": ["9", "9"]}, "T1ce"),  # a value that breaks the standard says nothing
+        ("t1 post", SPIN | {"ImageType": ["DERIVED", "SECONDARY", "MPR"]}, "other"),
         ("AX T1 +C", SPIN, "T1ce"),
         ("Ax T1 FSE Post Gd", SPIN, "T1ce"),
         ("AX T1 FLAIR", {"EchoTime": 10, "RepetitionTime": 2500, "InversionTime": 900}, "T1"),
@@ -59,13 +63,17 @@ def test_the_effective_echo_time_of_an_enhanced_series_counts():
     assert sequence_of({"EchoTime": 5, "EffectiveEchoTime": 96, "RepetitionTime": 4000}) == "T2"
 
 
-def found(*modalities, sure=(), patient=""):
-    return [Series(f"{m} {k}", (f"{k}.dcm",), m, k in sure, patient) for k, m in enumerate(modalities)]
+def found(*modalities, sure=(), **about):
+    return [Series(f"{m} {k}", (f"{k}.dcm",), m, k in sure, **about) for k, m in enumerate(modalities)]
 
 
 def test_each_modality_gets_its_series_and_a_folder_named_after_it_decides_between_two():
     chosen = choose(found("T1", "T1ce", "other", "T2", "FLAIR", "T2", "", sure=[5]), FOUR)
     assert [chosen[name].name for name in FOUR] == ["T1 0", "T1ce 1", "T2 5", "FLAIR 4"]
+
+
+def test_a_folder_named_after_a_modality_takes_a_series_of_another_study():
+    assert len(choose(found("T1", "T1ce", "FLAIR", study="1") + found("T2", sure=[0], study="2"), FOUR)) == 4
 
 
 @pytest.mark.parametrize(
@@ -74,8 +82,12 @@ def test_each_modality_gets_its_series_and_a_folder_named_after_it_decides_betwe
         (found("T1", "T1ce", "T1ce", "T2", "FLAIR"), "'T1ce 1' and 'T1ce 2' may all be T1ce; put the right one into a"),
         (found("T1", "", "T2", "FLAIR"), r"no series that is certainly T1ce; it has 'T1 0' \(T1\), ' 1' \(unclear\)"),
         (found("other"), r"certainly T1 or T1ce or T2 or FLAIR; it has 'other 0' \(other\); put the right one"),
-        ([], "its folder contains neither DICOM nor NIfTI files"),
+        ([], "neither DICOM files nor any that end in .nii"),
         (found("T1", "T1ce", patient="A") + found("T2", "FLAIR", patient="B"), "belong to the patients A and B"),
+        (found(*FOUR, patient="A") + found("T2", patient="B"), "belong to the patients A and B; give each patient a f"),
+        (found("T1", "T1ce", patient="A", person="ab") + found("T2", "FLAIR", patient="A", person="cd"), "several pat"),
+        (found("T1", "T1ce", study="2025 1") + found("T2", "FLAIR", study="2026 2"), "the studies 2025 1 and 2026 2;"),
+        (found(*FOUR, study="2025 1") + found(*FOUR, study="2026 2"), "studies 2025 1 and 2026 2; give each study a f"),
     ],
 )
 def test_what_is_not_certain_is_asked_for_in_one_sentence(series, sentence):
@@ -84,7 +96,14 @@ def test_what_is_not_certain_is_asked_for_in_one_sentence(series, sentence):
 
 
 def test_nifti_files_are_found_by_the_names_of_a_cohort_by_words_and_by_their_folder(tmp_path):
-    for name in ("P1_t1.nii.gz", "sub-1_T1w_post.nii.gz", "T2/scan.nii.gz", "P1_t2_flair.nii", "P1_seg.nii.gz"):
+    for name in (
+        "P1_t1.nii.gz",
+        "sub-1_T1w_post.nii.gz",
+        "T2/scan.nii.gz",
+        "P1_t2_flair.nii",
+        "P1_seg.nii.gz",
+        "t1_mask.nii",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         nib.save(nib.Nifti1Image(np.ones((9, 9, 9)), np.eye(4)), tmp_path / name)
     chosen = choose(series_of(tmp_path, COHORTS["brats2021"], NAMES), FOUR)
@@ -110,7 +129,7 @@ def test_series_are_found_in_one_heap_of_files_by_their_headers(tmp_path):
     codes = {"EchoTime": "0018|0081", "RepetitionTime": "0018|0080", "InversionTime": "0018|0082"}
     codes |= {"ContrastBolusAgent": "0018|0010"}
     for number, (description, tags) in enumerate([*kinds.values(), ("localizer", SPIN)], 1):
-        given = {codes[name]: str(value) for name, value in tags.items() if name in codes}
+        given = {codes[name]: str(value) for name, value in tags.items() if name in codes} | {"0020|000d": "1.2.3"}
         write_slices(tmp_path, voxels + number, oblique(), range(9), number, **{"0008|103e": description}, **given)
     chosen = choose(series_of(tmp_path, COHORTS["brats2021"], NAMES), FOUR)
     for number, name in enumerate(kinds, 1):
@@ -122,3 +141,13 @@ def test_series_are_found_in_one_heap_of_files_by_their_headers(tmp_path):
 def test_a_survey_of_three_slices_is_no_scan(tmp_path):
     write_slices(tmp_path, np.ones((12, 10, 3)), oblique(), range(3), **{"0008|103e": "t1"})
     assert [each.modality for each in series_of(tmp_path, COHORTS["brats2021"], NAMES)] == ["other"]
+
+
+@needs("pydicom")
+@pytest.mark.parametrize("size", [200, 700])
+def test_a_damaged_dicom_file_is_named(size, tmp_path):
+    write_slices(tmp_path, np.ones((12, 10, 9)), oblique(), range(9), **{"0008|103e": "t1"})
+    last = sorted(tmp_path.iterdir())[-1]  # without it, the others are a series
+    last.write_bytes(last.read_bytes()[:size])
+    with pytest.raises(InputError, match=f"{last.name}.* is an incomplete or damaged|is not a complete DICOM series"):
+        [each.read() for each in series_of(tmp_path, COHORTS["brats2021"], NAMES)]

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +21,19 @@ from tumour.cases.case import Case, LeftOut
 from tumour.cohort import Cohort
 from tumour.errors import InputError
 from tumour.files import atomic_write, copy_file
-from tumour.pictures.drawing import ERRORS, LEGEND, NAMES, background, colours_of, outlined, sheet, sweep, write_image
+from tumour.pictures.drawing import (
+    CHANGED,
+    ERRORS,
+    LEGEND,
+    NAMES,
+    background,
+    change_map,
+    colours_of,
+    outlined,
+    sheet,
+    sweep,
+    write_image,
+)
 from tumour.pictures.volumes import read_case
 from tumour.processes import cores, end_with_parent
 from tumour.records import csv_text, read_table
@@ -37,10 +50,20 @@ LIGHTS = {"red": "#D55E00", "yellow": "#F0E442", "green": "#009E73"}  # of Okabe
 logger = logging.getLogger("bundle")
 
 
-def draw_case(case: Case, prediction: str, cohort: Cohort, modalities: Sequence[str], folder: Path) -> LeftOut | None:
-    """Write the pictures of one case; None, or the case and why it cannot be drawn."""
+def draw_case(
+    case: Case, prediction: str, cohort: Cohort, modalities: Sequence[str], folder: Path, earlier: Mapping[str, str]
+) -> LeftOut | None:
+    """Write the pictures of one case; None, or the case and why it cannot be drawn.
+
+    Args:
+        earlier: the case of the same patient at the time point before, by case.
+    """
+    before = Path(prediction).with_name(f"{earlier.get(case.name)}.nii.gz")
     try:
         volumes = read_case(case, prediction, cohort, modalities)
+        if case.name in earlier:
+            both = read_case(replace(case, label=str(before)), prediction, cohort, modalities)
+            write_image(change_map(both), folder / "cases" / f"{case.name}_change.png")
     except InputError as error:
         return LeftOut(case.name, str(error).removeprefix(f"{case.name}: ").rstrip("."))
     name, kinds = volumes.case, ("prediction", "reference")
@@ -57,12 +80,17 @@ def draw_case(case: Case, prediction: str, cohort: Cohort, modalities: Sequence[
 
 
 def draw_cases(
-    cases: Sequence[Case], predictions: Sequence[str], cohort: Cohort, modalities: Sequence[str], folder: Path
+    cases: Sequence[Case],
+    predictions: Sequence[str],
+    cohort: Cohort,
+    modalities: Sequence[str],
+    folder: Path,
+    earlier: Mapping[str, str],
 ) -> list[LeftOut | None]:
     """Draw all cases in parallel; for each None, or why it cannot be drawn."""
     if not cases:
         return []
-    job = partial(draw_case, cohort=cohort, modalities=modalities, folder=folder)
+    job = partial(draw_case, cohort=cohort, modalities=modalities, folder=folder, earlier=earlier)
     with ProcessPoolExecutor(min(cores(), len(cases)), initializer=end_with_parent) as pool:
         drawn = pool.map(job, cases, predictions)
         return list(tqdm(drawn, "drawing", len(cases), unit="case", disable=None))
@@ -101,18 +129,20 @@ def write_report(
         raise InputError(f"'{output_dir}' contains neither training.csv nor label maps; train or infer first.")
     target.mkdir(parents=True, exist_ok=True)
     maps = [f"{segmentations}/{case.name}.nii.gz" for case in cases]
-    errors = draw_cases(cases, maps, cohort, modalities, target)
+    measured = copy_measurements(Path(segmentations), target)
+    changes = measured.get(CHANGES, pd.DataFrame(columns=["after", "before"]))
+    earlier = dict(zip(changes["after"].astype(str), changes["before"].astype(str), strict=True))
+    errors = draw_cases(cases, maps, cohort, modalities, target, earlier)
     names = [case.name for case, error in zip(cases, errors, strict=True) if error is None]
     left_out = list(dict.fromkeys([*results.left_out(), *(error for error in errors if error)]))
     write_tables(results, Path(scores, "scores.csv"), target)
     if len(results.log):
         save_curves(curves(results.log, cohort.regions), target)
     configs = copy_configs(Path(output_dir), target)
-    measured = copy_measurements(Path(segmentations), target)
     copy_viewer(target)
     with atomic_write(target / "report.html") as path:
         registered = {name for name in names if (target / "cases" / f"{name}_{PICTURE}").is_file()}
-        text = page(bundle, cohort, modalities, results, names, left_out, configs, measured, registered)
+        text = page(bundle, cohort, modalities, results, names, left_out, configs, measured, registered, earlier)
         path.write_text(text, encoding="utf-8")
     keep_in_mlflow(Path(output_dir, "mlruns.db"), target)
     seconds = time.monotonic() - began
@@ -175,6 +205,7 @@ def page(
     configs: Sequence[str],
     measured: Mapping[str, pd.DataFrame],
     registered: Collection[str],
+    earlier: Mapping[str, str],
 ) -> str:
     """The HTML of the page; it loads the files of a case when the case is opened."""
     environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -193,6 +224,8 @@ def page(
         configs=configs,
         measured=measured,
         registered=registered,
+        earlier=earlier,
+        changes=CHANGED,
         curves=[svg(draw) for draw in curves(log, regions)] if len(log) else [],
         best=best_epoch(log),
         means=results.means(),

@@ -18,24 +18,13 @@ from tumour.cases.case import Case, LeftOut, item_of
 from tumour.checks.case import CaseCheck, code, size_and_times
 from tumour.checks.strangers import Ranges, strange
 from tumour.checks.usable import examine, refuse
-from tumour.errors import CaseError, InputError, OptionError, first_cause, input_error_in
+from tumour.errors import CaseError, InputError, OptionError, first_cause, reason
 from tumour.files import atomic_write
 from tumour.maps.aftertreatment import require_finite
 from tumour.processes import cores, gather, memory, rank, share
 from tumour.records import read_tensors
 
 logger = logging.getLogger("bundle")
-
-
-def reason(error: BaseException) -> str:
-    """The reason for an error in a case that passed its check, without a full stop."""
-    known = input_error_in(error)
-    if known:
-        return str(known).rstrip(".")
-    error = first_cause(error)
-    if isinstance(error, torch.OutOfMemoryError):
-        return "does not fit into the memory of the GPU; end other programs there, or give --device cpu"
-    return f"could not be used ({type(error).__name__}: {error}); check its files"
 
 
 class NameFailures(Transform):

@@ -17,6 +17,7 @@ COLOURS = {"WT": "#56B4E9", "TC": "#F0E442", "ET": "#D55E00"}
 NAMES = {"WT": "whole tumour (WT)", "TC": "tumour core (TC)", "ET": "enhancing tumour (ET)"}
 SPARE = ["#E69F00", "#0072B2"]  # for all other regions
 ERRORS = {"missed": "#009E73", "invented": "#CC79A7"}
+CHANGED = {"gone": ERRORS["missed"], "new": ERRORS["invented"]}  # since the time point before
 UNCERTAIN = "#E69F00"
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # the axis perpendicular to each plane
 MARKS = {"sagittal": "APSI", "coronal": "RLSI", "axial": "RLAP"}  # at the left, right, top and bottom
@@ -143,6 +144,33 @@ def planes(volumes: Volumes, pixel: float) -> dict[str, Image.Image]:
         wrong = errors(volumes, region, "axial", centre[2], grid)
         drawn[f"errors in {region}"] = picture(volumes, modality, "axial", centre[2], [wrong], pixel)
     return drawn
+
+
+def change_map(volumes: Volumes) -> Image.Image:
+    """What is gone and new since the time point before: one row per region, with three planes through the change.
+
+    Args:
+        volumes: its reference is the label map of the time point before, its prediction that of this one.
+    """
+    pixel, modality = float(min(volumes.spacing)) / 2, background(volumes)
+    rows = {}
+    for region, before in volumes.masks["reference"].items():
+        changed, drawn = before ^ volumes.masks["prediction"][region], []
+        for plane, axis in reversed(PLANES.items()):
+            others = tuple(other for other in range(3) if other != axis)
+            index = int(changed.sum(axis=others).argmax()) if changed.any() else volumes.centre()[axis]
+            layer = errors(volumes, region, plane, index, grid_of(volumes, plane, pixel))
+            drawn.append(picture(volumes, modality, plane, index, [layer], pixel))
+        rows[region] = drawn
+    tallest = max(image.height for drawn in rows.values() for image in drawn) + 16
+    page = Image.new("RGB", (max(sum(image.width for image in drawn) for drawn in rows.values()), len(rows) * tallest))
+    for number, (region, drawn) in enumerate(rows.items()):
+        left, top = 0, number * tallest
+        ImageDraw.Draw(page).text((4, top + 2), NAMES.get(region, region), "white", ImageFont.load_default(12))
+        for image in drawn:
+            page.paste(image, (left, top + 16))
+            left += image.width
+    return page
 
 
 def write_image(image: Image.Image, path: Path, **options: Any) -> None:

@@ -1,6 +1,7 @@
 """Prepare the scans of patients as BraTS did: on the atlas grid with 1 mm voxels, registered, without the skull."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import distribution
@@ -11,24 +12,25 @@ import nibabel as nib
 import numpy as np
 import torch
 from tqdm import tqdm
-from tumour.cases.case import LeftOut
+from tumour.cases.case import Case, LeftOut
 from tumour.cohort import Cohort
-from tumour.errors import CaseError, InputError, OptionError
+from tumour.errors import CaseError, InputError, OptionError, reason
 from tumour.files import atomic_write, copy_file, save_json
 from tumour.records import read_json
 from tumour.scanner.extra import require
 from tumour.scanner.picture import PICTURE, picture
-from tumour.scanner.register import FINE, Matrix, moved, on_grid, overlap, register, resampled
-from tumour.scanner.strip import brain_of
+from tumour.scanner.register import FINE, Matrix, better_place, moved, on_grid, register, resampled, seen
+from tumour.scanner.strip import LARGEST, SMALLEST, brain_of
 from tumour.scanner.study import Names, Series, choose, patient_folders, series_of
-from tumour.scans.grid import Mask, Scan
+from tumour.scans.grid import Mask, Scan, difference
 from tumour.scans.readers import background_of
 
 REFERENCE = "T1ce"  # the scan that the others are registered to
 RECORD = "prepare.json"  # next to the files of a prepared case
-OVERLAP = 0.8  # of the heads, after registration
+SEEN = 0.8  # of the brain, in each scan
 BRATS = (240, 240, 155)  # voxels of 1 mm
-PREPARED = {"files": {str: [str]}, "shapes": {str: [int]}} | {n: {str: [[float]]} for n in ("affines", "motions")}
+PREPARED = {"patient": str, "files": {str: [str]}, "shapes": {str: [int]}}
+PREPARED |= {name: {str: [[float]]} for name in ("affines", "motions")}
 logger = logging.getLogger("bundle")
 
 
@@ -37,12 +39,14 @@ class Prepared:
     """Where the scans of a prepared case come from.
 
     Args:
+        patient: patient id of DICOM series, else empty.
         files: the NIfTI file or DICOM files of each modality.
         shapes: voxels of each (x, y, z).
         affines: (4, 4) of each, from voxels to mm (RAS).
         motions: (4, 4) of each, from its mm to those of the prepared scans.
     """
 
+    patient: str
     files: Mapping[str, Sequence[str]]
     shapes: Mapping[str, Sequence[int]]
     affines: Mapping[str, Sequence[Sequence[float]]]
@@ -51,7 +55,8 @@ class Prepared:
     @classmethod
     def of(cls, chosen: Mapping[str, Series], scans: Mapping[str, Scan], motions: Mapping[str, Matrix]) -> Self:
         return cls(
-            {name: [str(Path(file).resolve()) for file in series.files] for name, series in chosen.items()},
+            max(series.patient for series in chosen.values()),
+            {name: [os.path.abspath(file) for file in series.files] for name, series in chosen.items()},
             {name: list(scan.shape) for name, scan in scans.items()},
             {name: scan.affine.tolist() for name, scan in scans.items()},
             {name: motion.tolist() for name, motion in motions.items()},
@@ -68,8 +73,19 @@ class Prepared:
         return moved(Scan(modality, empty, np.array(self.affines[modality])), np.array(self.motions[modality]))
 
 
+def mean_head() -> Scan:
+    """The mean head of pydeface (Gulban et al.), on a grid of its own.
+
+    Raises:
+        InputError: pydeface is missing.
+    """
+    require("pydeface")
+    image: Any = nib.load(str(distribution("pydeface").locate_file("pydeface/data/mean_reg2mean.nii.gz")))
+    return Scan("atlas", np.asarray(image.dataobj).squeeze(), np.asarray(image.affine, float))
+
+
 def atlas_head(grid: Scan, motion: Sequence[Sequence[float]]) -> Scan:
-    """The mean head of pydeface (Gulban et al.) on the atlas grid.
+    """The mean head on the atlas grid.
 
     Args:
         grid: the grid of BraTS.
@@ -78,10 +94,7 @@ def atlas_head(grid: Scan, motion: Sequence[Sequence[float]]) -> Scan:
     Raises:
         InputError: pydeface is missing.
     """
-    require("pydeface")
-    image: Any = nib.load(str(distribution("pydeface").locate_file("pydeface/data/mean_reg2mean.nii.gz")))
-    head = Scan("atlas", np.asarray(image.dataobj).squeeze(), np.asarray(image.affine, float))
-    return replace(grid, path="atlas", data=on_grid(moved(head, np.array(motion, float)), grid))
+    return replace(grid, path="atlas", data=on_grid(moved(mean_head(), np.array(motion, float)), grid))
 
 
 def brats_grid(affine: Sequence[Sequence[float]]) -> Scan:
@@ -90,34 +103,33 @@ def brats_grid(affine: Sequence[Sequence[float]]) -> Scan:
 
 
 def is_prepared(scans: Mapping[str, Scan]) -> bool:
-    """Whether all scans have the size of BraTS, 1 mm voxels, and a background without skull."""
-    return all(
-        scan.shape == BRATS and np.allclose(scan.spacing, 1, atol=1e-3) and _is_stripped(scan)
-        for scan in scans.values()
-    )
+    """Whether all scans are on one grid and without skull: what is not background has the size of a brain."""
+    first = next(iter(scans.values()))
+    return all(scan.data.ndim == 3 and not difference(first, scan) and _is_stripped(scan) for scan in scans.values())
 
 
 def _is_stripped(scan: Scan) -> bool:
-    """Whether over half of the voxels have the value of the background; the air around a head has noise."""
-    return bool((scan.data == background_of(scan.data)).mean() > 0.6)
+    ml = np.count_nonzero(scan.data != background_of(scan.data)) * np.prod(scan.spacing) / 1000
+    return bool(SMALLEST <= ml <= LARGEST)
 
 
 def register_all(scans: Mapping[str, Scan], atlas: Scan) -> dict[str, Matrix]:
     """The motion of each scan to the atlas: T1ce to the atlas, the others to T1ce.
 
     Raises:
-        CaseError: heads do not overlap after it.
+        CaseError: it failed.
     """
     atlas, scans = resampled(atlas, FINE), {name: resampled(scan, FINE) for name, scan in scans.items()}
     to_atlas = register(atlas, scans[REFERENCE])
     motions = {name: to_atlas @ register(scans[REFERENCE], scan) for name, scan in scans.items() if name != REFERENCE}
     motions[REFERENCE] = to_atlas
     for name, motion in motions.items():
-        share = overlap(atlas, moved(scans[name], motion))
-        if share < OVERLAP:
+        own = name != REFERENCE
+        fixed, of = (moved(scans[REFERENCE], to_atlas), REFERENCE) if own else (atlas, "the atlas")
+        if place := better_place(fixed, moved(scans[name], motion), mirror=own):
             raise CaseError(
-                f"the registration of {name} failed ({share:.0%} of the heads overlap); check that it is a scan of "
-                "this patient's head, or register it with another tool"
+                f"the registration of {name} failed (it fits {of} better {place}); check that it is a scan of this "
+                "patient's head and that its header states the right orientation, or register it with another tool"
             )
     return motions
 
@@ -136,23 +148,39 @@ def prepare_case(
         device: of HD-BET.
 
     Raises:
-        InputError: scans are missing, unreadable or cannot be prepared.
+        CaseError: scans are missing, unreadable or cannot be prepared.
+        InputError: a file cannot be written, or a package is missing.
     """
-    chosen = choose(series_of(folder, cohort, names), cohort.modalities)
-    scans = {name: series.read() for name, series in chosen.items()}
+    try:
+        chosen = choose(series_of(folder, cohort, names), cohort.modalities)
+        scans = {name: series.read() for name, series in chosen.items()}
+    except InputError as error:
+        raise CaseError(str(error)) from error
+    for scan in scans.values():
+        if scan.data.ndim != 3:
+            raise CaseError(f"'{scan.path}' has four axes; give one volume per modality")
+        if scan.data.min() == scan.data.max():
+            raise CaseError(f"'{scan.path}' has the same value everywhere; export it again")
+        for note in scan.notes:
+            logger.warning(f"{target.name}: {note}.")
     targets = {name: target / f"{target.name}{cohort.suffixes[name][0]}.nii.gz" for name in scans}
-    if all(not series.is_dicom for series in chosen.values()) and is_prepared(scans):
+    if is_prepared(scans) and not any(series.is_dicom for series in chosen.values()):
         for name, series in chosen.items():
             copy_scan(Path(series.files[0]), targets[name])
         save_json(vars(Prepared.of(chosen, scans, dict.fromkeys(scans, np.eye(4)))), target / RECORD)
         return
-    if volumes := [name for name, scan in scans.items() if scan.data.ndim != 3]:
-        raise CaseError(f"'{scans[volumes[0]].path}' has four axes; give one volume per modality")
+    if all(map(_is_stripped, scans.values())):
+        raise CaseError("its scans have no skull, but are not NIfTI files on one grid; give those with the skull")
     motions = register_all(scans, atlas)
-    heads = {name: replace(atlas, data=on_grid(moved(scan, motions[name]), atlas)) for name, scan in scans.items()}
+    placed = {name: moved(scan, motions[name]) for name, scan in scans.items()}
+    heads = {name: replace(atlas, data=on_grid(scan, atlas)) for name, scan in placed.items()}
     brain = brain_of(heads[REFERENCE], device)
+    shown = {name: brain & seen(scan, atlas) for name, scan in placed.items()}
+    for name, mask in shown.items():
+        if (share := mask.sum() / brain.sum()) < SEEN:
+            raise CaseError(f"its {name} shows only {share:.0%} of the brain; give a scan of the whole brain")
     for name, head in heads.items():
-        write_scan(head, brain, targets[name])
+        write_scan(head, shown[name], targets[name])
     picture(heads, atlas, brain, REFERENCE, target / PICTURE)
     save_json(vars(Prepared.of(chosen, scans, motions)), target / RECORD)  # the last file: the case is complete
 
@@ -211,18 +239,41 @@ def prepare_patients(
     atlas = atlas_head(brats_grid(grid), head)
     left_out = []
     for folder in tqdm(folders, "preparing", unit="patient", disable=None):
-        target = Path(dataset_dir, folder.resolve().name)
-        if (target / RECORD).is_file():
-            continue
+        folder = Path(os.path.abspath(folder))  # has a name; a link keeps its own
+        target = Path(dataset_dir, folder.name)
         try:
-            prepare_case(folder, target, atlas, cohort, series, device)
-        except InputError as error:
-            left_out.append(LeftOut(folder.resolve().name, str(error).rstrip(".")))
+            if (target / RECORD).is_file():
+                require_source(target / RECORD, folder)
+            else:
+                prepare_case(folder, target, atlas, cohort, series, device)
+        except (CaseError, RuntimeError, MemoryError) as error:
+            left_out.append(LeftOut(folder.name, reason(error)))
             logger.error(f"left out, {left_out[-1]}")
     logger.info(f"{len(folders) - len(left_out)} of {len(folders)} patients prepared; see '{dataset_dir}'.")
     if len(left_out) == len(folders):
         raise InputError(f"No patient in '{scans_dir}' can be prepared; {left_out[0]}")
     return left_out
+
+
+def require_source(record: Path, folder: Path) -> None:
+    """Refuse a case of the same name that was prepared from another folder.
+
+    Raises:
+        CaseError: it was.
+    """
+    for file in (file for files in Prepared.read(record).files.values() for file in files):
+        if not Path(file).is_relative_to(folder):
+            raise CaseError(f"'{record.parent}' was prepared from '{file}'; delete it, or give another dataset_dir")
+
+
+def with_patients(cases: Sequence[Case]) -> list[Case]:
+    """The cases with the patient ids of their DICOM series, so that those of one patient are its time points."""
+    found = []
+    for case in cases:
+        record = Path(case.images[0]).parent / RECORD
+        patient = Prepared.read(record).patient if record.is_file() else ""
+        found.append(replace(case, patient=patient or case.patient))
+    return found
 
 
 def finish(left_out: Sequence[LeftOut]) -> None:

@@ -19,6 +19,8 @@ Matrix = NDArray[np.float64]  # (4, 4)
 LPS = np.diag([-1.0, -1, 1, 1])
 COARSE, FINE = 8.0, 2.0  # mm
 ANGLES = (-25, 0, 25)  # degrees about each axis, from which the coarse search starts
+FARTHEST, RADIUS = 15.0, 80.0  # mm: that a coarse search may move a registered head, and from the centre of a head
+AXES = ["left and right", "front and back", "head and feet"]
 BINS = 32
 ELASTIX = {
     "AutomaticTransformInitialization": "false",
@@ -70,18 +72,55 @@ def on_grid(scan: Scan, grid: Scan, order: int = 1) -> NDArray[np.float32]:
     return ndimage.affine_transform(data, to_index[:3, :3], to_index[:3, 3], grid.shape, order=order)
 
 
+def seen(scan: Scan, grid: Scan) -> NDArray[np.bool_]:
+    """The voxels of another grid (x, y, z) that are within the field of view of a scan."""
+    return on_grid(replace(scan, data=np.ones(scan.shape, np.uint8)), grid, 0) > 0
+
+
 def head(scan: Scan) -> NDArray[np.bool_]:
     """The voxels of the head (x, y, z): those above Otsu's threshold (1979) of the logarithm, and what they enclose."""
     data = np.log1p(np.maximum(scan.data.astype(np.float32), 0))
     return ndimage.binary_fill_holes(ndimage.binary_opening(data > threshold_otsu(data)))
 
 
-def overlap(fixed: Scan, moving: Scan) -> float:
-    """The share of the smaller head that is within the other one, within the field of view of both; 0 to 1."""
+def centre_of(scan: Scan) -> NDArray[np.float64]:
+    """The centre of a head (3,), mm."""
+    return nib.affines.apply_affine(scan.affine, ndimage.center_of_mass(head(scan)))
+
+
+def better_place(fixed: Scan, moving: Scan, mirror: bool) -> str | None:
+    """How a head would have to move to explain the fixed one better; None if it is in its place.
+
+    Args:
+        fixed, moving: heads in the pose of an atlas, with right, anterior and superior along the axes.
+        mirror: whether to try swapping left and right, which tells nothing if the heads are of two persons.
+    """
     fixed, moving = resampled(fixed, COARSE), resampled(moving, COARSE)
-    seen = on_grid(replace(moving, data=np.ones(moving.shape)), fixed, 0) > 0
-    one, other = head(fixed) & seen, on_grid(replace(moving, data=head(moving)), fixed, 0) > 0
-    return float((one & other).sum() / max(min(one.sum(), other.sum()), 1))
+    centre = centre_of(fixed)
+
+    def score(motion: Matrix) -> float:
+        return information(fixed.data, on_grid(moved(moving, motion), fixed))
+
+    best = _climb(score, np.eye(4), centre)
+    if (mm := distance(best, centre)) > FARTHEST:
+        return f"moved by {mm:.0f} mm"
+    found = score(best)
+    for signs in product((1, -1), repeat=3):
+        swapped = [axis for axis, sign in zip(AXES, signs, strict=True) if sign < 0]
+        if not swapped or (swapped == AXES[:1] and not mirror):
+            continue
+        flip = nib.affines.from_matvec(np.diag(signs), centre - np.array(signs) * centre)
+        if swapped == AXES[:1]:  # heads are nearly symmetric, so it must be placed well
+            flip = _climb(score, flip, centre)
+        if score(flip) >= found:
+            return f"with {' and with '.join(swapped)} swapped"
+    return None
+
+
+def distance(motion: Matrix, centre: NDArray[Any]) -> float:
+    """How far a motion brings the places of a head with this centre, at most, mm."""
+    places = centre + RADIUS * np.vstack([np.eye(3), -np.eye(3)])
+    return float(np.linalg.norm(nib.affines.apply_affine(motion, places) - places, axis=1).max())
 
 
 def information(fixed: NDArray[Any], moving: NDArray[Any]) -> float:
@@ -102,7 +141,7 @@ def _binned(image: NDArray[Any]) -> NDArray[np.intp]:
 
 def _coarse(fixed: Scan, moving: Scan) -> Matrix:
     """The best of several starts, each improved by steps along and about the axes."""
-    centre = nib.affines.apply_affine(fixed.affine, ndimage.center_of_mass(head(fixed)))
+    centre = centre_of(fixed)
 
     def score(motion: Matrix) -> float:
         return information(fixed.data, on_grid(moved(moving, motion), fixed))
@@ -113,7 +152,7 @@ def _coarse(fixed: Scan, moving: Scan) -> Matrix:
 
 def _starts(fixed: Scan, moving: Scan, centre: NDArray[Any]) -> Iterator[Matrix]:
     yield np.eye(4)
-    there = nib.affines.apply_affine(moving.affine, ndimage.center_of_mass(head(moving)))
+    there = centre_of(moving)
     for angles in product(ANGLES, repeat=3):
         yield _about(np.radians(angles), centre) @ nib.affines.from_matvec(np.eye(3), centre - there)
 

@@ -17,6 +17,7 @@ from tumour.scans.nifti import read_nifti
 
 WIDEST, NARROWEST = 1e12, 1e-12  # of the largest value: z-scores are made of squares, and float32 has no others
 EXTENT = 1000  # mm, more than a head
+FEWEST = 8  # voxels along each axis
 
 
 def read_scan(path: str) -> Scan:
@@ -25,14 +26,21 @@ def read_scan(path: str) -> Scan:
     Raises:
         InputError: the file is missing or damaged, or its values, affine or shape cannot be those of a scan.
     """
-    notes: tuple[str, ...] = ()
-    patient = ""
     if Path(path).is_dir():
         from tumour.scans.series import read_series  # ITK takes a second to import
 
         data, affine, patient = read_series(path)
-    else:
-        data, affine, notes = read_nifti(path)
+        return usable(Scan(path, data, affine, patient=patient))
+    return usable(Scan(path, *read_nifti(path)))
+
+
+def usable(scan: Scan) -> Scan:
+    """A scan without trailing axes of length 1.
+
+    Raises:
+        InputError: its values, affine or shape cannot be those of a scan.
+    """
+    path, data, affine = scan.path, scan.data, scan.affine
     low, high = (data.min(), data.max()) if data.size else (0, 0)  # NaN where any is
     if not (np.isfinite(low) and np.isfinite(high)):
         raise InputError(f"'{path}' holds values that are not finite; export it again")
@@ -44,9 +52,9 @@ def read_scan(path: str) -> Scan:
         data = data[..., 0]
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:  # mm³
         raise InputError(f"'{path}' has no valid voxel size or position (its affine is singular); export it again")
-    if data.ndim not in (3, 4) or min(data.shape[:3]) < 8:
+    if data.ndim not in (3, 4) or min(data.shape[:3]) < FEWEST:
         raise InputError(f"'{path}' has the shape {data.shape}, which is not a volume; export the complete series")
-    scan = Scan(path, data, affine, notes, patient)
+    scan = replace(scan, data=data)
     if max(scan.shape * scan.spacing) > EXTENT:
         size = " x ".join(f"{mm:.0f}" for mm in scan.shape * scan.spacing)
         raise InputError(f"'{path}' extends over {size} mm, so its voxel size is wrong; export it again")

@@ -24,7 +24,9 @@ logger = logging.getLogger("bundle")
 TABLE, CHANGES = "measurements.csv", "changes.csv"  # in the folder of the label maps
 MEASURED = "ET"  # the region whose diameters are measured
 MEASURABLE = 10.0  # mm, of both diameters, in a lesion of at least two slices (Wen et al., 2010, 2023)
-GROWN, SHRUNK = 40.0, -65.0  # % of the volume of a lesion (Ellingson et al., 2017; RANO 2.0: Wen et al., 2023)
+# % of volume. RANO has +25% and -50% for the sum of the products of diameters; volumes change by their power of 3/2,
+# 1.25^1.5 = 1.40 and 0.5^1.5 = 0.35, which are the limits for the sum of volumes (Ellingson et al., 2017)
+GROWN, SHRUNK = 40.0, -65.0
 OUTCOMES = ("new", "grown", "stable", "shrunk", "resolved")
 TOUCHING = np.ones((3, 3, 3))  # voxels that share a corner belong to one lesion
 
@@ -108,7 +110,7 @@ def change(before: Scan, after: Scan, cohort: Cohort) -> list[Row]:
     """One row per region: its volume at both time points, and how many lesions are new, grown, shrunk, resolved.
 
     Lesions of the two time points that touch are one lesion. It has grown if its volume is at least 40% larger, and
-    shrunk if it is at least 65% smaller (RANO 2.0).
+    shrunk if it is at least 65% smaller. That is no assessment of response, which RANO bases on all lesions and more.
 
     Raises:
         InputError: the two have different grids.
