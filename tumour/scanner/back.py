@@ -26,8 +26,8 @@ RESEARCH = "For research, not for clinical use"
 CODES = {"necrotic": "Necrosis", "oedema": "Edema", "enhancing": "Neoplasm"}  # SNOMED CT, as pydicom names them
 SOFTWARE = "brain tumour bundles"
 # may be missing in a series, but only empty in a DICOM SEG
-EMPTY = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex")
-EMPTY += ("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName")
+EMPTY = """PatientID PatientName PatientBirthDate PatientSex StudyDate StudyTime StudyID AccessionNumber
+    ReferringPhysicianName""".split()
 ANY_CODE = "MorphologicallyAbnormalStructure"
 
 

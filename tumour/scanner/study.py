@@ -166,8 +166,9 @@ def _dicom_series(folder: Path, names: Names) -> Iterator[Series]:
         modality = by_folder if sure else modality_of(tags_of(header), names) if slices >= FEWEST else OTHER
         person = "".join(re.findall(r"\w", str(header.get("PatientName") or "").casefold()))
         study = " ".join(str(header.get(tag) or "") for tag in ("StudyDate", "StudyInstanceUID")).strip()
-        files = tuple(map(str, sorted(paths)))
-        yield Series(name, files, modality, sure, str(header.get("PatientID") or ""), person, study)
+        yield Series(
+            name, tuple(map(str, sorted(paths))), modality, sure, str(header.get("PatientID") or ""), person, study
+        )
 
 
 def _header(path: Path) -> Any:
