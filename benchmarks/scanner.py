@@ -5,12 +5,12 @@ python -m benchmarks.scanner --data ../shared/data/BraTS2018 --cohort brats2018 
 A head is the mean head of pydeface with the brain of a BraTS patient in it, so its pose on the atlas grid is known.
 Every pose turns it by up to 30 degrees, shifts it by up to 40 mm, and samples each modality on another anisotropic grid
 with noise. Needs `make setup EXTRA=scanner`. `--brains 1` also strips the skull of this number of poses with HD-BET,
-which takes most of the time. `--atlas` only prints `atlas_head` of bundles/common/prepare.yaml for these patients.
+which takes most of the time.
 """
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,8 +23,8 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from tumour.cases.find import find_cases
 from tumour.scanner.back import on_scan
-from tumour.scanner.prepare import atlas_head, brats_grid, mean_head, register_all
-from tumour.scanner.register import LPS, Matrix, moved, on_grid, register
+from tumour.scanner.prepare import atlas_head, brats_grid, register_all
+from tumour.scanner.register import LPS, Matrix, moved, on_grid
 from tumour.scanner.strip import brain_of
 from tumour.scanner.study import choose, series_of
 from tumour.scans.grid import Scan
@@ -86,15 +86,6 @@ def write_series(scan: Scan, name: str, number: int, folder: Path) -> None:
         itk.imwrite(part, str(folder / f"{number}-{k:03}.dcm"), imageio=writer)
 
 
-def head_motion(paths: Sequence[str], grid: Scan) -> Matrix:
-    """The motion that brings the mean head of pydeface to the mean of T1 scans on the grid of BraTS, from mm to mm."""
-    total = np.zeros(grid.shape, np.float32)
-    for path in paths:
-        data = read_scan(path).data
-        total += data / np.median(data[data > 0])
-    return register(replace(grid, data=total), mean_head())
-
-
 def dice(one: np.ndarray, other: np.ndarray) -> float:
     return 2 * float((one & other).sum()) / max(int(one.sum() + other.sum()), 1)
 
@@ -106,15 +97,11 @@ def main() -> None:
     parser.add_argument("--poses", type=int, default=30)
     parser.add_argument("--first", type=int, default=0, help="number of the first pose")
     parser.add_argument("--brains", type=int, default=0, help="poses whose skull is stripped")
-    parser.add_argument("--atlas", action="store_true", help="print atlas_head and stop")
     given = parser.parse_args()
     config = yaml.safe_load((COMMON / "prepare.yaml").read_text())
     names = yaml.safe_load((COMMON / "cohorts.yaml").read_text())["series"]
     atlas, cohort = atlas_head(brats_grid(config["grid"]), config["atlas_head"]), cohort_named(given.cohort)
     cases = find_cases(given.data, cohort, modalities()).complete
-    if given.atlas:
-        print(head_motion([case.files["T1"] for case in cases], brats_grid(config["grid"])).round(5).tolist())
-        return
     errors, print_line = [], "{:>4} {:<24} {:>8} {:>8} {:>10} {:>10} {:>8}".format
     print(print_line("pose", "patient", "median", "worst", "there+back", "brain", "seconds"))
     for number in range(given.first, given.first + given.poses):

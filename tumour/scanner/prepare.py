@@ -73,19 +73,8 @@ class Prepared:
         return moved(Scan(modality, empty, np.array(self.affines[modality])), np.array(self.motions[modality]))
 
 
-def mean_head() -> Scan:
-    """The mean head of pydeface (Gulban et al.), on a grid of its own.
-
-    Raises:
-        InputError: pydeface is missing.
-    """
-    require("pydeface")
-    image: Any = nib.load(str(distribution("pydeface").locate_file("pydeface/data/mean_reg2mean.nii.gz")))
-    return Scan("atlas", np.asarray(image.dataobj).squeeze(), np.asarray(image.affine, float))
-
-
 def atlas_head(grid: Scan, motion: Sequence[Sequence[float]]) -> Scan:
-    """The mean head on the atlas grid.
+    """The mean head of pydeface (Gulban et al.) on the atlas grid.
 
     Args:
         grid: the grid of BraTS.
@@ -94,7 +83,10 @@ def atlas_head(grid: Scan, motion: Sequence[Sequence[float]]) -> Scan:
     Raises:
         InputError: pydeface is missing.
     """
-    return replace(grid, path="atlas", data=on_grid(moved(mean_head(), np.array(motion, float)), grid))
+    require("pydeface")
+    image: Any = nib.load(str(distribution("pydeface").locate_file("pydeface/data/mean_reg2mean.nii.gz")))
+    head = Scan("atlas", np.asarray(image.dataobj).squeeze(), np.asarray(image.affine, float))
+    return replace(grid, path="atlas", data=on_grid(moved(head, np.array(motion, float)), grid))
 
 
 def brats_grid(affine: Sequence[Sequence[float]]) -> Scan:
