@@ -34,7 +34,7 @@ def test_every_setting_has_a_row_with_four_cells(page, at_the_root):
         "| `epochs` | how long to train; a validation is at the end of some epochs | an integer of 1 or more "
         "| `10`, on a GPU `200` |",
         "| `size` | fast: half-resolution stem, for a CPU or a quick GPU run; full: full-resolution first level, "
-        "like nnU-Net | one of fast, full | `fast`* |",
+        "like nnU-Net | one of fast, full | `fast`, on a GPU `full`* |",
     ],
 )
 def test_a_row_gives_meaning_range_and_default(row, page):
