@@ -74,6 +74,9 @@ PHRASES = {  # a space stands for any white space, also a line break within a co
     r"(?:step|case|epoch) at hand": "the current step",
 }
 GAP = r"""(?:\s|\#|"|'|[rf](?=["']))+"""
+# Python 3.11 has an f-string as one token, later versions have its parts
+FSTRING = ("FSTRING_START", "FSTRING_MIDDLE", "FSTRING_END")
+SAID = {tokenize.COMMENT, tokenize.STRING} | {getattr(tokenize, name, tokenize.STRING) for name in FSTRING}
 RULES = [
     (re.compile(rf"(?<![\w-])(?:{phrase.replace(' ', GAP)})(?!\w)", re.IGNORECASE), better)
     for phrase, better in PHRASES.items()
@@ -89,10 +92,10 @@ def prose(text: str, suffix: str) -> str:
     starts = [0, *(found.end() for found in re.finditer("\n", text))]
     words = re.sub(r"\S", "\0", text)
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type in {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}:
+        if token.type in SAID:
             first, last = (starts[line - 1] + column for line, column in (token.start, token.end))
             said = text[first:last]
-            if re.match(r"r?f", said, re.IGNORECASE):  # Python 3.11 has an f-string as one token
+            if re.match(r"r?f", said, re.IGNORECASE):
                 said = re.sub(r"\{[^{}]*\}", lambda found: "\0" * len(found[0]), said)
             words = words[:first] + said + words[last:]
     return words

@@ -15,8 +15,8 @@ SIDE = "from benchmarks.sides import serve\nserve(lambda: {'length': len(b'x' * 
 
 @pytest.fixture
 def large():
-    """An array of 1 GB in this process."""
-    return np.ones(2**27)
+    """An array of 2 GB in this process."""
+    return np.ones(2**28)
 
 
 def test_the_peak_memory_of_a_side_is_not_that_of_the_process_that_started_it(large, tmp_path, monkeypatch):
@@ -25,10 +25,10 @@ def test_the_peak_memory_of_a_side_is_not_that_of_the_process_that_started_it(la
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     turns = take_turns("worker", ["one"], 2)["one"]
     assert turns["length"] == [400_000_000] * 2 and len(turns["seconds"]) == 2
-    assert 0.4 < turns["peak_gb"][-1] < 0.9 < peak_memory()
+    assert 0.4 < turns["peak_gb"][-1] < 1.8 < peak_memory()
 
 
 def test_the_peak_memory_of_a_command_is_not_that_of_the_process_that_started_it(large):
     work = "import time; text = b'x' * 400_000_000; time.sleep(0.5)"
     seconds, memory = measured([sys.executable, "-c", work])
-    assert seconds > 0.5 and 0.4 < memory < 0.9 < peak_memory()
+    assert seconds > 0.5 and 0.4 < memory < 1.8 < peak_memory()

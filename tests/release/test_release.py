@@ -44,7 +44,7 @@ def test_the_same_files_give_the_same_bytes(tmp_path):
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_each_workflow_is_complete_on_its_own(bundle, name, contents):
     config = json.loads(contents[bundle][f"configs/{name}.json"])
-    parser = ConfigParser(config)
+    parser = ConfigParser({**config, "_meta_": json.loads(contents[bundle]["configs/metadata.json"])})  # as MONAI does
     for path, value in leaves(config):
         if isinstance(value, str) and value[:1] in "@$":
             for reference in re.findall(r"@([\w:]+)", value):

@@ -323,7 +323,7 @@ def test_with_a_client_that_loads_the_weights_nothing_is_resumed_or_moved_aside(
 def test_a_failed_write_does_not_change_the_old_file(tmp_path):
     path = tmp_path / "last.ckpt"
     save_checkpoint({"a": 1}, path)
-    with pytest.raises(Exception, match="pickle"):
+    with pytest.raises(Exception, match="pickle|local object"):
         save_checkpoint({"a": lambda: None}, path)
     assert read_checkpoint(path) == {"a": 1}
 
