@@ -31,7 +31,8 @@ def keep(name: str, title: str, about: str, rows: Sequence[Mapping[str, str]], p
     sections[name] = {"title": title, "about": about, "command": command, "machine": machine(*packages)}
     sections[name]["rows"] = list(rows)
     save_json(sections, path)
-    write(sections)
+    with atomic_write(HERE / "RESULTS.md") as part:
+        part.write_text(page(sections), encoding="utf-8")
     print(markdown(rows))
 
 
@@ -41,8 +42,8 @@ def place(name: str) -> tuple:
     return ORDER.index(first), [(float(word) if word.isdigit() else math.inf, word) for word in others]
 
 
-def write(sections: Mapping[str, Mapping]) -> None:
-    """RESULTS.md from all sections."""
+def page(sections: Mapping[str, Mapping]) -> str:
+    """The text of RESULTS.md."""
     text = "# Results\n\nFrom the commands below. Figures are the median over the rounds, with minimum and maximum.\n"
     for name in sorted(sections, key=place):
         each = sections[name]
@@ -52,6 +53,4 @@ def write(sections: Mapping[str, Mapping]) -> None:
         text += f"\n## {each['title']}\n\n{each['about']}\n\n{command}, {each['machine']}\n\n"
         text += markdown(each["rows"]) + "\n"
     missing = [name for name in ORDER if not any(name == each.split("-")[0] for each in sections)]
-    text += f"\nNot measured yet: {', '.join(missing)}.\n" if missing else ""
-    with atomic_write(HERE / "RESULTS.md") as path:
-        path.write_text(text, encoding="utf-8")
+    return text + (f"\nNot measured yet: {', '.join(missing)}.\n" if missing else "")
