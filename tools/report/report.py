@@ -58,10 +58,10 @@ def draw_case(
     Args:
         earlier: the case of the same patient at the time point before, by case.
     """
-    before = Path(prediction).with_name(f"{earlier.get(case.name)}.nii.gz")
     try:
         volumes = read_case(case, prediction, cohort, modalities)
         if case.name in earlier:
+            before = Path(prediction).with_name(f"{earlier[case.name]}.nii.gz")
             both = read_case(replace(case, label=str(before)), prediction, cohort, modalities)
             write_image(change_map(both), folder / "cases" / f"{case.name}_change.png")
     except InputError as error:

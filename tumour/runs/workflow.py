@@ -7,6 +7,11 @@ from monai.bundle import ConfigWorkflow
 from tumour.runs.options import check_options
 
 
+def matters(record: logging.LogRecord) -> bool:
+    """Whether a user can act on a message of MONAI."""
+    return "Not all config files" not in record.msg
+
+
 class CheckedWorkflow(ConfigWorkflow):
     """MONAI's workflow of config files, which checks the command line before it merges the files.
 
@@ -15,5 +20,5 @@ class CheckedWorkflow(ConfigWorkflow):
 
     def __init__(self, **options: Any) -> None:
         check_options()
-        logging.getLogger(ConfigWorkflow.__module__).addFilter(lambda record: "Not all config files" not in record.msg)
+        logging.getLogger(ConfigWorkflow.__module__).addFilter(matters)
         super().__init__(**options)

@@ -1,6 +1,6 @@
 """Rigid registration of heads, as 4x4 matrices between coordinates in mm (RAS)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -97,10 +97,7 @@ def better_place(fixed: Scan, moving: Scan, mirror: bool) -> str | None:
     """
     fixed, moving = resampled(fixed, COARSE), resampled(moving, COARSE)
     centre = centre_of(fixed)
-
-    def score(motion: Matrix) -> float:
-        return information(fixed.data, on_grid(moved(moving, motion), fixed))
-
+    score = _score(fixed, moving)
     best = _climb(score, np.eye(4), centre)
     if (mm := distance(best, centre)) > FARTHEST:
         return f"moved by {mm:.0f} mm"
@@ -139,13 +136,15 @@ def _binned(image: NDArray[Any]) -> NDArray[np.intp]:
     return ((image - low) * ((BINS - 0.001) / max(high - low, 1e-9))).astype(np.intp)
 
 
+def _score(fixed: Scan, moving: Scan) -> Callable[[Matrix], float]:
+    """How well a motion of the moving head explains the fixed one."""
+    return lambda motion: information(fixed.data, on_grid(moved(moving, motion), fixed))
+
+
 def _coarse(fixed: Scan, moving: Scan) -> Matrix:
     """The best of several starts, each improved by steps along and about the axes."""
     centre = centre_of(fixed)
-
-    def score(motion: Matrix) -> float:
-        return information(fixed.data, on_grid(moved(moving, motion), fixed))
-
+    score = _score(fixed, moving)
     starts = sorted(_starts(fixed, moving, centre), key=score, reverse=True)[:3]
     return max((_climb(score, start, centre) for start in starts), key=score)
 
@@ -163,7 +162,7 @@ def _about(angles: NDArray[Any], centre: NDArray[Any]) -> Matrix:
     return nib.affines.from_matvec(turn, centre - turn @ centre)
 
 
-def _climb(score: Any, motion: Matrix, centre: NDArray[Any]) -> Matrix:
+def _climb(score: Callable[[Matrix], float], motion: Matrix, centre: NDArray[Any]) -> Matrix:
     """Improve a motion by single steps, which become smaller, until none improves the score."""
     best = score(motion)
     for mm in (12.0, 6.0, 3.0):
