@@ -81,18 +81,15 @@ def processes() -> int:
 
 
 def own_device() -> torch.device:
-    """The GPU of this process, or the CPU if there is no GPU.
+    """The GPU of this process, or the CPU if there is no GPU. More processes than GPUs share them equally.
 
     Raises:
-        OptionError: this process was not started by torchrun, or torchrun started more processes than there are GPUs.
+        OptionError: this process was not started by torchrun.
     """
     _require_torchrun()
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    local, there = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
-    if local > there:
-        raise OptionError(f"torchrun started {local} processes, but this machine has {there} GPU(s); start {there}.")
-    return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
 
 
 def _require_torchrun() -> None:
@@ -100,23 +97,32 @@ def _require_torchrun() -> None:
         raise OptionError("The multi_gpu configs need torchrun --nproc_per_node=N -m monai.bundle run ...")
 
 
-def join(device: torch.device | str) -> None:
-    """Connect to the other processes, with NCCL on GPUs and Gloo on CPUs.
+def join(device: torch.device | str, backend: str) -> None:
+    """Connect to the other processes.
+
+    Args:
+        device: of this process.
+        backend: `nccl`, which sends tensors between processes that have one GPU each (on a CPU, Gloo does that), or
+            `gloo`, which sends Python objects between any processes, also those that share a GPU.
 
     Raises:
-        OptionError: this process was not started by torchrun.
+        OptionError: this process was not started by torchrun, or NCCL would need more GPUs than there are.
     """
     _require_torchrun()
     device = torch.device(device)
     on_gpu = device.type == "cuda"
+    nccl = on_gpu and backend == "nccl"
+    local = int(os.environ["LOCAL_WORLD_SIZE"])
+    if nccl and local > (there := torch.cuda.device_count()):
+        raise OptionError(f"torchrun started {local} processes, but this machine has {there} GPU(s); start {there}.")
     if on_gpu:
         torch.cuda.set_device(device)
     if not distributed.is_initialized():
         # DistributedDataParallel imports this module, which would keep the process group that it finds
         import_module("torch.distributed.nn.functional")
         patience = timedelta(hours=6)  # one process may take much longer than the others to read or score its cases
-        backend = "nccl" if on_gpu else "gloo"
-        distributed.init_process_group(backend, timeout=patience, device_id=device if on_gpu else None)
+        used, own = ("nccl", device) if nccl else ("gloo", None)
+        distributed.init_process_group(used, timeout=patience, device_id=own)
     if rank():
         logging.getLogger("bundle").setLevel(logging.CRITICAL)
 

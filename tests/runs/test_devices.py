@@ -5,13 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from torch import nn
 from tumour import processes
 from tumour.errors import InputError
 from tumour.runs import devices
 from tumour.runs.checkpoints import load_weights, on_cpu, to_float16
 
-from tests.conftest import BUNDLES
+from tests.conftest import BUNDLES, ROOT
 from tools.show import merged
 
 
@@ -45,25 +46,42 @@ def test_a_tensor_of_two_names_is_stored_once_in_float16():
     assert weights["a"] is weights["b"] and weights["a"].dtype is torch.float16
 
 
-@pytest.mark.parametrize(
-    ("environment", "message"),
-    [
-        ({}, "The multi_gpu configs need torchrun"),
-        (
-            {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"},
-            r"started 2 processes, but .* 1 GPU\(s\); start 1",
-        ),
-    ],
-)
-def test_a_process_without_a_gpu_of_its_own_is_refused_in_one_sentence(environment, message, monkeypatch):
-    for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "RANK"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+@pytest.fixture
+def one_gpu(monkeypatch):
+    """A machine with one GPU, and `started(n)`, which makes this process the last of n that torchrun started."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(InputError, match=message):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+
+    def started(number):
+        monkeypatch.setenv("LOCAL_RANK", str(number - 1))
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(number))
+
+    return started
+
+
+def test_several_processes_share_a_gpu_where_no_gradients_are_exchanged(one_gpu, monkeypatch):
+    one_gpu(3)
+    assert processes.own_device() == torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert processes.own_device() == torch.device("cuda", 0)
+    one_gpu(2)
+    assert processes.own_device() == torch.device("cuda", 1)
+    for overlay in ("multi_gpu_evaluate", "multi_gpu_infer"):
+        assert backend(overlay) == "gloo"
+
+
+def backend(overlay):
+    (join, _) = ConfigParser.load_config_file(ROOT / f"bundles/common/{overlay}.yaml")["+initialize"]
+    return join["backend"]
+
+
+def test_a_training_process_without_a_gpu_of_its_own_is_refused_in_one_sentence(one_gpu):
+    with pytest.raises(InputError, match="The multi_gpu configs need torchrun"):
         processes.own_device()
+    one_gpu(2)
+    with pytest.raises(InputError, match=r"started 2 processes, but .* 1 GPU\(s\); start 1"):
+        processes.join(processes.own_device(), backend("multi_gpu_train"))
 
 
 def test_the_log_names_the_device_and_a_gpu_that_pytorch_cannot_use(monkeypatch, caplog):
