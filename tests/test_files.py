@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from tumour.errors import InputError
-from tumour.files import atomic_write, remove_leftovers, save_json
+from tumour.files import atomic_write, remove_leftovers, save_json, size_and_times
 
 from tests.conftest import ROOT
 
@@ -78,3 +78,13 @@ def test_files_have_the_usual_permissions(tmp_path):
     (tmp_path / "plain").touch()
     save_json(1, tmp_path / "data.json")
     assert (tmp_path / "data.json").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_change_in_a_folder_is_noticed_next_to_a_broken_link_and_if_the_time_is_kept(tmp_path):
+    (tmp_path / "gone").symlink_to("nowhere")
+    (tmp_path / "1.dcm").write_text("1")
+    before, stat = size_and_times(str(tmp_path)), (tmp_path / "1.dcm").stat()
+    (tmp_path / "1.dcm").write_text("2")
+    os.utime(tmp_path / "1.dcm", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert all(before) and size_and_times(str(tmp_path))[:2] == before[:2] and size_and_times(str(tmp_path)) != before
+    assert size_and_times(str(tmp_path / "nowhere")) == (0, 0, 0)

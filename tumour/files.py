@@ -1,6 +1,10 @@
-"""Write files atomically, so that an interrupted program leaves no incomplete file, and by one process at a time."""
+"""Write files atomically, so that an interrupted program leaves no incomplete file, and by one process at a time.
+
+And what tells whether files, or the code that reads them, have changed since.
+"""
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -11,6 +15,8 @@ import tempfile
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -174,3 +180,31 @@ def save_json(content: Any, path: Path) -> None:
     """Write a value as JSON, atomically."""
     with atomic_write(path) as part:
         part.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+
+
+def size_and_times(path: str) -> tuple[int, int, int]:
+    """What changes with a file, or with the files of a folder: bytes and two times in ns; zeros where it is missing.
+
+    The second time cannot be set: it changes even if a program that copies or edits a file restores the first.
+    """
+    try:
+        states = [_state(file) for file in (Path(path), *sorted(Path(path).glob("*")))]  # with the files of a folder
+    except OSError:
+        return (0, 0, 0)
+    sizes, changed, touched = zip(*states, strict=True)
+    return sum(sizes), max(changed), max(touched)
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    try:
+        state = path.stat()
+    except OSError:  # a link to a missing file
+        state = path.lstat()
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+@cache
+def hash_of_code() -> str:
+    """A hash of the code of this program and of the version of MONAI: others may read or judge a file differently."""
+    code = [path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py"))]
+    return hashlib.blake2b(b"".join(code) + version("monai").encode()).hexdigest()

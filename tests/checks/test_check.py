@@ -1,7 +1,6 @@
 """Every fault that a download can have is found and reported with case, file and fix, and the other cases are used."""
 
 import json
-import os
 import re
 import shutil
 from dataclasses import replace
@@ -12,7 +11,7 @@ import pandas as pd
 import pytest
 from tumour.cases.find import find_cases
 from tumour.cases.parts import Parts
-from tumour.checks.case import CaseCheck, size_and_times
+from tumour.checks.case import CaseCheck
 from tumour.checks.usable import UsableParts, examine
 from tumour.errors import InputError
 from tumour.scans.grid import digest
@@ -300,16 +299,6 @@ def test_a_case_that_is_called_otherwise_than_in_an_earlier_check_goes_by_its_ne
     case = find_cases(str(data), COHORTS["brats2021"], FOUR).complete[0]
     finding = checks(replace(case, name="site_a", patient="a"))  # as if another folder had a case of its name
     assert checks.stamp(case.files) in checks.known and (finding.case, finding.patient) == ("site_a", "a")
-
-
-def test_a_change_in_a_folder_is_noticed_next_to_a_broken_link_and_if_the_time_is_kept(tmp_path):
-    (tmp_path / "gone").symlink_to("nowhere")
-    (tmp_path / "1.dcm").write_text("1")
-    before, stat = size_and_times(str(tmp_path)), (tmp_path / "1.dcm").stat()
-    (tmp_path / "1.dcm").write_text("2")
-    os.utime(tmp_path / "1.dcm", ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert all(before) and size_and_times(str(tmp_path))[:2] == before[:2] and size_and_times(str(tmp_path)) != before
-    assert size_and_times(str(tmp_path / "nowhere")) == (0, 0, 0)
 
 
 def test_the_command_prints_a_table_and_its_exit_status_is_that_of_the_worst_case(data, capsys):

@@ -94,7 +94,7 @@ def test_a_file_that_changed_with_its_size_and_time_kept_is_read_anew(on_disk):
 
 def test_what_another_version_has_read_is_read_anew(on_disk, monkeypatch):
     on_disk.cached()[0]
-    monkeypatch.setattr(datasets, "code", lambda: "another")
+    monkeypatch.setattr(datasets, "hash_of_code", lambda: "another")
     on_disk.cached()[0]
     assert len(list(on_disk.folder.iterdir())) == 2
 

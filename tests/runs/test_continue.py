@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from ignite.engine import Engine
 from tumour.cases.find import find_cases
-from tumour.checks.case import size_and_times
+from tumour.files import size_and_times
 from tumour.runs import finished as module
 
 from tests.cohorts import COHORTS, FOUR
@@ -193,7 +193,7 @@ def test_other_code_or_another_after_treatment_under_the_same_name_begins_again(
     for threshold in (0.4, 0.6):
         (tmp_path / "fitted.json").write_text(json.dumps({"threshold": {"ET": threshold}}))
         runs.append(run())
-    monkeypatch.setattr(module, "code", lambda: "of another version")
+    monkeypatch.setattr(module, "hash_of_code", lambda: "of another version")
     assert len({*runs, run()}) == 3
 
 

@@ -5,19 +5,17 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
-from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import tumour
 from tumour.cases.case import Case, LeftOut
 from tumour.checks import label as label_check
 from tumour.checks.strangers import field_of_view, intensities
 from tumour.cohort import LABEL, Cohort
 from tumour.errors import InputError
+from tumour.files import hash_of_code, size_and_times
 from tumour.processes import cores
 from tumour.records import read_json
 from tumour.scans.grid import Mask, Scan, difference, digest
@@ -96,7 +94,7 @@ class CaseCheck:
         self, cohort: Cohort, cohorts: Mapping[str, Cohort], modalities: Sequence[str], record: str | None = None
     ) -> None:
         self.cohort, self.cohorts, self.modalities = cohort, cohorts, list(modalities)
-        self.rules = json.dumps([code(), asdict(cohort), self.modalities])
+        self.rules = json.dumps([hash_of_code(), asdict(cohort), self.modalities])
         self.known: dict[str, Finding] = {}
         if record and Path(record).is_file():
             try:
@@ -209,31 +207,3 @@ def _compare_brains(finding: Finding, brains: Mapping[str, Mask]) -> None:
         finding.faults.append(f"{sentence}; register them, or check that both scans are from this patient")
     elif least < OVERLAP[1]:
         finding.notes.append(f"{sentence}; check that they are registered and that none is cut off")
-
-
-def size_and_times(path: str) -> tuple[int, int, int]:
-    """What changes with a file, or with the files of a folder; zeros where it is missing.
-
-    The second time cannot be set: it changes even if a program that copies or edits a file restores the first.
-    """
-    try:
-        states = [_state(file) for file in (Path(path), *sorted(Path(path).glob("*")))]  # with the files of a folder
-    except OSError:
-        return (0, 0, 0)
-    sizes, changed, touched = zip(*states, strict=True)
-    return sum(sizes), max(changed), max(touched)
-
-
-def _state(path: Path) -> tuple[int, int, int]:
-    try:
-        state = path.stat()
-    except OSError:  # a link to a missing file
-        state = path.lstat()
-    return state.st_size, state.st_mtime_ns, state.st_ctime_ns
-
-
-@cache
-def code() -> str:
-    """A hash of the code of this program and of the version of MONAI: others may read or judge a file differently."""
-    paths = sorted(Path(str(tumour.__file__)).parent.rglob("*.py"))
-    return hashlib.blake2b(b"".join([path.read_bytes() for path in paths]) + version("monai").encode()).hexdigest()

@@ -15,11 +15,11 @@ from monai.utils import convert_to_tensor, ensure_tuple
 from torch.utils.data import IterableDataset, RandomSampler
 from torch.utils.data.distributed import DistributedSampler
 from tumour.cases.case import Case, LeftOut, item_of
-from tumour.checks.case import CaseCheck, code, size_and_times
+from tumour.checks.case import CaseCheck
 from tumour.checks.strangers import Ranges, strange
 from tumour.checks.usable import examine, refuse
 from tumour.errors import CaseError, InputError, OptionError, first_cause, reason
-from tumour.files import atomic_write
+from tumour.files import atomic_write, hash_of_code, size_and_times
 from tumour.maps.aftertreatment import require_finite
 from tumour.processes import cores, gather, memory, rank, share
 from tumour.records import read_tensors
@@ -94,7 +94,8 @@ def cached(
     if cache == "disk":
         try:
             # of `read` itself: Compose, which holds it, has a random state that differs from run to run
-            return DiskCache(items, transforms, cache_dir, hash_transform=lambda _: pickle_hashing([code(), *read]))
+            read_by = pickle_hashing([hash_of_code(), *read])
+            return DiskCache(items, transforms, cache_dir, hash_transform=lambda _: read_by)
         except (OSError, ValueError) as error:
             raise OptionError(f"cache_dir '{cache_dir}' cannot be a folder ({error}); name another.") from error
     if cache == "none":

@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 from tumour.cases.case import LEFT_OUT, Case
-from tumour.checks.case import code, size_and_times
 from tumour.errors import InputError
-from tumour.files import save_json
+from tumour.files import hash_of_code, save_json, size_and_times
 from tumour.processes import gather, rank
 from tumour.records import read_json
 from tumour.runs.layers import FOLDERS, layers, merge, parse_options, started_by_monai
@@ -117,5 +116,5 @@ def _run(weights: str, dataset_dir: str, device: str, precision: str) -> str:
     places = [Path(weights), *(Path(weights).with_name(name) for name in (SETTINGS, QUALITY))]
     paths = [path for path in places if path.is_file()]
     content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
-    state = [code(), config, content, str(Path(dataset_dir).resolve()), device, precision]
+    state = [hash_of_code(), config, content, str(Path(dataset_dir).resolve()), device, precision]
     return hashlib.sha256(json.dumps(state, default=str).encode()).hexdigest()
