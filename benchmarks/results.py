@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tumour.files import atomic_write, save_json
+from tumour.files import save_json, save_text
 
 from benchmarks.machine import machine
 from tools.tables import markdown
@@ -31,8 +31,7 @@ def keep(name: str, title: str, about: str, rows: Sequence[Mapping[str, str]], p
     sections[name] = {"title": title, "about": about, "command": command, "machine": machine(*packages)}
     sections[name]["rows"] = list(rows)
     save_json(sections, path)
-    with atomic_write(HERE / "RESULTS.md") as part:
-        part.write_text(page(sections), encoding="utf-8")
+    save_text(page(sections), HERE / "RESULTS.md")
     print(markdown(rows))
 
 

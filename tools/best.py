@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 from tumour.errors import OptionError
-from tumour.files import atomic_write, save_json
+from tumour.files import save_json, save_text
 from tumour.maps.fitting import FitAfterTreatment, FittingCase
 from tumour.records import read_json, read_tensors
 from tumour.runs.checkpoints import BEST, PATIENTS, SETTINGS
@@ -251,6 +251,5 @@ def write(
     )
     content = {"bundles": list(map(bundle_of, chosen.folders)), "mirror": chosen.mirror}
     save_json({**content, "after_treatment": str(fitted) if fitted else None}, target / "best.json")
-    with atomic_write(target / "best.md") as path:
-        path.write_text(text + "\n", encoding="utf-8")
+    save_text(text + "\n", target / "best.md")
     return text

@@ -20,7 +20,7 @@ import yaml
 from tumour.cases.case import CASE
 from tumour.cases.parts import ALL, recorded_patients
 from tumour.errors import InputError, OptionError, Stopped, one_of
-from tumour.files import atomic_write, remove_locks, save_json
+from tumour.files import remove_locks, save_json, save_text
 from tumour.records import read_json, read_table
 from tumour.runs.checkpoints import BEST, PATIENTS
 from tumour.runs.folders import Claim
@@ -263,8 +263,7 @@ def collect(output: Path, folds: int, cohort: str, dataset_dir: str) -> str:
         f"keeps its last weights. Means with 95% bootstrap intervals over the scans, rules of {challenge}.\n\n"
         f"{markdown(table)}{text_of(tables)}"
     )
-    with atomic_write(output / "crossvalidation.md") as path:
-        path.write_text(text + "\n", encoding="utf-8")
+    save_text(text + "\n", output / "crossvalidation.md")
     return text
 
 

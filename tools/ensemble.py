@@ -16,7 +16,7 @@ import yaml
 from tumour.cases.parts import recorded_patients
 from tumour.checks.strangers import widest
 from tumour.errors import InputError, OptionError
-from tumour.files import atomic_write, save_json
+from tumour.files import save_json, save_text
 from tumour.records import read_json
 from tumour.runs.checkpoints import BEST, PATIENTS, read_checkpoint, save_checkpoint
 from tumour.runs.folders import Claim
@@ -134,9 +134,8 @@ def write(paths: Sequence[Path], target: Path, bundle: str) -> list[str]:
         common | {"members": bundles_of, "seen": widest(each.get("seen", {}) for each in settings.values())},
         target / SETTINGS,
     )
-    with atomic_write(target / OVERLAY) as part:
-        text = yaml.safe_dump({"network_def": ensemble_def(bundles_of)}, sort_keys=False, width=120)
-        part.write_text(f"# The ensemble in {BEST}, for --+config_file.\n{text}", encoding="utf-8")
+    text = yaml.safe_dump({"network_def": ensemble_def(bundles_of)}, sort_keys=False, width=120)
+    save_text(f"# The ensemble in {BEST}, for --+config_file.\n{text}", target / OVERLAY)
     joint = {f"members.{n}.{key}": value for n, path in enumerate(paths) for key, value in weights[path].items()}
     save_checkpoint(joint, target / BEST)
     if summary := crossvalidation(paths):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
-from tumour.files import atomic_write
+from tumour.files import save_text
 from tumour.records import csv_text, read_json
 from tumour.runs.options import switch
 from tumour.scores.calibration import calibration_error, fit_temperature, reliability
@@ -169,8 +169,7 @@ def assess(output: Path, results: Sequence[Path], started: Mapping[str, Any]) ->
     if not judged:
         return None, tables
     write_table((found.row() for _, found in judged), output / "segmentations")
-    with atomic_write(output / SECOND_LOOK) as part:
-        part.write_text(csv_text(second_look(judged, evidence)), encoding="utf-8")
+    save_text(csv_text(second_look(judged, evidence)), output / SECOND_LOOK)
     return Quality.fit(cases, settings), {**tables, "quality": quality_rows(judged)}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tumour.cases.parts import recorded_patients
 from tumour.errors import InputError
-from tumour.files import atomic_write
+from tumour.files import save_text
 from tumour.runs.checkpoints import PATIENTS
 from tumour.runs.trained import settings_of
 from tumour.scores.evaluation import crossvalidation_of, scores_of
@@ -103,7 +103,5 @@ def updated(text: str) -> str:
 def write_results() -> None:
     """Write the results into README.md."""
     path = ROOT / "README.md"
-    text = updated(path.read_text(encoding="utf-8"))
-    with atomic_write(path) as draft:
-        draft.write_text(text, encoding="utf-8")
+    save_text(updated(path.read_text(encoding="utf-8")), path)
     print(f"{path}: results written")

@@ -10,7 +10,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 from tumour.errors import InputError
-from tumour.files import atomic_write
+from tumour.files import save_text
 from tumour.runs.options import rules, wanted
 
 from tools.show import merged
@@ -117,7 +117,5 @@ def page() -> str:
 
 def write_page() -> str:
     """Write docs/settings.md."""
-    text = page()
-    with atomic_write(PAGE) as draft:
-        draft.write_text(text, encoding="utf-8")
+    save_text(page(), PAGE)
     return f"{PAGE.relative_to(ROOT)}: settings written"

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 from tumour.errors import InputError, one_of
-from tumour.files import atomic_write, save_json
+from tumour.files import save_json, save_text
 from tumour.records import read_json, read_table
 from tumour.runs.folders import Claim
 from tumour.runs.record import MAIN
@@ -126,8 +126,7 @@ def compare_trials(output: str, trials: Mapping[str, tuple[str, Mapping[str, Any
 def write_comparison(folder: Path, parts: Sequence[str]) -> str:
     """Write the parts to comparison.md in the folder; the text."""
     text = "\n\n".join(parts)
-    with atomic_write(folder / "comparison.md") as path:
-        path.write_text(text + "\n", encoding="utf-8")
+    save_text(text + "\n", folder / "comparison.md")
     return text
 
 

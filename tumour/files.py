@@ -176,10 +176,15 @@ def _release(file: TextIO, path: Path, process: int, new: bool) -> None:
             path.parent.rmdir()  # if nothing was written, as when the run was refused
 
 
+def save_text(text: str, path: Path) -> None:
+    """Write text as UTF-8, atomically."""
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
 def save_json(content: Any, path: Path) -> None:
     """Write a value as JSON, atomically."""
-    with atomic_write(path) as part:
-        part.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+    save_text(json.dumps(content, indent=4) + "\n", path)
 
 
 def size_and_times(path: str) -> tuple[int, int, int]:

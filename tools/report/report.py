@@ -20,7 +20,7 @@ from tqdm import tqdm
 from tumour.cases.case import Case, LeftOut
 from tumour.cohort import Cohort
 from tumour.errors import InputError
-from tumour.files import atomic_write, copy_file
+from tumour.files import copy_file, save_text
 from tumour.pictures.drawing import (
     CHANGED,
     ERRORS,
@@ -74,8 +74,7 @@ def draw_case(
     registration = Path(case.images[0]).parent / PICTURE  # of a case that was prepared from raw scans
     if registration.is_file():
         copy_file(registration, folder / "cases" / f"{name}_{PICTURE}")
-    with atomic_write(folder / "cases" / f"{name}.js") as path:
-        path.write_text(slides(volumes), encoding="utf-8")
+    save_text(slides(volumes), folder / "cases" / f"{name}.js")
     return None
 
 
@@ -140,10 +139,9 @@ def write_report(
         save_curves(curves(results.log, cohort.regions), target)
     configs = copy_configs(Path(output_dir), target)
     copy_viewer(target)
-    with atomic_write(target / "report.html") as path:
-        registered = {name for name in names if (target / "cases" / f"{name}_{PICTURE}").is_file()}
-        text = page(bundle, cohort, modalities, results, names, left_out, configs, measured, registered, earlier)
-        path.write_text(text, encoding="utf-8")
+    registered = {name for name in names if (target / "cases" / f"{name}_{PICTURE}").is_file()}
+    text = page(bundle, cohort, modalities, results, names, left_out, configs, measured, registered, earlier)
+    save_text(text, target / "report.html")
     keep_in_mlflow(Path(output_dir, "mlruns.db"), target)
     seconds = time.monotonic() - began
     logger.info(f"{len(names)} cases drawn in {seconds:.0f} s, {len(left_out)} left out; see '{target}/report.html'.")
@@ -156,8 +154,7 @@ def write_tables(results: Results, scores: Path, folder: Path) -> None:
     means = results.means()
     if len(means):
         rows = [{"patients": name, **row.round(2)} for name, row in means.iterrows()]
-        with atomic_write(folder / "means.csv") as path:
-            path.write_text(csv_text(rows), encoding="utf-8")
+        save_text(csv_text(rows), folder / "means.csv")
         logger.info(f"means over the regions:\n{means.round(2).to_string()}")
 
 

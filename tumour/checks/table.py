@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from tumour.cases.case import LeftOut
 from tumour.checks.case import Finding
-from tumour.files import atomic_write
+from tumour.files import save_text
 from tumour.records import csv_text
 
 HEADINGS = {"good": "good", "note": "usable with a note", "unusable": "unusable"}
@@ -73,13 +73,8 @@ class Report:
             "regions": self.volumes(),
             "cases": [finding.record() for finding in self.findings],
         }
-        texts = {
-            "check.json": json.dumps(content, indent=1),
-            "check.csv": csv_text(self.rows()),
-        }
-        for name, text in texts.items():
-            with atomic_write(Path(folder, name)) as part:
-                part.write_text(text, encoding="utf-8")
+        save_text(json.dumps(content, indent=1), Path(folder, "check.json"))
+        save_text(csv_text(self.rows()), Path(folder, "check.csv"))
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of check.csv, one per case."""

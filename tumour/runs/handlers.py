@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from tumour.errors import InputError
-from tumour.files import atomic_write
+from tumour.files import save_text
 from tumour.processes import gather, processes, rank
 from tumour.records import csv_text, read_table
 
@@ -208,7 +208,7 @@ class TrainingLog:
                 self.board.add_scalar(f"{metric}/{part}" if shared else name, value, epoch)
         self.board.flush()
         self.rows.append(row)
-        self.save()
+        save_text(csv_text(self.rows), self.folder / "training.csv")
         text = f"epoch {epoch}/{engine.state.max_epochs}: loss {row['loss']:.4f}"
         if validated:
             metrics = {n: value for n, value in self.validator.state.metrics.items() if n.startswith(("loss", "dice"))}
@@ -218,10 +218,6 @@ class TrainingLog:
             logger.warning(
                 f"epoch {epoch}: {skipped} of {engine.state.epoch_length} steps skipped (gradient not finite)."
             )
-
-    def save(self) -> None:
-        with atomic_write(self.folder / "training.csv") as part:
-            part.write_text(csv_text(self.rows), encoding="utf-8")
 
 
 class Progress:

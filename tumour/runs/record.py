@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import yaml
 from ignite.engine import Engine, Events
-from tumour.files import atomic_write, save_json
+from tumour.files import save_json, save_text
 from tumour.processes import gather, peak_memory, rank
 from tumour.runs.finished import FinishedCases
 from tumour.runs.layers import config_of, started_by_monai
@@ -63,9 +63,9 @@ class RunRecord:
         self.settings: dict[str, Any] = {}
         if started_by_monai() and not rank():
             config, changes = config_of(sys.argv[1:])
-            with atomic_write(self.path.with_suffix(".yaml")) as part:
-                part.write_text(yaml.dump(config.get(), Dumper=DUMPER, **STYLE), encoding="utf-8")
-            self.settings = {**changes, "config": self.path.with_suffix(".yaml").name}
+            path = self.path.with_suffix(".yaml")
+            save_text(yaml.dump(config.get(), Dumper=DUMPER, **STYLE), path)
+            self.settings = {**changes, "config": path.name}
         self.write(engine, "not finished")
 
     def keep(self, engine: Any) -> None:

@@ -13,7 +13,7 @@ from scipy.spatial import ConvexHull
 from tumour.cases.case import Case
 from tumour.cohort import Cohort
 from tumour.errors import InputError
-from tumour.files import atomic_write
+from tumour.files import save_text
 from tumour.processes import gather, rank
 from tumour.records import csv_text
 from tumour.scans.grid import Mask, Scan, difference
@@ -174,5 +174,4 @@ def write_measurements(
 
 def _write(rows: Sequence[Row], path: Path) -> None:
     rounded = [{name: round(v, 3) if isinstance(v, float) else v for name, v in row.items()} for row in rows]
-    with atomic_write(path) as part:
-        part.write_text(csv_text(rounded), encoding="utf-8")
+    save_text(csv_text(rounded), path)

@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 from ignite.engine import Engine, Events
 from tumour.errors import InputError
-from tumour.files import atomic_write, save_json
+from tumour.files import save_json, save_text
 from tumour.processes import gather, rank
 from tumour.records import csv_text, read_json, read_table
 from tumour.scores.calibration import LOGITS, Histogram
@@ -279,8 +279,7 @@ def worst_first(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def write_table(rows: Iterable[Mapping[str, Any]], folder: Path) -> None:
     """Write quality.csv, worst first, atomically."""
-    with atomic_write(folder / TABLE) as part:
-        part.write_text(csv_text(worst_first(rows)), encoding="utf-8")
+    save_text(csv_text(worst_first(rows)), folder / TABLE)
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
