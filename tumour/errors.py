@@ -34,10 +34,7 @@ ADVICE = {  # what is wrong with a path, and how to fix it
 }
 ON, OFF = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 OF_THE_GPU = ("CUDA", "cuDNN", "CUBLAS", "CUFFT", "NCCL", "HIP error", "MPS backend")  # in messages of PyTorch
-NO_MEMORY = (
-    "The memory of {} is too small; end other programs there, or give less to do at a time: a smaller batch_size, "
-    "patch_size or window, or fewer workers."
-)
+LESS = "give less to do at a time: a smaller batch_size, patch_size or window, or fewer workers"
 
 
 class InputError(ValueError):
@@ -121,9 +118,17 @@ def reason(error: BaseException) -> str:
     if known := input_error_in(error):
         return str(known).rstrip(".")
     error = first_cause(error)
+    return too_large(error) or f"could not be used ({type(error).__name__}: {error}); check its files"
+
+
+def too_large(error: BaseException) -> str | None:
+    """The fault and its fix if an error means too little memory, also of a GPU or a loader's worker; else None."""
+    text = str(error)
     if type(error).__name__ == "OutOfMemoryError":
-        return "does not fit into the memory of the GPU; end other programs there, or give --device cpu"
-    return f"could not be used ({type(error).__name__}: {error}); check its files"
+        return f"does not fit into the memory of the GPU; end other programs there, give --device cpu, or {LESS}"
+    if isinstance(error, MemoryError) or "DataLoader worker" in text and "killed" in text:
+        return f"does not fit into the memory of this machine; end other programs there, or {LESS}"
+    return None
 
 
 def of_the_system(error: OSError, path: str | os.PathLike | None = None) -> InputError:
@@ -146,10 +151,8 @@ def as_sentence(error: BaseException) -> InputError | None:
         line = next(iter(text.strip().splitlines()), kind).rstrip(".")
         if isinstance(each, OSError) and (each.filename or each.errno in ADVICE):
             return of_the_system(each)
-        if kind == "OutOfMemoryError":
-            return InputError(NO_MEMORY.format("the GPU"))
-        if isinstance(each, MemoryError) or "DataLoader worker" in text and "killed" in text:
-            return InputError(NO_MEMORY.format("this machine"))
+        if lacking := too_large(each):
+            return InputError(f"This run {lacking}.")
         if isinstance(each, RuntimeError) and any(word in text for word in OF_THE_GPU):
             return InputError(f"The GPU failed ({line}); run the command again, or give --device cpu.")
         if "Cannot locate class or function path" in text:
