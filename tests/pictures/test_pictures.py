@@ -85,7 +85,7 @@ def test_the_voxel_order_of_a_file_does_not_change_the_picture(axcodes, tmp_path
 
 
 def test_a_change_map_shows_what_is_gone_behind_and_what_is_new_in_front(volumes):
-    plain = replace(volumes, images={"FLAIR": np.full(SHAPE, 100, np.uint8)})
+    plain = replace(volumes, images={"FLAIR": np.full(SHAPE, 100, np.uint8)}, before=volumes.masks["reference"])
     page = np.asarray(change_map(plain), int)[:, : 2 * SHAPE[0]]  # the axial planes; front is at the top
     tall = len(page) // 3  # one row per region
     for region in range(3):
@@ -127,8 +127,9 @@ def test_the_reference_is_dotted_and_the_prediction_is_not(volumes):
 
 
 def test_the_error_map_shows_what_was_missed_and_what_was_invented(volumes):
-    layer = errors(volumes, "WT", "axial", 5, (SHAPE[1], SHAPE[0]))
-    reference, prediction = (cut(volumes.masks[kind]["WT"], "axial", 5) for kind in ("reference", "prediction"))
+    masks = [volumes.masks[kind]["WT"] for kind in ("reference", "prediction")]
+    layer = errors(*masks, "axial", 5, (SHAPE[1], SHAPE[0]))
+    reference, prediction = (cut(mask, "axial", 5) for mask in masks)
     for name, wrong in (("missed", reference & ~prediction), ("invented", prediction & ~reference)):
         assert wrong.any() and np.array_equal((layer[..., :3] == rgb(ERRORS[name])).all(axis=-1), wrong)
     assert np.array_equal(layer[..., 3] > 0, reference != prediction)

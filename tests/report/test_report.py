@@ -13,15 +13,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from tumour.cases.find import find_cases
 from tumour.errors import InputError
 from tumour.files import probability_file, save_json
+from tumour.pictures import volumes
 from tumour.records import csv_text
 from tumour.scores.quality import Judgement, write_table
 
+from tests.cohorts import COHORTS, FOUR
 from tests.report.conftest import predict, record, report, training_log
 from tools.measure import cases as measure
 from tools.report.charts import curves, svg
-from tools.report.report import PAGE
+from tools.report.report import PAGE, draw_case
 from tools.report.results import Results
 from tools.score import score
 
@@ -249,6 +252,19 @@ def test_a_case_with_an_earlier_time_point_shows_what_is_gone_and_new_since(pati
     assert "Change since BraTS2021_00000" in text
     drawn = np.asarray(Image.open(tmp_path / "report" / "cases" / "BraTS2021_00001_change.png"), int)
     assert (drawn.max(axis=2) - drawn.min(axis=2) > 60).any()  # the label maps of two patients differ
+
+
+def test_the_scans_of_a_case_with_an_earlier_time_point_are_read_once(patients, tmp_path, monkeypatch):
+    first, case = find_cases(str(patients("brats2021")), COHORTS["brats2021"], FOUR).complete[:2]
+    read, plain = [], volumes.read_scan
+    monkeypatch.setattr(volumes, "read_scan", lambda path: read.append(path) or plain(path))
+    for name, label in ((first.name, first.label), (case.name, case.label)):
+        shutil.copy(label, tmp_path / f"{name}.nii.gz")
+    earlier = {case.name: first.name}
+    prediction = str(tmp_path / f"{case.name}.nii.gz")
+    assert draw_case(case, prediction, COHORTS["brats2021"], FOUR, tmp_path / "report", earlier) is None
+    assert sorted(read) == sorted(case.images)
+    assert (tmp_path / "report" / "cases" / f"{case.name}_change.png").is_file()
 
 
 def test_a_sentence_on_top_says_how_many_cases_how_good_and_which_need_a_look():

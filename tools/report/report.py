@@ -5,7 +5,6 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -58,12 +57,9 @@ def draw_case(
     Args:
         earlier: the case of the same patient at the time point before, by case.
     """
+    before = Path(prediction).with_name(f"{earlier[case.name]}.nii.gz") if case.name in earlier else None
     try:
-        volumes = read_case(case, prediction, cohort, modalities)
-        if case.name in earlier:
-            before = Path(prediction).with_name(f"{earlier[case.name]}.nii.gz")
-            both = read_case(replace(case, label=str(before)), prediction, cohort, modalities)
-            write_image(change_map(both), folder / "cases" / f"{case.name}_change.png")
+        volumes = read_case(case, prediction, cohort, modalities, before)
     except InputError as error:
         return LeftOut(case.name, str(error).removeprefix(f"{case.name}: ").rstrip("."))
     name, kinds = volumes.case, ("prediction", "reference")
@@ -71,6 +67,8 @@ def draw_case(
     sweep(volumes, folder / f"{name}.gif")
     thumbnail = outlined(volumes, background(volumes), "axial", volumes.centre()[2], float(min(volumes.spacing)), kinds)
     write_image(thumbnail, folder / "cases" / f"{name}.webp")
+    if volumes.before:
+        write_image(change_map(volumes), folder / "cases" / f"{name}_change.png")
     registration = Path(case.images[0]).parent / PICTURE  # of a case that was prepared from raw scans
     if registration.is_file():
         copy_file(registration, folder / "cases" / f"{name}_{PICTURE}")

@@ -63,8 +63,9 @@ def layers(volumes: Volumes) -> dict[str, Image.Image]:
         for kind, masks in volumes.masks.items()
     }
     if len(volumes.masks) == 2:
-        for region in volumes.masks["reference"]:
-            drawn[f"errors in {region}"] = mosaic(errors(volumes, region, "axial", k, coarse) for k in slices)
+        for region, reference in volumes.masks["reference"].items():
+            prediction = volumes.masks["prediction"][region]
+            drawn[f"errors in {region}"] = mosaic(errors(reference, prediction, "axial", k, coarse) for k in slices)
     if volumes.uncertainty is not None:
         drawn["uncertainty"] = mosaic(doubts(volumes, k) for k in slices)
     return drawn

@@ -78,9 +78,9 @@ def outlines(masks: Mapping[str, Mask], plane: str, index: int, grid: tuple[int,
     return layer
 
 
-def errors(volumes: Volumes, region: str, plane: str, index: int, grid: tuple[int, int]) -> NDArray:
-    """Missed and invented voxels of a region as RGBA (rows, columns, 4), half transparent."""
-    reference, prediction = (cut(volumes.masks[kind][region], plane, index) for kind in ("reference", "prediction"))
+def errors(reference: Mask, prediction: Mask, plane: str, index: int, grid: tuple[int, int]) -> NDArray:
+    """Missed and invented voxels of a region (x, y, z) in a slice, as RGBA (rows, columns, 4), half transparent."""
+    reference, prediction = (cut(mask, plane, index) for mask in (reference, prediction))
     layer = np.zeros((*grid, 4), np.uint8)
     for name, wrong in (("missed", reference & ~prediction), ("invented", prediction & ~reference)):
         if wrong.any():
@@ -140,26 +140,24 @@ def planes(volumes: Volumes, pixel: float) -> dict[str, Image.Image]:
         for plane, axis in reversed(PLANES.items())
     }
     if len(volumes.masks) == 2:
-        region, grid = next(iter(volumes.masks["reference"])), grid_of(volumes, "axial", pixel)
-        wrong = errors(volumes, region, "axial", centre[2], grid)
+        region, reference = next(iter(volumes.masks["reference"].items()))
+        grid = grid_of(volumes, "axial", pixel)
+        wrong = errors(reference, volumes.masks["prediction"][region], "axial", centre[2], grid)
         drawn[f"errors in {region}"] = picture(volumes, modality, "axial", centre[2], [wrong], pixel)
     return drawn
 
 
 def change_map(volumes: Volumes) -> Image.Image:
-    """What is gone and new since the time point before: one row per region, with three planes through the change.
-
-    Args:
-        volumes: its reference is the label map of the time point before, its prediction that of this one.
-    """
+    """What is gone and new since the time point before: one row per region, with three planes through the change."""
     pixel, modality = float(min(volumes.spacing)) / 2, background(volumes)
     rows = {}
-    for region, before in volumes.masks["reference"].items():
-        changed, drawn = before ^ volumes.masks["prediction"][region], []
+    for region, before in volumes.before.items():
+        now, drawn = volumes.masks["prediction"][region], []
+        changed = before ^ now
         for plane, axis in reversed(PLANES.items()):
             others = tuple(other for other in range(3) if other != axis)
             index = int(changed.sum(axis=others).argmax()) if changed.any() else volumes.centre()[axis]
-            layer = errors(volumes, region, plane, index, grid_of(volumes, plane, pixel))
+            layer = errors(before, now, plane, index, grid_of(volumes, plane, pixel))
             drawn.append(picture(volumes, modality, plane, index, [layer], pixel))
         rows[region] = drawn
     tallest = max(image.height for drawn in rows.values() for image in drawn) + 16

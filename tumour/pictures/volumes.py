@@ -29,6 +29,7 @@ class Volumes:
         masks: (x, y, z) by `reference` and `prediction`, as far as they exist, then by region, the largest first.
         affine: (4, 4), from voxel indices to world coordinates in mm.
         uncertainty: (x, y, z), the entropy of the least certain region, 255 for one bit; None without probabilities.
+        before: (x, y, z) by region, of the time point before; empty for the first.
     """
 
     case: str
@@ -36,6 +37,7 @@ class Volumes:
     masks: dict[str, dict[str, Mask]] = field(default_factory=dict)
     affine: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
     uncertainty: NDArray[np.uint8] | None = None
+    before: dict[str, Mask] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -57,7 +59,13 @@ class Volumes:
         return x, y, z
 
 
-def read_case(case: Case, prediction: str | os.PathLike | None, cohort: Cohort, modalities: Sequence[str]) -> Volumes:
+def read_case(
+    case: Case,
+    prediction: str | os.PathLike | None,
+    cohort: Cohort,
+    modalities: Sequence[str],
+    before: str | os.PathLike | None = None,
+) -> Volumes:
     """Read the scans of a case, its label if it has one, and its predicted label map.
 
     Args:
@@ -65,13 +73,14 @@ def read_case(case: Case, prediction: str | os.PathLike | None, cohort: Cohort, 
         prediction: path of the predicted label map, or None; its probabilities are read too, if they were written.
         cohort: naming and meaning of the files.
         modalities: the modalities to draw, in order.
+        before: path of the label map of the time point before, if there is one.
 
     Raises:
         InputError: a file cannot be read or has another grid than the first scan.
     """
     try:
         scans = [read_scan(path).in_ras() for path in case.images]
-        paths = {"reference": case.label, "prediction": prediction}
+        paths = {"reference": case.label, "prediction": prediction, "before": before}
         labels = {kind: read_classes(str(path), cohort).in_ras() for kind, path in paths.items() if path is not None}
         files = [
             probability_file(Path(prediction).parent, case.name, region) for region in cohort.regions if prediction
@@ -117,7 +126,8 @@ def _compact(
     grid[:3, :3] = affine[:3, :3] * steps
     cut = {kind: {region: mask[box] for region, mask in regions.items()} for kind, regions in masks.items()}
     bytes_of = {name: to_bytes(array[box]) for name, array in images.items()}
-    return Volumes(case, bytes_of, cut, grid, None if uncertainty is None else uncertainty[box])
+    earlier = cut.pop("before", {})
+    return Volumes(case, bytes_of, cut, grid, None if uncertainty is None else uncertainty[box], earlier)
 
 
 def to_bytes(array: NDArray[np.float32]) -> NDArray[np.uint8]:
