@@ -34,6 +34,7 @@ from benchmarks import nnunet, results, zoo
 from benchmarks.patients import cases_of, folder_with, parts_of
 from tools import trials
 from tools.cohorts import cohort_named
+from tools.compare import mean_dice
 from tools.score import score
 
 SIDES = {
@@ -189,7 +190,7 @@ def write_table(
     for name in sides:
         for seed in seeds:
             run = folder / "quality" / f"{name}-{minutes * 120:.0f}-{seed}"
-            dice[name].append(trials.mean_dice(run))
+            dice[name].append(mean_dice(run / "results" / "scores"))
             trials_of[name].append(json.loads((run / "trial.json").read_text(encoding="utf-8")))
     rows = []
     for name in sides:

@@ -22,11 +22,12 @@ from tumour.maps.fitting import FitAfterTreatment, FittingCase
 from tumour.records import read_json, read_tensors
 from tumour.runs.checkpoints import BEST, PATIENTS, SETTINGS
 from tumour.runs.folders import Claim
-from tumour.scores.tables import mean_interval, mean_text, read_scores
+from tumour.scores.tables import mean_interval, mean_text
 
 from tools.cohorts import cohort_named
 from tools.command import run_command
 from tools.command_line import words_of
+from tools.compare import mean_dice
 from tools.crossvalidate import (
     STARTED,
     failed,
@@ -81,12 +82,6 @@ def started(folder: Path) -> dict[str, Any]:
     return read_json(folder / STARTED, {"args_file": str, "patients": {str: int}})
 
 
-def mean_dice(folders: Sequence[Path]) -> pd.Series:
-    """Mean Dice over the regions of each case in the scores.csv of some folders."""
-    rows = pd.concat([read_scores(folder / "scores.csv") for folder in folders])
-    return rows[rows["kind"] == "region"].groupby("case")["dice"].mean()
-
-
 class Folds:
     """Runs of a candidate on the folds of the cross-validations.
 
@@ -132,11 +127,11 @@ class Folds:
     def scored(self, candidate: Candidate) -> pd.Series:
         """The mean Dice of each case; the scores of a plain network are those of its cross-validation."""
         if len(candidate.folders) == 1 and not candidate.mirror:
-            return mean_dice(candidate.folders)
+            return mean_dice(*candidate.folders)
         places = [scores_in(self.place(candidate, fold)) for fold in range(self.folds)]
         for fold, place in enumerate(places):
             self.run("evaluating", candidate, fold, place)
-        return mean_dice([place.parent for place in places])
+        return mean_dice(*(place.parent for place in places))
 
     def treated(self, candidate: Candidate, cohort: str) -> tuple[pd.Series, Path]:
         """The mean Dice of each case with an after-treatment fitted on the other folds; the one fitted on all folds."""
@@ -153,7 +148,7 @@ class Folds:
             scores.append(done.parent)
         final = self.output / "after_treatment.json"
         fit([case for part in cases for case in part], final, cohort)
-        return mean_dice(scores), final
+        return mean_dice(*scores), final
 
 
 def read_cases(path: Path) -> list[FittingCase]:

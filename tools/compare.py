@@ -30,6 +30,12 @@ def read_run(run: str) -> tuple[pd.DataFrame, str | None]:
     return rows.set_index(["case", "region"]), content.get("challenge")
 
 
+def mean_dice(*folders: Path) -> pd.Series:
+    """Mean Dice over the regions, for each case in the scores.csv of some folders."""
+    rows = pd.concat([read_scores(folder / "scores.csv") for folder in folders])
+    return rows[rows["kind"] == "region"].groupby("case")["dice"].mean()
+
+
 def differences(run_a: str, run_b: str, metric: str) -> pd.DataFrame:
     """`metric` of run B minus that of run A: one row per case that both scored, one column per region."""
     (a, rules_a), (b, rules_b) = read_run(run_a), read_run(run_b)

@@ -21,7 +21,7 @@ from tumour.runs.record import MAIN
 from tumour.scores.tables import SUMMARY, interval_text, mean_text
 
 from tools.command import run_command
-from tools.compare import differences, read_run, significance
+from tools.compare import differences, mean_dice, significance
 from tools.networks import cost
 from tools.show import merged
 from tools.tables import markdown
@@ -160,12 +160,6 @@ def compare_settings(output: str, cohort: str, dataset_dir: str, bundle: str, ov
     return compare_trials(output, {value: (bundle, {**data, **options, setting: value}) for value in values})
 
 
-def mean_dice(folder: Path) -> pd.Series:
-    """Mean Dice over the regions, for each test case of a trial."""
-    rows = read_run(str(folder / "results"))[0]
-    return rows[rows["kind"] == "region"]["dice"].groupby("case").mean()
-
-
 def compare_recipes(
     output: str, cohort: str, dataset_dir: str, minutes: float, seeds: Sequence[int] = (0, 1, 2), **options: Any
 ) -> str:
@@ -189,8 +183,9 @@ def compare_recipes(
             args_files, trials = args_of(bundle, recipe), folder / (recipe or "default")
             steps = steps_in(minutes, trials / "pace", args_files, data)
             budget = {"epochs": EPOCHS, "iterations_per_epoch": max(steps // EPOCHS, 1), "val_interval": EPOCHS}
-            measured[recipe, seed] = trial(trials / f"seed{seed}", args_files, {**data, **budget, "seed": seed})
-            dice[recipe, seed] = mean_dice(trials / f"seed{seed}")
+            place = trials / f"seed{seed}"
+            measured[recipe, seed] = trial(place, args_files, {**data, **budget, "seed": seed})
+            dice[recipe, seed] = mean_dice(place / "results" / "scores")
     scores = pd.concat(dice, names=["recipe", "seed", "case"]).unstack("recipe")
     head = f"{minutes:g} minutes of training, {len(seeds)} seeds, {len(scores)} test scans; 95% bootstrap intervals."
     costs = pd.DataFrame(measured).T
