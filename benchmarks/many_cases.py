@@ -13,7 +13,7 @@ from tumour.processes import cores
 
 from benchmarks import results
 from benchmarks.machine import measured
-from tools.command import run_command
+from tools.command import flags, run_command
 from tools.patients.synthetic import make_patients
 
 DIFFERENT = 16  # patients; the others are links to them
@@ -39,11 +39,10 @@ def commands(data: Path, work: Path) -> dict[str, list[str]]:
     weights = shutil.copytree(WEIGHTS, work / "weights")  # `evaluating` writes scores next to them
     given = {"args_file": ARGS_FILE, "ckpt_dir": weights, "cohort": COHORT, "dataset_dir": data, "output_dir": work}
     labels = {"reference": data, "prediction": work / "segmentations", "cohort": COHORT, "output": work / "scored"}
-    score = [text for name, value in labels.items() for text in (f"--{name}", str(value))]
     return {
         "segmenting": run_command("inferring", **given),
         "segmenting and scoring (`evaluating`)": run_command("evaluating", **given, test_share=1.0),
-        "scoring (`score`)": [sys.executable, "-m", "tools", "score", *score],
+        "scoring (`score`)": [sys.executable, "-m", "tools", "score", *flags(labels)],
     }
 
 

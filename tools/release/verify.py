@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 from tumour.errors import InputError, OptionError
 
+from tools.command import flags
 from tools.patients.synthetic import make_patients
 from tools.release.configs import bundles
 from tools.release.metadata import metadata
@@ -175,8 +176,7 @@ class Release:
 
     def evaluate_alone_runs(self) -> None:
         settings = self.settings | {"ckpt_dir": self.trained}
-        flags = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
-        self.run("-m", "monai.bundle", "run", "--config_file", "configs/evaluate.json", *flags)
+        self.run("-m", "monai.bundle", "run", "--config_file", "configs/evaluate.json", *flags(settings))
 
     def inference_properties_and_run(self) -> None:
         self.workflow("infer", "inference")
