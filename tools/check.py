@@ -32,15 +32,15 @@ def check(cohort: str, dataset_dir: str, output: str = "check", workers: int | N
         InputError: nothing can be checked, or the labels contradict the name of the data set.
     """
     data_set, cohorts = cohort_named(cohort), known_cohorts()
-    found = find_cases(str(dataset_dir), data_set, modalities(), cohorts)
+    found = find_cases(dataset_dir, data_set, modalities(), cohorts)
     with Claim("checking", [output]):
         findings = examine(found.complete, CaseCheck(data_set, cohorts, modalities()), workers)
     for finding in findings:
         finding.across += found.unused.get(finding.case, ())
     report = Report(findings, found.left_out, data_set.regions, found.strays)
-    report.write(str(output))
+    report.write(output)
     print(f"{report.table()}\n\n{len(findings) + len(found.left_out):,} cases, written to '{output}'.")
-    contrary = contradiction(findings, str(dataset_dir), data_set, cohorts)
+    contrary = contradiction(findings, dataset_dir, data_set, cohorts)
     if contrary:
         raise OptionError(contrary)
     return 2 if report.counts["unusable"] else 1 if report.counts["note"] else 0

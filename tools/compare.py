@@ -71,8 +71,8 @@ def compare(run_a: str, run_b: str, metric: str | None = None, worst: int = 10) 
         metric: a column of scores.csv; default: Dice, HD95 and lesion-wise Dice.
         worst: number of cases to list, by the mean absolute difference over the regions.
     """
-    names = [metric] if metric else [name for name in METRICS if name in read_run(str(run_a))[0]]
-    paired = {name: differences(str(run_a), str(run_b), name) for name in names}
+    names = [metric] if metric else [name for name in METRICS if name in read_run(run_a)[0]]
+    paired = {name: differences(run_a, run_b, name) for name in names}
     text = [f"A: {run_a}\nB: {run_b}"]
     for name, frame in paired.items():
         text.append(f"{name}\n{significance(frame).to_string(float_format='{:.4f}'.format)}")

@@ -40,12 +40,12 @@ def datalist(
         seed: determines the split, as in training.
     """
     data_set = cohort_named(cohort)
-    cases = find_cases(str(dataset_dir), data_set, modalities(), known_cohorts()).complete
+    cases = find_cases(dataset_dir, data_set, modalities(), known_cohorts()).complete
     fold_of: dict[str, int] = {}
     for fold in range(FOLDS):
         fold_of |= {case.patient: fold for case in split(cases, fold, test_share, seed)["validate"]}
     require_datalist_of_ours(Path(output))
-    root = Path(str(output)).resolve().parent
+    root = Path(output).resolve().parent
 
     def entry(case: Case) -> dict[str, Any]:
         files = [os.path.relpath(path, root) for path in case.images]

@@ -36,7 +36,7 @@ def download(
             f"{cohort} needs a registration; only msd can be downloaded without one. Get it from "
             "https://www.synapse.org/brats, unpack it and give its folder as --dataset_dir (DATA with make)."
         )
-    folder, draft = Path(str(output)), Path(str(output), ".unpacking")
+    folder, draft = Path(output), Path(output, ".unpacking")
     target = folder / TASK
     if target.is_dir():
         return f"'{target}' already exists; delete it to download it again."

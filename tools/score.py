@@ -102,7 +102,7 @@ def score(
     data_set = cohort_named(cohort)
     challenge = challenge or data_set.challenge
     one_of(CHALLENGES, challenge, setting="challenge")
-    references, predictions = _files(str(reference), str(prediction), data_set)
+    references, predictions = _files(reference, prediction, data_set)
     job = partial(_score_files, cohort=data_set, challenge=challenge)
     files = [(case, path, predictions.get(case)) for case, path in references.items()]
     pool = ProcessPoolExecutor(min(workers or cores(), len(files)), initializer=end_with_parent)
@@ -114,7 +114,7 @@ def score(
         raise InputError("\n".join(faults))
     rows, lesion_rows = ([row for result in results for row in result[part]] for part in (0, 1))
     missing, extra = (sorted(a.keys() - b.keys()) for a, b in ((references, predictions), (predictions, references)))
-    summary = write_scores(rows, lesion_rows, str(output), cohort=cohort, challenge=challenge, missing=missing)
+    summary = write_scores(rows, lesion_rows, output, cohort=cohort, challenge=challenge, missing=missing)
     notes = [f"No prediction, scored as empty: {', '.join(missing)}."] if missing else []
     notes += [f"Label maps that belong to no case, not scored: {', '.join(extra)}."] if extra else []
     return "\n".join([table(summary), f"{len(files)} cases, rules of {challenge}, written to '{output}'.", *notes])

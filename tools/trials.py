@@ -107,8 +107,8 @@ def row_of(folder: Path, bundle: str, options: Mapping[str, Any], measured: Mapp
 
 def compare_trials(output: str, trials: Mapping[str, tuple[str, Mapping[str, Any]]]) -> str:
     """Run all trials, given by name as a bundle and its options; a table, and each difference from the first."""
-    _claim = Claim("comparing", [str(output)])
-    folders = {name: Path(str(output)) / name.replace("@losses::", "") for name in trials}
+    _claim = Claim("comparing", [output])
+    folders = {name: Path(output) / name.replace("@losses::", "") for name in trials}
     rows = []
     for name, (bundle, options) in trials.items():
         print(f"\n== {name}", flush=True)
@@ -120,7 +120,7 @@ def compare_trials(output: str, trials: Mapping[str, tuple[str, Mapping[str, Any
         a, b = (str(folders[each] / "results" / "scores") for each in (first, name))
         difference = significance(differences(a, b, "dice")).to_string(float_format="{:.4f}".format)
         parts.append(f"Dice, {name} - {first}:\n{difference}")
-    return write_comparison(Path(str(output)), parts)
+    return write_comparison(Path(output), parts)
 
 
 def write_comparison(folder: Path, parts: Sequence[str]) -> str:
@@ -173,8 +173,8 @@ def compare_recipes(
         seeds: one training of each recipe per seed.
         options: settings of the bundles; passed to every run.
     """
-    _claim = Claim("comparing", [str(output)])
-    folder, measured, dice = Path(str(output)), {}, {}
+    _claim = Claim("comparing", [output])
+    folder, measured, dice = Path(output), {}, {}
     data = {"cohort": cohort, "dataset_dir": dataset_dir, **options}
     names = {recipe: recipe or f"{bundle}, our default" for recipe, bundle in RECIPES.items()}
     for seed in seeds:  # the outer loop, so that recipes can be compared after each seed
