@@ -1,4 +1,8 @@
-"""An interpreter that cannot import from this repository, started once: a start takes longer than a tiny run."""
+"""An interpreter that cannot import from this repository, started once for all commands of a test process.
+
+Importing MONAI takes longer than a tiny run, so each command runs in a fork of a process that has imported it and
+nothing else. `tools.release.verify` starts Python for each of its checks: tests give it `run` in place of `subprocess`.
+"""
 
 import json
 import os

@@ -1,6 +1,5 @@
-"""What would take most of the time of these tests: Python starts once for all commands, and networks are timed once."""
+"""What would take most of the time of these tests: Python starts once (`tests.interpreter`), exports are timed once."""
 
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -12,4 +11,4 @@ from tools.release import export, verify
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(verify, "subprocess", SimpleNamespace(run=run))
-    monkeypatch.setattr(export, "seconds", partial(export.seconds, repeats=1))
+    monkeypatch.setattr(export, "ROUNDS", 1)

@@ -8,9 +8,10 @@ file is then read and compared with PyTorch on a random patch.
 
 import json
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from timeit import repeat
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from tools.release.pack import checkpoint_of, content, require_fit
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 PATCH = 64  # side length in voxels of the patch for the comparison
+ROUNDS = 5  # of the time, of which the shortest is given
 INFERENCE = "configs/inference.json"
 AXES = {0: "batch", 2: "x", 3: "y", 4: "z"}  # may be of any size
 
@@ -90,16 +92,6 @@ def difference(logits: torch.Tensor, others: torch.Tensor) -> float:
     return float((logits - others).abs().max() / logits.abs().max().clamp(min=1))
 
 
-def seconds(network: Network, image: torch.Tensor, repeats: int = 5) -> float:
-    """The shortest time that a network takes for an image."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        network(image)
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
 def export(bundle: str, format: str = "torchscript", output: str = "dist", weights: str = "") -> str:
     """Export a trained bundle to one file, and compare it with PyTorch.
 
@@ -121,10 +113,11 @@ def export(bundle: str, format: str = "torchscript", output: str = "dist", weigh
         error = difference(ours(image), exported(image))
         if error > 1e-4:
             raise InputError(f"The {format} file of {bundle} differs by {error:.1e} from PyTorch; nothing is written.")
-        times = [f"{seconds(network, image) * 1000:.0f} ms" for network in (exported, ours)]
+        seconds = [min(repeat(partial(network, image), number=1, repeat=ROUNDS)) for network in (exported, ours)]
         with atomic_write(target) as temporary:
             temporary.write_bytes(part.read_bytes())
     return (
         f"{target}: {target.stat().st_size / 1e6:.1f} MB, within {error:.0e} of PyTorch; "
-        f"a patch of {PATCH}³ takes {times[0]}, in PyTorch {times[1]} ({torch.get_num_threads()} threads, float32)."
+        f"a patch of {PATCH}³ takes {1000 * seconds[0]:.0f} ms, in PyTorch {1000 * seconds[1]:.0f} ms "
+        f"({torch.get_num_threads()} threads, float32)."
     )
