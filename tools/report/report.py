@@ -13,7 +13,6 @@ from urllib.parse import quote
 
 import pandas as pd
 from ignite.engine import Engine, Events
-from jinja2 import Environment, FileSystemLoader
 from monai.utils import path_to_sqlite_uri
 from tqdm import tqdm
 from tumour.cases.case import Case, LeftOut
@@ -136,7 +135,7 @@ def write_report(
     if len(results.log):
         save_curves(curves(results.log, cohort.regions), target)
     configs = copy_configs(Path(output_dir), target)
-    copy_viewer(target)
+    copy_file(str(files("nilearn") / VIEWER), target / "cases" / "niivue.js")  # loaded when a case is opened in it
     registered = {name for name in names if (target / "cases" / f"{name}_{PICTURE}").is_file()}
     text = page(bundle, cohort, modalities, results, names, left_out, configs, measured, registered, earlier)
     save_text(text, target / "report.html")
@@ -172,11 +171,6 @@ def copy_measurements(segmentations: Path, folder: Path) -> dict[str, pd.DataFra
     return {name: read_table(path).round(1).astype(object).fillna("") for name, path in found.items()}
 
 
-def copy_viewer(folder: Path) -> None:
-    """Copy the viewer, which the page loads when a case is opened in it."""
-    copy_file(str(files("nilearn") / VIEWER), folder / "cases" / "niivue.js")
-
-
 def keep_in_mlflow(database: Path, folder: Path) -> None:
     """Add the report as report.zip to the last run in the MLflow database of these results, if there is one."""
     if not database.is_file():
@@ -203,6 +197,8 @@ def page(
     earlier: Mapping[str, str],
 ) -> str:
     """The HTML of the page; it loads the files of a case when the case is opened."""
+    from jinja2 import Environment, FileSystemLoader  # here, for the runs that write no report
+
     environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["quote"] = quote
     regions, log = list(cohort.regions), results.log
