@@ -128,11 +128,11 @@ def our_network(
     return Turned(network)
 
 
-def predictor(made: Any, mirror: bool = False) -> Any:
-    """Its predictor with the network of a trainer."""
+def predictor(made: Any) -> Any:
+    """Its predictor with the network of a trainer, without mirroring."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    predictor = nnUNetPredictor(use_mirroring=mirror, device=torch.device("cpu"), allow_tqdm=False)
+    predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
     if hasattr(made.network, "decoder"):
         made.set_deep_supervision_enabled(False)
     network = made.network.eval()

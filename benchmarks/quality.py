@@ -109,7 +109,7 @@ def _nnunet(work: Path, parts: dict, seconds: float, patch: int, maps: Path) -> 
 def _zoo(work: Path, parts: dict, seconds: float, patch: int, maps: Path) -> int:
     """Train with its loss and optimizer, one case per step."""
     network, loss = zoo.network(), zoo.loss()
-    adam, _ = zoo.optimiser(network, 1)
+    adam = zoo.optimiser(network)
     dataset = zoo.training_set(parts["train"], patch)
     steps, began = 0, time.monotonic()
     while (spent := (time.monotonic() - began) / seconds) < 1:

@@ -52,7 +52,7 @@ def side(name: str, data: str, cohort: str, work: str, again: str) -> None:
     else:
         from torch.utils.data import DataLoader
 
-        zoo.optimiser(zoo.network(), 1)
+        zoo.optimiser(zoo.network())
         next(iter(DataLoader(zoo.training_set(cases_of(cohort, data), 96), num_workers=2)))
     print_ready_and_exit()
 

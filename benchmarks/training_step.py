@@ -68,7 +68,7 @@ def side(name: str, work: str, patch: int) -> None:
                 made.train_step(batch)
     else:
         network, loss = zoo.network(), zoo.loss()
-        adam, _ = zoo.optimiser(network, 1)
+        adam = zoo.optimiser(network)
 
         def step() -> None:
             adam.zero_grad()

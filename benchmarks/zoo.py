@@ -6,7 +6,6 @@ and labels are numbers, because the Dice loss of the current MONAI refuses boole
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -38,10 +37,9 @@ def network() -> SegResNet:
     )
 
 
-def optimiser(network: torch.nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
-    """Adam and its cosine schedule."""
-    adam = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=1e-5)
-    return adam, torch.optim.lr_scheduler.CosineAnnealingLR(adam, T_max=steps)
+def optimiser(network: torch.nn.Module) -> torch.optim.Optimizer:
+    """Adam; a training lowers its learning rate along a cosine."""
+    return torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=1e-5)
 
 
 def loss() -> DiceLoss:
