@@ -21,6 +21,7 @@ CHANGED = {"gone": ERRORS["missed"], "new": ERRORS["invented"]}  # since the tim
 UNCERTAIN = "#E69F00"
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # the axis perpendicular to each plane
 MARKS = {"sagittal": "APSI", "coronal": "RLSI", "axial": "RLAP"}  # at the left, right, top and bottom
+FRAMES = 50  # of an animation, at most
 LEGEND = "Solid line: prediction. Dotted line: reference. The patient's right (R) is on the left, as in radiology."
 
 
@@ -216,12 +217,12 @@ def draw_legend(pen: ImageDraw.ImageDraw, volumes: Volumes, top: int, line: int,
     pen.text((4, top), LEGEND, "white", font)
 
 
-def sweep(volumes: Volumes, path: Path, frames: int = 50) -> None:
+def sweep(volumes: Volumes, path: Path) -> None:
     """Write an animated GIF from foot to head, with the reference on the left and the prediction on the right."""
     pixel, modality = float(min(volumes.spacing)) / 1.5, background(volumes)
     kinds = list(volumes.masks) or ["scan"]
     drawn = []
-    for index in np.unique(np.linspace(0, volumes.shape[2] - 1, frames).astype(int)):
+    for index in np.unique(np.linspace(0, volumes.shape[2] - 1, FRAMES).astype(int)):
         slices = [outlined(volumes, modality, "axial", index, pixel, [kind]) for kind in kinds]
         frame = Image.new("RGB", (sum(image.width for image in slices), slices[0].height + 16))
         pen = ImageDraw.Draw(frame)

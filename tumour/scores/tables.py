@@ -33,6 +33,7 @@ SUMMARY = {  # what summary.json contains
     **{f"{name}?": [{str: (str, float)}] for name in ("groups", "calibration", "quality")},
     "scores": {str: {"kind": str, "dice": MEAN, "iou": MEAN, str: (str, {str: (float, None)})}},
 }
+RESAMPLES = 2000  # of the bootstrap
 LESION_COLUMNS = ["case", "kind", "region", *LESION]  # those of lesions.csv if there is no lesion
 
 
@@ -88,13 +89,13 @@ def _statistics(metrics: pd.DataFrame) -> dict[str, dict[str, Any]]:
     return statistics.astype(object).where(statistics.notna(), None).to_dict("index")
 
 
-def mean_interval(values: NDArray, resamples: int = 2000) -> NDArray:
+def mean_interval(values: NDArray) -> NDArray:
     """The 95% percentile bootstrap interval of the mean over the first axis (Efron, 1979); (cases, ...) to (2, ...).
 
     Cases without a value (NaN) are left out.
     """
     cases, known = len(values), ~np.isnan(values)
-    draws = np.random.default_rng(0).multinomial(cases, np.full(cases, 1 / cases), resamples)  # (resamples, cases)
+    draws = np.random.default_rng(0).multinomial(cases, np.full(cases, 1 / cases), RESAMPLES)  # (resamples, cases)
     with np.errstate(invalid="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of a column without any value
         means = draws @ np.where(known, values, 0) / (draws @ known)
