@@ -30,7 +30,8 @@ from tumour.scanner.study import choose, series_of
 from tumour.scans.grid import Scan
 from tumour.scans.readers import read_classes, read_scan
 
-from tools.cohorts import COMMON, cohort_named, modalities
+from tools.bundles import COMMON
+from tools.cohorts import cohort_named, modalities
 
 GRIDS = {  # voxels and their mm, by modality
     "T1": ((208, 208, 44), (1.1, 1.1, 5.0)),

@@ -1,14 +1,13 @@
 """The cohorts of bundles/common, for commands that run without a bundle."""
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import yaml
 from tumour.cohort import Cohort, read_cohorts
 from tumour.errors import one_of
 
-COMMON = Path(__file__).parents[1] / "bundles" / "common"
+from tools.bundles import COMMON
 
 
 @cache

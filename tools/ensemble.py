@@ -24,8 +24,9 @@ from tumour.runs.trained import SETTINGS, settings_of, settings_to_use
 from tumour.scores.evaluation import record_crossvalidation
 from tumour.scores.tables import SUMMARY
 
+from tools.bundles import ROOT, bundles, folder_of
 from tools.command_line import words_of
-from tools.release.configs import ROOT, bundles, ensemble_def, folder_of
+from tools.release.configs import ensemble_def
 from tools.show import merged
 
 MAY_DIFFER = (

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from tools.bundles import bundles
 from tools.show import merged
 
 
@@ -35,6 +36,6 @@ def networks(size: str = "") -> None:
     """
     print("| bundle | size | parameters, M | multiply-adds of a 96³ patch, G |\n| --- | --- | --- | --- |")
     for name in [size] if size else ["fast", "full"]:
-        for path in sorted(Path("bundles").glob("*/args.yaml")):
-            parameters, operations = cost(path, size=name)
-            print(f"| {path.parent.name} | {name} | {parameters:.2f} | {operations:.1f} |")
+        for bundle in bundles():
+            parameters, operations = cost(f"bundles/{bundle}/args.yaml", size=name)
+            print(f"| {bundle} | {name} | {parameters:.2f} | {operations:.1f} |")

@@ -18,9 +18,9 @@ from tumour.runs.trained import settings_of
 from tumour.scores.evaluation import crossvalidation_of, scores_of
 from tumour.scores.tables import interval_text
 
+from tools.bundles import ROOT
 from tools.tables import markdown
 
-ROOT = Path(__file__).parents[1]
 START = "<!-- results: written by `make results` from bundles/*/weights/scores.json -->"
 END = "<!-- end of results -->"
 FEW = 10  # patients; the mean of fewer is not reliable for other patients

@@ -13,10 +13,10 @@ from tumour.errors import InputError
 from tumour.files import save_text
 from tumour.runs.options import rules, wanted
 
+from tools.bundles import ROOT
 from tools.show import merged
 from tools.tables import markdown
 
-ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "settings.md"
 START = """# Every setting
 

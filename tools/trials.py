@@ -20,6 +20,7 @@ from tumour.runs.folders import Claim
 from tumour.runs.record import MAIN
 from tumour.scores.tables import SUMMARY, interval_text, mean_text
 
+from tools.bundles import bundles
 from tools.command import run_command
 from tools.compare import differences, mean_dice, significance
 from tools.networks import cost
@@ -139,7 +140,7 @@ def compare_bundles(output: str, cohort: str, dataset_dir: str, **options: Any) 
         dataset_dir: folder of the data set.
         options: settings of the bundles, such as --epochs 2; passed to every run.
     """
-    names = sorted((path.parent.name for path in Path("bundles").glob("*/args.yaml")), key=lambda n: (n != "unet3d", n))
+    names = sorted(bundles(), key=lambda name: (name != "unet3d", name))
     data = {"cohort": cohort, "dataset_dir": dataset_dir}
     return compare_trials(output, {name: (name, data | options) for name in names})
 

@@ -9,7 +9,7 @@ import jinja2
 from tumour.errors import InputError
 from tumour.runs.trained import settings_of
 
-from tools.release.configs import COMMON, folder_of
+from tools.bundles import COMMON, folder_of
 from tools.release.metadata import interface
 from tools.results import results
 

@@ -13,30 +13,17 @@ from monai.bundle.properties import InferProperties, TrainProperties
 from monai.bundle.reference_resolver import ReferenceResolver
 from monai.bundle.utils import merge_kv
 from monai.utils import BundlePropertyConfig
-from tumour.errors import InputError, OptionError, one_of
+from tumour.errors import InputError, one_of
 from tumour.runs.trained import RULES, SETTINGS, completed
 
+from tools.bundles import COMMON, ROOT, folder_of
 from tools.show import merged
 
-ROOT = Path(__file__).parents[2]
-COMMON = ROOT / "bundles" / "common"
 # file: run id
 WORKFLOWS = {"train": "training", "evaluate": "evaluating", "inference": "inferring", "prepare": "segmenting"}
 # what zoo tools look up in each file; they merge evaluate.json on top of train.json, so it needs nothing more
 PROPERTIES = {"train": TrainProperties, "evaluate": {}, "inference": InferProperties, "prepare": {}}
 OVERLAYS = ("multi_gpu_train", "multi_gpu_evaluate", "multi_gpu_infer", "inference_trt")
-
-
-def bundles() -> list[str]:
-    """The names of all bundles."""
-    return sorted(path.parent.name for path in ROOT.glob("bundles/*/args.yaml"))
-
-
-def folder_of(bundle: str) -> Path:
-    """The folder of a bundle, or an InputError that lists the bundles."""
-    if bundle not in bundles():
-        raise OptionError(f"BUNDLE must be all or one of {', '.join(bundles())}; it is '{bundle}'.")
-    return ROOT / "bundles" / bundle
 
 
 def configs(bundle: str, settings: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 from tumour.scores.evaluation import crossvalidation_of, scores_of
 
-from tools.release.configs import COMMON, folder_of
+from tools.bundles import COMMON, folder_of
 from tools.results import patients
 
 CLASS_NAMES = {

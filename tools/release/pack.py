@@ -17,8 +17,9 @@ from tumour.runs.trained import SETTINGS, require_same, settings_of
 from tumour.scores.evaluation import RECORD
 from tumour.scores.quality import FILE as QUALITY
 
+from tools.bundles import COMMON, ROOT, bundles
 from tools.release.card import card
-from tools.release.configs import COMMON, ROOT, bundles, configs
+from tools.release.configs import configs
 from tools.release.metadata import metadata, release_metadata
 
 PACKAGES = ("custom_components", "tumour")  # the Python code in a release

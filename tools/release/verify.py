@@ -21,9 +21,9 @@ from typing import Any
 import yaml
 from tumour.errors import InputError, OptionError
 
+from tools.bundles import bundles
 from tools.command import flags
 from tools.patients.synthetic import make_patients
-from tools.release.configs import bundles
 from tools.release.metadata import metadata
 from tools.release.pack import LARGE, PACKAGES
 
