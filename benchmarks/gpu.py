@@ -104,10 +104,8 @@ def inference(data: str, cohort: str, device: str, folder: Path) -> Rows:
     scans = folder_with(folder / "scan", cases_of(cohort, data)[:1])
     maps: list[np.ndarray] = []
     for name in (device, "cpu"):
-        segment, target = (
-            evaluator(scans, folder / f"map-{len(maps)}", cohort, device=name),
-            folder / f"map-{len(maps)}",
-        )
+        target = folder / f"map-{len(maps)}"
+        segment = evaluator(scans, target, cohort, device=name)
         for _ in range(3 if name != "cpu" else 1):
             began = time.perf_counter()
             segment.run()

@@ -7,11 +7,8 @@ from monai.bundle import ConfigParser
 
 from tools.show import merged
 
-NNUNET_SIZE = {
-    "stem": 1,
-    "filters": [32, 64, 128, 256, 320, 320],
-    "strides": [1, 2, 2, 2, 2, 2],
-}  # nnU-Net's BraTS plan
+# nnU-Net's BraTS plan
+NNUNET_SIZE = {"stem": 1, "filters": [32, 64, 128, 256, 320, 320], "strides": [1, 2, 2, 2, 2, 2]}
 
 
 def config(bundle: str, **settings: Any) -> ConfigParser:

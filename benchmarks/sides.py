@@ -30,10 +30,8 @@ class Side:
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
-        answers = (
-            line for line in self.process.stdout if line.startswith('{"seconds"')
-        )  # libraries may print other lines
-        line = next(answers, "")
+        # libraries may print other lines
+        line = next((each for each in self.process.stdout if each.startswith('{"seconds"')), "")
         if not line:
             raise SystemExit(f"'{' '.join(map(str, self.process.args))}' failed; see its output above.")  # type: ignore[arg-type]
         return json.loads(line)

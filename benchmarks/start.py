@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import fire
@@ -37,9 +38,8 @@ def side(name: str, data: str, cohort: str, work: str, again: str) -> None:
         from benchmarks import ours
 
         where = {"ckpt_dir": str(folder / "models"), "output_dir": str(folder / "eval"), "cache": "disk"}
-        trainer = ours.config("neuroseg3d", cohort=cohort, dataset_dir=data, **where).get_parsed_content(
-            "train::trainer"
-        )
+        parser = ours.config("neuroseg3d", cohort=cohort, dataset_dir=data, **where)
+        trainer = parser.get_parsed_content("train::trainer")
         trainer.add_event_handler(Events.ITERATION_STARTED, print_ready_and_exit)
         trainer.run()
     elif name == "nnunet":
@@ -80,9 +80,7 @@ def seconds_of(*arguments: str) -> float:
 
 def measure(data: str, cohort: str = "brats2018", patients: int = 6, rounds: int = 5) -> None:
     """Measure all sides, with empty folders in each round, and write the table."""
-    measured: dict[tuple[str, str], list[float]] = {
-        (name, again): [] for name in SIDES for again in ("first", "second")
-    }
+    measured: dict[tuple[str, str], list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as scratch:
         few = str(folder_with(Path(scratch, "cases"), cases_of(cohort, data)[:patients]))
         for turn in range(rounds):
@@ -91,9 +89,8 @@ def measure(data: str, cohort: str = "brats2018", patients: int = 6, rounds: int
                 for again in ("first", "second"):
                     seconds = seconds_of(name, few, cohort, str(work), again)
                     measured[name, again].append(seconds)
-                    print(
-                        f"round {turn + 1} of {rounds}, {name}, {again}: {seconds:.1f} s", file=sys.stderr, flush=True
-                    )
+                    done = f"round {turn + 1} of {rounds}, {name}, {again}"
+                    print(f"{done}: {seconds:.1f} s", file=sys.stderr, flush=True)
                 shutil.rmtree(work)
     rows = [
         {

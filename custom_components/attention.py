@@ -58,9 +58,7 @@ def _channel(spatial_dims: int, channels: int) -> nn.Module:
 
 
 def _cbam(spatial_dims: int, channels: int) -> nn.Module:
-    return nn.Sequential(
-        ChannelAttention(channels), SpatialAttention(spatial_dims)
-    )  # channel attention first, as in the paper
+    return nn.Sequential(ChannelAttention(channels), SpatialAttention(spatial_dims))  # in the order of the paper
 
 
 def _none(spatial_dims: int, channels: int) -> nn.Module:

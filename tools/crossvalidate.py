@@ -43,12 +43,8 @@ OF_THE_MACHINE = ("device", "workers", "cache", "compile", "strict", "resume", "
 
 def command_of(run_id: str, folder: Path, output: Path, options: Mapping[str, Any]) -> list[str]:
     """The command of one fold, or of the final network, with its models and results in a folder."""
-    places = {
-        "ckpt_dir": folder / "models",
-        "output_dir": folder / "results",
-        "segmentations": output / "segmentations",
-    }
-    return run_command(run_id, **{**options, **places})
+    places = {"ckpt_dir": folder / "models", "output_dir": folder / "results"}
+    return run_command(run_id, **{**options, **places, "segmentations": output / "segmentations"})
 
 
 def options_of(

@@ -29,15 +29,7 @@ from tools.command_line import words_of
 from tools.release.configs import ensemble_def
 from tools.show import merged
 
-MAY_DIFFER = (
-    "fold",
-    "folds",
-    "test_share",
-    "seed",
-    "keep",
-    "layers",
-    "seen",
-)  # which patients; the layers of each network
+MAY_DIFFER = "fold folds test_share seed keep layers seen".split()  # which patients; the layers of each network
 OVERLAY = "ensemble.yaml"
 
 
@@ -131,10 +123,8 @@ def write(paths: Sequence[Path], target: Path, bundle: str) -> list[str]:
         bundles_of.append(name)
     common = {key: value for key, value in settings[paths[0]].items() if key not in MAY_DIFFER}
     save_json(patients_of(paths), target / PATIENTS)
-    save_json(
-        common | {"members": bundles_of, "seen": widest(each.get("seen", {}) for each in settings.values())},
-        target / SETTINGS,
-    )
+    seen = widest(each.get("seen", {}) for each in settings.values())
+    save_json(common | {"members": bundles_of, "seen": seen}, target / SETTINGS)
     text = yaml.safe_dump({"network_def": ensemble_def(bundles_of)}, sort_keys=False, width=120)
     save_text(f"# The ensemble in {BEST}, for --+config_file.\n{text}", target / OVERLAY)
     joint = {f"members.{n}.{key}": value for n, path in enumerate(paths) for key, value in weights[path].items()}

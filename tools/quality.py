@@ -134,12 +134,9 @@ def second_look(
         gaps = {name: judgement.regions[name] - dice for name, dice in case.dice.items()}
         region = max(gaps, key=lambda name: gaps[name])
         slices = uncertain_slices(found[case.case]["disagreement"][region])
-        row = {"case": case.case, "region": region, "predicted_dice": judgement.regions[region]}
-        row |= {"dice": case.dice[region], "difference": gaps[region]}
-        rows.append(
-            {name: round(v, 3) if isinstance(v, float) else v for name, v in row.items()}
-            | {"slices": " ".join(map(str, slices))}
-        )
+        dice = {"predicted_dice": judgement.regions[region], "dice": case.dice[region], "difference": gaps[region]}
+        rounded = {name: round(value, 3) for name, value in dice.items()}
+        rows.append({"case": case.case, "region": region, **rounded, "slices": " ".join(map(str, slices))})
     return sorted(rows, key=lambda row: (-row["difference"], row["case"]))
 
 

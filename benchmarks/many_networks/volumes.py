@@ -45,9 +45,8 @@ class Volumes:
             for channel, new in zip(*(each[index] for each in (self.image, image)), strict=True):
                 brain = channel != 0
                 low, middle, high = torch.quantile(channel[brain].float(), steps)
-                scaled = (
-                    (channel.float() - middle) / (high - low).clamp(min=1e-3) * 1.349
-                )  # that of a normal distribution
+                # a normal distribution has a range of 1.349 sd
+                scaled = (channel.float() - middle) / (high - low).clamp(min=1e-3) * 1.349
                 new.copy_(torch.where(brain, scaled, 0.0))
         return replace(self, image=image)
 

@@ -66,12 +66,7 @@ def unpack(archive: Path, folder: Path) -> None:
                 fault = f"'{away[0]}' lies outside it" if away else f"it states {size:,} bytes, over {MOST:,}"
                 raise InputError(f"'{archive}' is not unpacked, {fault}; create it again with make release.")
             content.extractall(folder)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        RuntimeError,
-    ) as error:  # the last: encrypted, or packed otherwise
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # the last if encrypted
         raise InputError(f"'{archive}' is damaged ({error}); create it again with make release.") from error
 
 

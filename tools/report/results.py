@@ -101,11 +101,8 @@ class Results:
         """Mean Dice and IoU over the regions in %, for the best validation and for the test patients."""
         rows, best = {}, best_epoch(self.log)
         if best and self.patients.get("validate") != []:  # empty: the last weights were kept
-            epoch = self.log.set_index("epoch").loc[best]
-            rows[f"validation, epoch {best} (used for model selection)"] = [
-                epoch["validate_dice"],
-                epoch["validate_iou"],
-            ]
+            scores = self.log.set_index("epoch").loc[best, ["validate_dice", "validate_iou"]]
+            rows[f"validation, epoch {best} (used for model selection)"] = scores.to_list()
         regions = [scores for scores in self.summary.get("scores", {}).values() if scores["kind"] == "region"]
         tested = [scores for scores in regions if scores["dice"]["cases"]]
         if tested:
@@ -151,9 +148,8 @@ class Results:
         }
         look = {case for case, _ in cases} & set().union(*reasons.values())
         why = [f"{len(look & found)} {reason}" for reason, found in reasons.items() if look & found]
-        return f"{', '.join(parts)}. " + (
-            f"{len(look)} to look at: {', '.join(why)}." if look else "None needs a look."
-        )
+        then = f"{len(look)} to look at: {', '.join(why)}." if look else "None needs a look."
+        return f"{', '.join(parts)}. {then}"
 
     def advice(self, case: str) -> str:
         """What the traffic light of a case means, with the predicted Dice and the slices to look at."""

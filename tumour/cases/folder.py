@@ -159,9 +159,8 @@ def _of_folders(root: Path, cohort: Cohort, files: Sequence[tuple[Path, str]]) -
         if kind is None:
             strays.append(str(path))
         elif (used := kind.setdefault((path.parent, stem), path)) is not path:
-            twice.append(
-                (path.parent, stem, not_used(str(path), "label" if kind is labels else "4-D image", str(used)))
-            )
+            what = "label" if kind is labels else "4-D image"
+            twice.append((path.parent, stem, not_used(str(path), what, str(used))))
     if _one_file_per_channel({stem for _, stem in images}, {stem for _, stem in labels}, len(cohort.channels)):
         return Cases(strays=tuple(str(path) for path, _ in files))
     rank = {folder: number for number, folder in enumerate(cohort.image_folders)}
@@ -170,9 +169,8 @@ def _of_folders(root: Path, cohort: Cohort, files: Sequence[tuple[Path, str]]) -
     cases = []
     for name, (folder, stem) in zip(names, found, strict=True):
         label = labels.pop((folder.parent / cohort.label_folder, stem), None)
-        cases.append(
-            Case(name, cohort.patient_of(stem), (str(images[folder, stem]),), label=str(label) if label else None)
-        )
+        image = str(images[folder, stem])
+        cases.append(Case(name, cohort.patient_of(stem), (image,), label=str(label) if label else None))
     left_out = [
         LeftOut(stem, f"'{path}' has no image; add it to '{path.parent.parent / cohort.image_folders[0]}'")
         for (_, stem), path in labels.items()

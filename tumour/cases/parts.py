@@ -73,10 +73,8 @@ class Parts:
         fold, test_share, _, folds = self._split
         labelled = [case for case in self.found.complete if case.label]
         if _is_listed(labelled):
-            fix = {"test": '"testing"', "validate": f'"validation" (or with "fold": {fold})', "train": '"training"'}[
-                name
-            ]
-            raise InputError(f"'{self.dataset_dir}' lists no labelled case to {name}; list some under {fix}.")
+            listed = {"train": '"training"', "validate": f'"validation" (or with "fold": {fold})', "test": '"testing"'}
+            raise InputError(f"'{self.dataset_dir}' lists no labelled case to {name}; list some under {listed[name]}.")
         count = len({case.patient for case in labelled})
         left = count - round(count * test_share)
         if name == "test":

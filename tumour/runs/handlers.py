@@ -269,9 +269,7 @@ class Progress:
             self.measured_from, self.measured_at = now, done
         elif now - self.measured_from >= MEASURED:
             self.announced = True
-            left = (
-                self.bar.total // (processes() if self.total else 1) - done
-            )  # each process has its share of the cases
+            left = self.bar.total // (processes() if self.total else 1) - done  # each process has its share of cases
             seconds = left * (now - self.measured_from) / (done - self.measured_at)
             if seconds >= 60:
                 time_left = f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"

@@ -16,9 +16,8 @@ from monai.bundle.utils import merge_kv
 from monai.utils import ensure_tuple
 from tumour.errors import OptionError
 
-OPTIONS = (
-    "run_id init_id final_id meta_file config_file logging_file tracking args_file workflow_name".split()
-)  # of `run`
+# of `python -m monai.bundle run` itself
+OPTIONS = "run_id init_id final_id meta_file config_file logging_file tracking args_file workflow_name".split()
 FOLDERS = "bundle_root dataset_dir output_dir ckpt_dir".split()  # private, so not in records that may be shared
 WORKFLOWS = ("train", "evaluate", "inference")
 

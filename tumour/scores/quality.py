@@ -136,9 +136,8 @@ class Judgement:
         numbers = {"dice": self.dice, "low": self.low, "high": self.high}
         numbers |= {f"dice_{name}": value for name, value in self.regions.items()}
         rounded = {name: round(value, 3) for name, value in numbers.items()}
-        return {"case": self.case, "light": self.light, **rounded, "slices": " ".join(map(str, self.slices))} | {
-            "note": self.note
-        }
+        slices = " ".join(map(str, self.slices))
+        return {"case": self.case, "light": self.light, **rounded, "slices": slices, "note": self.note}
 
 
 @dataclass(frozen=True)
