@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tools.command import flags, run_command
+
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = sorted(path.parents[1].name for path in ROOT.glob("bundles/*/configs/train.yaml"))
 CONVENTIONS = ("brats2021", "brats2023_gli", "msd")
@@ -119,10 +121,9 @@ def arguments(
         "output_dir": folder / "results",
         **TINY,
     }
-    flags = [str(part) for name, value in (tiny | settings).items() for part in (f"--{name}", value)]
-    command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--args_file", f"bundles/{bundle}/args.yaml"]
-    added = ["--+config_file", f"['bundles/common/recipes/{recipe}.yaml']"] if recipe else []
-    return [*command, *added, *flags]
+    files: dict[str, Any] = {"args_file": f"bundles/{bundle}/args.yaml"}
+    files |= {"+config_file": [f"bundles/common/recipes/{recipe}.yaml"]} if recipe else {}
+    return [*run_command(run_id), *flags(files | tiny | settings)]
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import os
 import zipfile
 
 from tests.interpreter import run
+from tools.command import flags
 from tools.release.pack import pack
 from tools.release.verify import TINY
 
@@ -26,5 +27,4 @@ class Home:
         """Run configs of the release on the command line."""
         paths = [str(self.folder / f"configs/{name}.json") for name in files]
         settings = TINY | {"dataset_dir": self.data, "bundle_root": self.folder} | settings
-        flags = [part for key, value in settings.items() for part in (f"--{key}", value)]
-        return self.python_runs(*launch, "run", *run_id, "--config_file", paths, *flags, cwd=cwd)
+        return self.python_runs(*launch, "run", *run_id, *flags({"config_file": paths} | settings), cwd=cwd)

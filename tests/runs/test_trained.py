@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from typing import Any
 
 import nibabel as nib
@@ -17,6 +16,7 @@ from tumour.runs.trained import COMPARED, RULES, layer_types, require_same_chann
 
 from tests.cohorts import COHORTS
 from tests.conftest import BUNDLES, ROOT, here, run, succeed
+from tools.command import run_command
 from tools.show import merged
 
 CODE = "$__import__('os').system('touch ran')"
@@ -26,10 +26,7 @@ bundles = pytest.mark.parametrize("bundle", BUNDLES)
 def short(run_id, bundle, data, folder, **options):
     """A run with no more options than a user needs."""
     options = {"dataset_dir": data, "ckpt_dir": folder / "models", "output_dir": folder / "results", **options}
-    flags = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
-    return here(
-        [sys.executable, "-m", "monai.bundle", "run", run_id, "--args_file", f"bundles/{bundle}/args.yaml", *flags]
-    )
+    return here(run_command(run_id, args_file=f"bundles/{bundle}/args.yaml", **options))
 
 
 def label_maps(folder):
