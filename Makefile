@@ -52,6 +52,18 @@ CODE = custom_components tumour tools tests benchmarks
 # the BUNDLE that the user gave, else all
 GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
 
+# What a user gives is checked here: MONAI would print a traceback, and make would ignore a misspelt variable
+require_one_of = $(if $(and $(filter 1,$(words $($(1)))),$(filter $(2),$($(1)))),,$(error $(1) is '$($(1))'; it must be one of $(strip $(2))))
+BUNDLES := $(patsubst bundles/%/args.yaml,%,$(sort $(wildcard bundles/*/args.yaml)))
+RECIPES := $(patsubst bundles/common/recipes/%.yaml,%,$(sort $(wildcard bundles/common/recipes/*.yaml)))
+VARIABLES := SHELL $(shell sed -n 's/^\([A-Z]*\) [?:]*=.*/\1/p' $(lastword $(MAKEFILE_LIST)))
+GIVEN_ONES := $(foreach each,$(.VARIABLES),$(if $(findstring command line,$(origin $(each))),$(each)))
+MISSPELT := $(firstword $(filter-out $(VARIABLES),$(GIVEN_ONES)))
+$(if $(MISSPELT),$(error There is no variable $(MISSPELT); a setting of a run goes into ARGS, as ARGS="--epochs 50"))
+$(if $(filter smoke,$(MAKECMDGOALS)),,$(call require_one_of,BUNDLE,$(BUNDLES) $(if $(filter release verify,$(MAKECMDGOALS)),all)))
+$(if $(RECIPE),$(call require_one_of,RECIPE,$(RECIPES)))
+$(if $(shell echo $(call quote,DEVICES) | grep -vx '[1-9][0-9]*'),$(error DEVICES is '$(DEVICES)'; it must be a whole number of 1 or more))
+
 .DEFAULT_GOAL := help
 .PHONY: help setup lock demo data check train evaluate infer report watch results table compare ablation recipes crossvalidate final best ensemble prepare segment release verify export \
 	test smoke lint docs picture show benchmark gpu clean

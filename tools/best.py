@@ -188,7 +188,7 @@ def compare(
 
     Args:
         crossvalidations: folders of finished cross-validations of the same patients, separated by blanks.
-        cohort, dataset_dir, folds, recipe, options: those of the cross-validations.
+        cohort, dataset_dir, folds, recipe, options: the same as for the cross-validations.
         output: folder for the candidates, best.json and best.md.
     """
     target, folders = Path(output), [*map(Path, words_of(crossvalidations, "crossvalidations"))]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tumour.errors import OptionError
+from tumour.errors import OptionError, one_of
 
 ROOT = Path(__file__).parents[1]
 COMMON = ROOT / "bundles" / "common"
@@ -22,3 +22,10 @@ def folder_of(bundle: str) -> Path:
     if bundle not in bundles():
         raise OptionError(f"BUNDLE must be all or one of {', '.join(bundles())}; it is '{bundle}'.")
     return ROOT / "bundles" / bundle
+
+
+def require_bundle(bundle: str, recipe: str = "") -> None:
+    """Refuse the name of a bundle or recipe that does not exist; the message lists those that do."""
+    one_of(dict.fromkeys(bundles()), bundle, "bundle")
+    if recipe:
+        one_of({path.stem: path for path in sorted(COMMON.glob("recipes/*.yaml"))}, recipe, "recipe")

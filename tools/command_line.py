@@ -43,7 +43,9 @@ def command_line(component: Any, name: str, words: Sequence[str] | None = None) 
         if words in HELP or isinstance(component, Mapping):
             print(help_of(component, name))
             return
-        result = call_of(component, name, words)()
+        call = call_of(component, name, words)
+        require_filled(call)
+        result = call()
     except (Exception, KeyboardInterrupt) as error:
         sentence = as_sentence(error)
         if sentence is None:
@@ -117,7 +119,7 @@ def columns(lines: Mapping[str, str]) -> str:
     return textwrap.indent("\n".join(texts), "  ", lambda line: not line.startswith(" "))
 
 
-def call_of(function: Callable, name: str, words: Sequence[str]) -> Callable[[], Any]:
+def call_of(function: Callable, name: str, words: Sequence[str]) -> partial:
     """The call that a command line asks for.
 
     Fire calls a function first and complains of other arguments afterwards, so it is given one that does nothing.
@@ -134,16 +136,16 @@ def call_of(function: Callable, name: str, words: Sequence[str]) -> Callable[[],
         calls.append(partial(function, *args, **options))
 
     text = {key: str for key, each in parameters.items() if each.annotation in (str, "str")}
+    flags = [word[2:].split("=")[0].replace("-", "_") for word in words if word.startswith("--")]
+    unknown = [flag for flag in flags if flag not in parameters]
+    if unknown and all(each.kind != each.VAR_KEYWORD for each in parameters.values()):  # fire reads --nox as x = False
+        close = nearest(unknown[0], parameters)
+        raise OptionError(f"There is no option --{unknown[0]}{close}; {name} --help lists all.")
     try:
         with redirect_stderr(io.StringIO()):
             fire.Fire(SetParseFns(**text)(stand_in), command=list(words), name=name)
     except FireExit as stop:
         fault = stop.trace.elements[-1].ErrorAsStr() if stop.code else "This command line cannot be understood"
-        flags = [word[2:].split("=")[0].replace("-", "_") for word in words if word.startswith("--")]
-        unknown = [flag for flag in flags if flag not in parameters]
-        if unknown and all(each.kind != each.VAR_KEYWORD for each in parameters.values()):
-            close = nearest(unknown[0], parameters)
-            raise OptionError(f"There is no option --{unknown[0]}{close}; {name} --help lists all.") from stop
         raise OptionError(f"{fault}; {name} --help lists all.") from stop
     for word, following in pairwise([*words, "--"]):
         key = word.removeprefix("--").replace("-", "_")
@@ -159,6 +161,15 @@ def words_of(text: str, setting: str) -> list[str]:
         return shlex.split(text)
     except ValueError as error:
         raise OptionError(f"--{setting} is {text}, where a quotation mark is not closed; close it.") from error
+
+
+def require_filled(call: partial) -> None:
+    """Refuse empty text, as of a variable that is not set, unless it is the default: it would be the folder here."""
+    signature = inspect.signature(call.func)
+    for name, value in signature.bind(*call.args, **call.keywords).arguments.items():
+        if value == "" and signature.parameters[name].default != "":
+            what = meanings(call.func).get(name, "").rstrip(".")
+            raise OptionError(f"--{name} is empty; it must be: {what}.")
 
 
 def require_numbers(call: partial) -> None:

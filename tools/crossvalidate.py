@@ -31,6 +31,7 @@ from tumour.scores.quality import FILE as QUALITY
 from tumour.scores.quality import Quality
 from tumour.scores.tables import SUMMARY, mean_text, read_scores, write_scores
 
+from tools.bundles import require_bundle
 from tools.command import run_command
 from tools.quality import assess, text_of
 from tools.tables import markdown
@@ -51,6 +52,7 @@ def options_of(
     bundle: str, cohort: str, dataset_dir: str, folds: int, recipe: str, given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The options of all runs of a cross-validation."""
+    require_bundle(bundle, recipe)
     on_top = [f"bundles/common/recipes/{recipe}.yaml"] if recipe else []
     options = {"args_file": f"bundles/{bundle}/args.yaml", "+config_file": [*on_top, OVERLAY]}
     return {**options, "cohort": cohort, "dataset_dir": dataset_dir, "folds": folds, **given}
@@ -140,7 +142,7 @@ def crossvalidate(
         recipe: name of a file in bundles/common/recipes.
         cluster: slurm or local: each fold is a job, submitted by submitit; this command waits for them.
         cluster_options: submitit's parameters of a job, as "timeout_min=600 gpus_per_node=1 slurm_partition=gpu".
-        options: passed to every run.
+        options: settings of the bundle, such as --epochs 50; passed to every run.
     """
     target = Path(output)
     shared = options_of(bundle, cohort, dataset_dir, folds, recipe, options)
@@ -205,7 +207,7 @@ def final(
     """Train the final network on all patients of a finished cross-validation, whose score is recorded next to it.
 
     Args:
-        bundle, cohort, dataset_dir, output, folds, recipe, options: those of the cross-validation.
+        bundle, cohort, dataset_dir, output, folds, recipe, options: the same as for the cross-validation.
     """
     target = Path(output)
     summary = target / "summary.json"

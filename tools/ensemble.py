@@ -13,18 +13,19 @@ from typing import Any
 
 import torch
 import yaml
+from tumour.cases.case import repeated
 from tumour.cases.parts import recorded_patients
 from tumour.checks.strangers import widest
 from tumour.errors import InputError, OptionError
 from tumour.files import save_json, save_text
 from tumour.records import read_json
-from tumour.runs.checkpoints import BEST, PATIENTS, read_checkpoint, save_checkpoint
+from tumour.runs.checkpoints import BEST, PATIENTS, read_weights, save_checkpoint
 from tumour.runs.folders import Claim
 from tumour.runs.trained import SETTINGS, settings_of, settings_to_use
 from tumour.scores.evaluation import record_crossvalidation
 from tumour.scores.tables import SUMMARY
 
-from tools.bundles import ROOT, bundles, folder_of
+from tools.bundles import ROOT, bundles, folder_of, require_bundle
 from tools.command_line import words_of
 from tools.release.configs import ensemble_def
 from tools.show import merged
@@ -98,6 +99,12 @@ def ensemble(members: str, output: str, bundle: str = "") -> str:
     target = Path(output)
     if not paths:
         raise OptionError('members is empty; give folders, as --members "models/fold0 models/fold1".')
+    if missing := next((name for name, path in zip(names, paths, strict=True) if not path.is_file()), None):
+        raise OptionError(f"'{missing}' is neither a checkpoint nor a folder with a {BEST}; correct --members.")
+    if twice := repeated(str(path.resolve()) for path in paths):
+        raise OptionError(f"'{twice}' is named twice in --members; name each network once.")
+    if bundle:
+        require_bundle(bundle)
     if any(target.resolve() == path.resolve().parent for path in paths):
         raise OptionError(f"'{output}' is the folder of a member; give another folder.")
     if (target / BEST).exists() and "members" not in settings_of(output):
@@ -110,7 +117,7 @@ def ensemble(members: str, output: str, bundle: str = "") -> str:
 
 def write(paths: Sequence[Path], target: Path, bundle: str) -> list[str]:
     """Write the ensemble of some checkpoints; the bundle of each."""
-    weights = {path: read_checkpoint(path) for path in paths}
+    weights = {path: read_weights(path) for path in paths}
     settings = {path: settings_of(str(path.parent)) for path in paths}
     require_equal_settings(settings)
     bundles_of = []

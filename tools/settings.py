@@ -69,7 +69,7 @@ def kind(setting: str, rule: Mapping[str, Any], parser: ConfigParser) -> str:
     if "by" in rule:  # its choices are the entries of the part with its name in the plural
         rule = {**rule, "choices": list(parser[f"{setting}s"])}
     below = f", below `{rule['below']}`" if "below" in rule else ""
-    either = f", or `{rule['or']}`" if "or" in rule else ""
+    either = f", or `{rule['or']}`" if rule.get("or") else ""
     return wanted({key: value for key, value in rule.items() if key != "or"}) + below + either
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import yaml
 from monai.bundle import ConfigParser
+from tumour.errors import OptionError, nearest
 from tumour.runs.layers import layers, merge
+from tumour.runs.options import siblings
 
 
 def merged(args_file: str, recipe: str = "", without: Sequence[str] = ()) -> ConfigParser:
@@ -31,4 +33,8 @@ def show(args_file: str, key: str = "", recipe: str = "") -> None:
         key: the part; default: everything.
         recipe: path of a recipe to merge on top.
     """
-    print(yaml.safe_dump(merged(args_file, recipe)[key], sort_keys=False, allow_unicode=True, width=120))
+    config = merged(args_file, recipe)
+    if key and key not in config:
+        part, _, name = key.replace("#", "::").rpartition("::")
+        raise OptionError(f"There is no part '{key}'{nearest(name, siblings(config, key.replace('#', '::')))}.")
+    print(yaml.safe_dump(config[key], sort_keys=False, allow_unicode=True, width=120))

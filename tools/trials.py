@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tumour.errors import InputError, one_of
+from monai.utils import ensure_tuple
+from tumour.errors import InputError, OptionError, one_of
 from tumour.files import save_json, save_text
 from tumour.records import read_json, read_table
 from tumour.runs.folders import Claim
+from tumour.runs.options import check_command
 from tumour.runs.record import MAIN
 from tumour.scores.tables import SUMMARY, interval_text, mean_text
 
-from tools.bundles import bundles
+from tools.bundles import bundles, require_bundle
 from tools.command import run_command
 from tools.compare import differences, mean_dice, significance
 from tools.networks import cost
@@ -46,14 +48,20 @@ PACE_STEPS = 10  # per epoch of the short training that measures the speed
 
 def args_of(bundle: str, recipe: str = "") -> list[str]:
     """The args files of a bundle, and of a recipe if one is given."""
+    require_bundle(bundle, recipe)
     return [f"bundles/{bundle}/args.yaml", *([f"bundles/common/recipes/{recipe}.yaml"] if recipe else [])]
+
+
+def command_of(run_id: str, folder: Path, args_files: Sequence[str], options: Mapping[str, Any]) -> list[str]:
+    """The command that runs a bundle with its models and results below a folder."""
+    args_file = args_files[0] if len(args_files) == 1 else list(args_files)  # the second on top of the first
+    where = {"args_file": args_file, "ckpt_dir": folder / "models", "output_dir": folder / "results"}
+    return run_command(run_id, **where, **options)
 
 
 def run(run_id: str, folder: Path, args_files: Sequence[str], options: Mapping[str, Any]) -> None:
     """Run a bundle with its models and results below a folder."""
-    args_file = args_files[0] if len(args_files) == 1 else list(args_files)  # the second on top of the first
-    where = {"args_file": args_file, "ckpt_dir": folder / "models", "output_dir": folder / "results"}
-    command = run_command(run_id, **where, **options)
+    command = command_of(run_id, folder, args_files, options)
     if subprocess.run(command).returncode:
         raise InputError(f"'{' '.join(command)}' failed; see its output above.")
 
@@ -108,6 +116,8 @@ def row_of(folder: Path, bundle: str, options: Mapping[str, Any], measured: Mapp
 
 def compare_trials(output: str, trials: Mapping[str, tuple[str, Mapping[str, Any]]]) -> str:
     """Run all trials, given by name as a bundle and its options; a table, and each difference from the first."""
+    for name, (bundle, options) in trials.items():  # before the first of them, which takes long
+        check_command(command_of("training", Path(output) / name, args_of(bundle), options)[3:])
     _claim = Claim("comparing", [output])
     folders = {name: Path(output) / name.replace("@losses::", "") for name in trials}
     rows = []
@@ -171,14 +181,21 @@ def compare_recipes(
         cohort: name of the data set, as in bundles/common/cohorts.yaml.
         dataset_dir: folder of the data set.
         minutes: training time, without reading and validation.
-        seeds: one training of each recipe per seed.
-        options: settings of the bundles; passed to every run.
+        seeds: one training of each recipe per seed, as 0,1,2.
+        options: settings of the bundles, such as --batch_size 1; passed to every run.
     """
-    _claim = Claim("comparing", [output])
+    numbers = ensure_tuple(seeds)
+    if not numbers or not all(type(seed) is int for seed in numbers):
+        raise OptionError(f"--seeds must be whole numbers, as 0,1,2; it is {seeds!r}.")
+    if minutes <= 0:
+        raise OptionError("--minutes is 0; give the training time.")
     folder, measured, dice = Path(output), {}, {}
     data = {"cohort": cohort, "dataset_dir": dataset_dir, **options}
+    for recipe, bundle in RECIPES.items():  # before the first of them, which takes long
+        check_command(command_of("training", folder, args_of(bundle, recipe), data)[3:])
+    _claim = Claim("comparing", [output])
     names = {recipe: recipe or f"{bundle}, our default" for recipe, bundle in RECIPES.items()}
-    for seed in seeds:  # the outer loop, so that recipes can be compared after each seed
+    for seed in numbers:  # the outer loop, so that recipes can be compared after each seed
         for recipe, bundle in RECIPES.items():
             print(f"\n== {names[recipe]}, seed {seed}", flush=True)
             args_files, trials = args_of(bundle, recipe), folder / (recipe or "default")
@@ -188,7 +205,7 @@ def compare_recipes(
             measured[recipe, seed] = trial(place, args_files, {**data, **budget, "seed": seed})
             dice[recipe, seed] = mean_dice(place / "results" / "scores")
     scores = pd.concat(dice, names=["recipe", "seed", "case"]).unstack("recipe")
-    head = f"{minutes:g} minutes of training, {len(seeds)} seeds, {len(scores)} test scans; 95% bootstrap intervals."
+    head = f"{minutes:g} minutes of training, {len(numbers)} seeds, {len(scores)} test scans; 95% bootstrap intervals."
     costs = pd.DataFrame(measured).T
     rows = [{"": names[recipe], **recipe_row(recipe, costs.loc[recipe], scores)} for recipe in RECIPES]
     return write_comparison(folder, [head, markdown(rows)])

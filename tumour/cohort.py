@@ -14,6 +14,11 @@ LABEL = "label"
 KEYS = {"files", "folders", "channels", "label_values", "patient", "challenge", "classes", "regions"}
 
 
+def stem_of(file_name: str) -> str:
+    """The name of a file without the ending of NIfTI files, which may be in upper case."""
+    return next((file_name[: -len(each)] for each in ENDINGS if file_name.lower().endswith(each)), file_name)
+
+
 @dataclass(frozen=True)
 class Cohort:
     """The naming and meaning of the files of a data set: one entry of `cohorts` in bundles/common/cohorts.yaml.
@@ -118,7 +123,7 @@ class Cohort:
 
     def case_of(self, file_name: str) -> str:
         """The case id in a file name."""
-        stem = next((file_name.removesuffix(ending) for ending in ENDINGS if file_name.endswith(ending)), file_name)
+        stem = stem_of(file_name)
         ending = self.ending_of(stem)
         return stem.removesuffix(ending[1]) if ending else stem
 

@@ -82,6 +82,27 @@ def test_a_folder_may_be_called_what_you_like(target, folder):
     assert option(words(target, DATA=folder), "dataset_dir") == folder
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("EPOCHS=50", "There is no variable EPOCHS; a setting of a run goes into ARGS"),
+        ("ARG=--epochs 50", "There is no variable ARG;"),
+        ("data=scans", "There is no variable data;"),
+        ("BUNDLE=resnet", "BUNDLE is 'resnet'; it must be one of attention_unet neuroseg3d resunet unet3d."),
+        ("BUNDLE=unet3d resunet", "BUNDLE is 'unet3d resunet'"),
+        ("BUNDLE=", "BUNDLE is ''"),
+        ("RECIPE=brats2021", "RECIPE is 'brats2021'; it must be one of attention_dropout_brats2020"),
+        ("DEVICES=two", "DEVICES is 'two'; it must be a whole number of 1 or more"),
+        ("DEVICES=0", "DEVICES is '0'"),
+    ],
+)
+def test_a_misspelt_variable_or_name_is_refused_before_anything_is_run(given, message):
+    command = ["make", "--dry-run", "--assume-old=.venv/ready", "train", given]
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True)
+    assert done.returncode == 2 and message in done.stderr and not done.stdout
+
+
 @pytest.mark.parametrize(("target", "run_id"), [("prepare", "preparing"), ("segment", "segmenting")])
 def test_raw_scans_are_prepared_next_to_the_results(target, run_id):
     line = words(target, SCANS="my scans", OUT="my results", ARGS="--ckpt_dir weights")

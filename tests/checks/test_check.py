@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from tumour.cases.find import find_cases
 from tumour.cases.parts import Parts
-from tumour.checks.case import CaseCheck
+from tumour.checks.case import CaseCheck, Finding
 from tumour.checks.usable import UsableParts, examine
 from tumour.errors import InputError
 from tumour.scans.grid import digest
@@ -342,3 +342,20 @@ def test_real_patients_raise_no_false_alarm(folder, cohort, cases, noted, tmp_pa
     assert check(cohort, str(REAL / folder), str(tmp_path)) == (1 if noted else 0)
     rows = pd.read_csv(tmp_path / "check.csv")
     assert len(rows) == cases and rows.loc[rows["status"] == "note", "case"].tolist() == noted
+
+
+def test_labels_without_any_tumour_are_not_trained_on_and_an_absent_class_is_mentioned(caplog):
+    cohort = COHORTS["brats2021"]
+    usable = UsableParts(None, CaseCheck(cohort, COHORTS, FOUR), "out", strict=False)
+
+    def of(*volumes):
+        return [Finding("a", "a", facts={"ml": dict(zip(cohort.classes[1:], ml, strict=True))}) for ml in volumes]
+
+    with pytest.raises(InputError, match="None of the 2 labels to train on contains a tumour; check"):
+        usable._require_tumours(of((0, 0, 0), (0, 0, 0)))
+    usable._require_tumours(of((0, 1, 0), (2, 0, 0)))
+    assert "none of the 2 labels to train on contains enhancing." in caplog.text
+    caplog.clear()
+    usable._require_tumours(of((0, 1, 0), (2, 0, 3)))
+    usable._require_tumours([])
+    assert not caplog.text

@@ -26,3 +26,5 @@ def test_given_weights_are_used_and_their_number_is_checked():
     assert channel_weights([1, 2, 3], [], glioma(), REGIONS).tolist() == [1, 2, 3]
     with pytest.raises(InputError, match="channel_weights has 2 values, but the network has the channels"):
         channel_weights([1, 2], [], glioma(), REGIONS)
+    with pytest.raises(InputError, match="channel_weights has only zeros, so nothing would be learned"):
+        channel_weights([0, 0.0, 0], [], glioma(), REGIONS)

@@ -158,6 +158,12 @@ def test_a_folder_whose_name_is_changed_on_the_way_is_refused_with_what_to_write
         check(f"--{name}", f"./{folder}")
 
 
+@pytest.mark.parametrize("name", ["output_dir", "ckpt_dir", "segmentations", "scores", "cache_dir", "report_dir"])
+def test_an_empty_path_is_refused_since_results_would_go_to_the_root_of_the_disk(check, name):
+    assert f"{name} is empty" in refused(check, f"--{name}", "")
+    check("--dataset_dir", "", run_id="reporting")  # of `make report`
+
+
 @pytest.mark.parametrize("folder", ["my data", "a(b)", 'say "x"', "it's", "Köln", "a&b;c", "a::b", "2021-05", "x~y"])
 def test_a_folder_may_be_called_what_you_like(check, folder):
     check("--dataset_dir", folder, f"--output_dir={folder}")

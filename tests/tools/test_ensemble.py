@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from tumour.errors import InputError
+from tumour.errors import InputError, OptionError
 
 from tests.conftest import BUNDLES, ROOT, run, succeed
 from tests.members import ensemble_of, member
@@ -84,8 +84,11 @@ def test_what_is_no_member_is_refused(tmp_path):
     (tmp_path / "bare").mkdir()
     shutil.copy(a / "model.pt", tmp_path / "bare")
     torch.save({"weight": torch.zeros(3)}, member(tmp_path / "strange", "unet3d") / "model.pt")
+    torch.save({"network": {}}, member(tmp_path / "training", "unet3d") / "last.ckpt")
     for members, message in {
-        f"{a} {tmp_path}/nowhere": "does not exist",
+        f"{a} {tmp_path}/nowhere": "nowhere' is neither a checkpoint nor a folder with a model.pt; correct --members",
+        f"{a} {a}/model.pt": "model.pt' is named twice",
+        f"{a} {tmp_path}/training/last.ckpt": "is not the state dict of a network",
         f"{a} {tmp_path}/bare": "has no settings.json",
         f"{a} {nested.parent}": "is itself an ensemble",
         f"{a} {tmp_path}/strange": "belongs to none of the bundles",
@@ -94,6 +97,8 @@ def test_what_is_no_member_is_refused(tmp_path):
     }.items():
         with pytest.raises(InputError, match=message):
             ensemble(members, str(tmp_path / "out"))
+    with pytest.raises(OptionError, match="bundle must be one of .* unet3d; it is 'unet'"):
+        ensemble(str(a), str(tmp_path / "out"), bundle="unet")
     with pytest.raises(InputError, match="is the folder of a member"):
         ensemble(str(a), str(a))
     assert not (tmp_path / "out").exists()

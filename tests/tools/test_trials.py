@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from tumour.errors import InputError
+from tumour.errors import InputError, OptionError
 from tumour.runs.record import MAIN
 
 from tests.conftest import BUNDLES, ROOT, here
@@ -111,3 +111,21 @@ def test_an_interrupted_measurement_of_the_speed_is_completed(tmp_path, monkeypa
 def test_a_trial_that_fails_is_told_with_its_command(tmp_path):
     with pytest.raises(InputError, match="run training .* failed"):
         trials.compare_bundles(str(tmp_path), "brats2021", str(tmp_path / "nowhere"), **TINY)
+
+
+@pytest.mark.parametrize(
+    ("compared", "given", "message"),
+    [
+        (trials.compare_settings, {"bundle": "unet", "over": "size"}, "bundle must be one of .* unet3d"),
+        (trials.compare_settings, {"bundle": "unet3d", "over": "attention"}, "has no 'attention'"),
+        (trials.compare_settings, {"bundle": "unet3d", "over": "size", "epoch": 3}, "the nearest is epochs"),
+        (trials.compare_recipes, {"minutes": 1, "epochs": 0}, "epochs must be an integer of 1 or more"),
+        (trials.compare_recipes, {"minutes": 0}, "--minutes is 0"),
+        (trials.compare_recipes, {"minutes": 1, "seeds": "a"}, "--seeds must be whole numbers, as 0,1,2"),
+    ],
+)
+def test_what_no_trial_can_do_is_refused_before_the_first(compared, given, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(trials, "run", lambda *_: pytest.fail("it has begun"))
+    with pytest.raises(OptionError, match=message):
+        compared(str(tmp_path / "out"), "brats2021", str(tmp_path), **given)
+    assert not (tmp_path / "out").exists()

@@ -18,7 +18,7 @@ import torch
 from monai.bundle import ConfigParser, ckpt_export, onnx_export
 from tumour.errors import InputError, one_of
 from tumour.files import atomic_write
-from tumour.runs.checkpoints import load_weights, read_checkpoint
+from tumour.runs.checkpoints import load_weights, read_weights
 
 from tools.release.metadata import metadata
 from tools.release.pack import checkpoint_of, content, require_fit
@@ -77,7 +77,7 @@ def network_of(folder: Path) -> torch.nn.Module:
     parser.read_config(folder / INFERENCE)
     parser["bundle_root"] = str(folder)
     network = parser.get_parsed_content("network_def")
-    load_weights(network, read_checkpoint(folder / "models" / "model.pt"), folder / "models" / "model.pt")
+    load_weights(network, read_weights(folder / "models" / "model.pt"), folder / "models" / "model.pt")
     return network.eval()
 
 

@@ -5,6 +5,7 @@ python -m tools release neuroseg3d
 
 import hashlib
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import yaml
 from monai.bundle import ConfigParser
 from tumour.errors import InputError, OptionError
 from tumour.files import atomic_write
-from tumour.runs.checkpoints import PATIENTS, load_weights, read_checkpoint
+from tumour.runs.checkpoints import PATIENTS, load_weights, read_weights
 from tumour.runs.trained import SETTINGS, require_same, settings_of
 from tumour.scores.evaluation import RECORD
 from tumour.scores.quality import FILE as QUALITY
@@ -40,7 +41,7 @@ def require_fit(bundle: str, checkpoint: Path) -> None:
         InputError: the weights do not fit, for example because `network_def` was set on the command line.
     """
     config = configs(bundle, settings_of(str(checkpoint.parent)))["inference"] | {"uses_weights": False}
-    weights, parser = read_checkpoint(checkpoint), ConfigParser(config)
+    weights, parser = read_weights(checkpoint), ConfigParser(config)
     network, settings, cohorts = map(parser.get_parsed_content, ("network_def", "recorded", "known_cohorts"))
     try:
         require_same(settings, cohorts, network, checkpoint)
@@ -108,6 +109,8 @@ def release(bundle: str = "all", output: str = "dist", weights: str = "", url: s
         weights: the checkpoint to pack; default: `models/model.pt` of the bundle, else `weights/model.pt`, if any.
         url: where the weights will be uploaded, if they should not be in the zip.
     """
+    if url and not re.fullmatch(r"https?://[^\s/]+/\S+", url):
+        raise OptionError(f"URL is '{url}'; it must be the address of the weights, as https://host/model.pt.")
     if bundle == "all" and (weights or url):
         raise OptionError("WEIGHTS and URL belong to one bundle; name it with BUNDLE=.")
     for name in bundles() if bundle == "all" else [bundle]:

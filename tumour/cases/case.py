@@ -1,5 +1,6 @@
 """Types for a case, for the cases in a folder, and for a case that a run leaves out."""
 
+import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ CASE = {
     "label": (str, None),
     "part": (str, int),
 }
+LONGEST = 200  # bytes of a case id: a file name has at most 255, and the longest of ours add about 40
 CONTROL = {"Cc", "Cs", "Zl", "Zp"}  # kinds of characters that break a line or cannot be written
 
 
@@ -51,7 +53,7 @@ class Case:
         part: from a datalist: the part of the data, or the fold whose validation cases include this case.
 
     Raises:
-        InputError: `name` is empty, starts with a dot, or contains a slash or a control character.
+        InputError: `name` is empty, too long, starts with a dot, or contains a slash or a control character.
     """
 
     name: str
@@ -63,8 +65,8 @@ class Case:
 
     def __post_init__(self) -> None:
         unfit = {"/", "\\"} & set(self.name) or CONTROL & set(map(unicodedata.category, self.name))
-        if not self.name or self.name.startswith(".") or unfit:
-            reason = "because case ids are used as file names; use letters, digits, - and _"
+        if not self.name or self.name.startswith(".") or unfit or len(os.fsencode(self.name)) > LONGEST:
+            reason = f"because case ids are used as file names; use letters, digits, - and _, at most {LONGEST}"
             raise InputError(f"{self.name!r} cannot be a case id, {reason}.")
 
     @property
@@ -88,6 +90,14 @@ class Case:
         """A case from a record of the shape `CASE`."""
         values = {name: record[name] for name in CASE}
         return cls(**{**values, "images": tuple(values["images"]), "modalities": tuple(values["modalities"])})
+
+
+def case_or_left_out(name: str, *args: Any, **options: Any) -> Case | LeftOut:
+    """A case, or why it is left out if its folder has a name that cannot be a case id: the other cases are used."""
+    try:
+        return Case(name, *args, **options)
+    except InputError as error:
+        return LeftOut(repr(name)[1:-1], f"{str(error).rstrip('.')}, or rename its folder and files")
 
 
 def item_of(case: Case | Mapping[str, Any]) -> dict[str, Any]:
@@ -160,6 +170,20 @@ class Cases:
 def repeated(names: Iterable[str]) -> str | None:
     """The first name that occurs more than once, or None."""
     return next((name for name, count in Counter(names).items() if count > 1), None)
+
+
+def alike(places: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
+    """The paths of cases that only their folders name, with as many last parts joined as make all of them unique.
+
+    All have equally many, so that one pattern finds the patient in each: of `P1/2024`, `P2/2024` and `P2/2025` also the
+    last is named after its patient.
+    """
+    paths = [*map(tuple, places)]
+    for count in range(1, max(map(len, paths), default=0) + 1):
+        names = ["_".join(path[-count:]) for path in paths]
+        if len({*names}) == len(paths):
+            return [(*path[:-count], name) for path, name in zip(paths, names, strict=True)]
+    return paths
 
 
 def unique_names(places: Iterable[Sequence[str]]) -> list[str]:

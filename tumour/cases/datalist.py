@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tumour.cases.case import Case, Cases, LeftOut, image_files, repeated, unique_names
-from tumour.cohort import Cohort
+from tumour.cohort import Cohort, stem_of
 from tumour.errors import InputError, OptionError
 from tumour.records import read_json
 
@@ -112,8 +112,7 @@ def _in_order(
         return list(files)
     by_name: dict[str, str] = {}
     for file in files:
-        stem = Path(file).name.removesuffix(".gz").removesuffix(".nii")
-        ending = cohort.ending_of(stem)
+        ending = cohort.ending_of(stem_of(Path(file).name))
         by_name |= {ending[0]: file} if ending else {}
     known = by_name if len(by_name) == len(files) else dict(zip(stored, files, strict=False))
     return [known[name] for name in modalities] if set(modalities) <= known.keys() else None

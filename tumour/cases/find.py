@@ -162,3 +162,5 @@ def _what_is_there(root: Path, cohort: Cohort) -> str:
 def _log(found: Cases) -> None:
     for sentence in found.sentences():
         logger.warning(sentence)
+    if found.strays:
+        logger.warning(f"NIfTI files that belong to no case: {len(found.strays):,}, e.g. '{found.strays[0]}'.")

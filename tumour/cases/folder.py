@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tumour.cases.case import Case, Cases, LeftOut, unique_names
-from tumour.cohort import ENDINGS, LABEL, Cohort
+from tumour.cases.case import Case, Cases, LeftOut, alike, case_or_left_out, unique_names
+from tumour.cohort import ENDINGS, LABEL, Cohort, stem_of
 from tumour.errors import printable
 
 
@@ -46,7 +46,7 @@ def folders_below(root: Path, hidden: list[LeftOut] | None = None) -> Iterator[t
         names = {entry.name for entry in inner}
         yield folder, [entry.name for entry in entries if entry.name not in names]
         for entry in entries:
-            if entry.is_symlink() and not os.path.exists(entry) and not entry.name.endswith(ENDINGS):
+            if entry.is_symlink() and not os.path.exists(entry) and not entry.name.lower().endswith(ENDINGS):
                 why = f"'{entry.path}' is a link to '{os.readlink(entry)}', which does not exist; restore or remove it"
                 hidden.append(LeftOut(entry.name, why))
         inner.sort(key=lambda entry: (entry.is_symlink(), entry.name))  # a folder goes by its own name
@@ -69,18 +69,22 @@ def nifti_files(root: Path, hidden: list[LeftOut] | None = None) -> list[tuple[P
     files = []
     for folder, names in folders_below(root, hidden):
         for name in names:
-            ending = next((e for e in ENDINGS if name.endswith(e)), None)
-            if ending and not name.startswith("."):
-                files.append((folder / name, name[: -len(ending)]))
+            stem = stem_of(name)
+            if stem != name and not name.startswith("."):
+                files.append((folder / name, stem))
     return files
 
 
 @dataclass
 class _Group:
-    """The files in one folder whose names start the same way: a case, or some files of one."""
+    """The files in one folder whose names start the same way: a case, or some files of one.
+
+    Where their names are only those of the modalities, the folder names the case: `bare`.
+    """
 
     folder: Path
     stem: str
+    bare: bool
     files: dict[str, str] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
 
@@ -107,9 +111,14 @@ def _of_suffixes(root: Path, cohort: Cohort, modalities: Sequence[str], files: S
             continue
         kind, suffix = ending
         start = stem[: -len(suffix)] or path.parent.name
-        groups.setdefault((path.parent, start), _Group(path.parent, start)).add(kind, path)
+        bare = stem == suffix
+        groups.setdefault((path.parent, start), _Group(path.parent, start, bare)).add(kind, path)
     kept = _merge_copies(list(groups.values()), modalities)
-    names = unique_names((*group.folder.relative_to(root.parent).parts, group.stem) for group in kept)
+    named_by_folders = [group for group in kept if group.bare]
+    kept = [*named_by_folders, *(group for group in kept if not group.bare)]
+    places = alike(group.folder.relative_to(root.parent).parts for group in named_by_folders)
+    places += [(*group.folder.relative_to(root.parent).parts, group.stem) for group in kept[len(places) :]]
+    names = unique_names(places)
     complete: list[Case] = []
     incomplete: list[Case] = []
     left_out: list[LeftOut] = []
@@ -125,8 +134,11 @@ def _of_suffixes(root: Path, cohort: Cohort, modalities: Sequence[str], files: S
         if missing:
             left_out.append(LeftOut(name, f"{', '.join(missing)} is missing; add it or use fewer modalities"))
         if present:
-            case = Case(name, cohort.patient_of(name), images, present, group.files.get(LABEL))
-            (incomplete if missing else complete).append(case)
+            case = case_or_left_out(name, cohort.patient_of(name), images, present, group.files.get(LABEL))
+            if isinstance(case, LeftOut):
+                left_out.append(case)
+            else:
+                (incomplete if missing else complete).append(case)
         if group.unused:
             unused[name] = tuple(group.unused)
     return Cases(tuple(complete), tuple(incomplete), tuple(left_out), unused, tuple(strays))
@@ -169,9 +181,9 @@ def _of_folders(root: Path, cohort: Cohort, files: Sequence[tuple[Path, str]]) -
     cases = []
     for name, (folder, stem) in zip(names, found, strict=True):
         label = labels.pop((folder.parent / cohort.label_folder, stem), None)
-        image = str(images[folder, stem])
-        cases.append(Case(name, cohort.patient_of(stem), (image,), label=str(label) if label else None))
-    left_out = [
+        file, label_file = str(images[folder, stem]), str(label) if label else None
+        cases.append(case_or_left_out(name, cohort.patient_of(stem), (file,), label=label_file))
+    left_out = [case for case in cases if isinstance(case, LeftOut)] + [
         LeftOut(stem, f"'{path}' has no image; add it to '{path.parent.parent / cohort.image_folders[0]}'")
         for (_, stem), path in labels.items()
     ]
@@ -180,7 +192,7 @@ def _of_folders(root: Path, cohort: Cohort, files: Sequence[tuple[Path, str]]) -
     for folder, stem, text in twice:
         name = named.get((folder, stem), stem)
         unused[name] = (*unused.get(name, ()), text)
-    complete = tuple(sorted(cases, key=lambda case: case.name))
+    complete = tuple(sorted((case for case in cases if isinstance(case, Case)), key=lambda case: case.name))
     return Cases(complete, left_out=tuple(left_out), unused=unused, strays=tuple(strays))
 
 

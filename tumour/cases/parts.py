@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,9 +51,8 @@ class Parts:
         """The cases of each part; the log says how many cases have no label."""
         bare = [case.name for case in self.found.complete if not case.label]
         if 0 < len(bare) < len(self.found.complete):
-            stray = f"; '{self.found.strays[0]}' belongs to no case" if self.found.strays else ""
             count = f"{len(bare):,} of {len(self.found.complete):,} cases"
-            logger.warning(f"{count} have no label and are not used, e.g. {bare[0]}{stray}.")
+            logger.warning(f"{count} have no label and are not used, e.g. {bare[0]}.")
         return split(self.found.complete, *self._split)
 
     @property
@@ -81,7 +80,9 @@ class Parts:
             fix = "raise it, to 1.0 to test on all"
             raise OptionError(f"A test_share of {test_share} holds none of {count} patients; {fix}.")
         few = f"{left} of {count} patients are left outside the test share ({test_share})"
-        fix = "add patients or lower test_share" if left < 2 else f"choose a fold of 0..{min(left, folds) - 1}"
+        fix = "add patients or lower test_share"
+        if left >= 2:
+            fix = f"choose a fold of 0..{min(left, folds) - 1}" + (f", or {left} folds" if left < folds else "")
         raise OptionError(f"There is no patient to {name} on in fold {fold}: {few}; {fix}.")
 
 
@@ -181,7 +182,7 @@ def not_seen(cases: Sequence[Case], record: str) -> list[Case]:
     else:
         logger.warning(f"'{record}' does not exist: if patients to test on were used for training is not known.")
     used = set(known["train"]) | set(known["validate"])
-    unused = [case for case in cases if case.patient not in used]
+    unused = [case for case in cases if not _among(case.patient, used)]
     count = f"{len(cases) - len(unused)} of {len(cases)} cases were used for training or model selection"
     if len(unused) < len(cases):
         logger.warning(f"{count} and are not scored.")
@@ -190,6 +191,13 @@ def not_seen(cases: Sequence[Case], record: str) -> list[Case]:
     if not unused:
         raise OptionError(f"{count} (see '{record}'); test on other patients.")
     return unused
+
+
+def _among(patient: str, known: Collection[str]) -> bool:
+    """Whether a patient is among others, also if one of the two is named after its folders, as in `unique_names`."""
+    return patient in known or any(
+        patient.endswith(f"_{each}") or each.endswith(f"_{patient}") for each in known if each
+    )
 
 
 def used_for_selection(cases: Sequence[Case], record: str) -> list[Case]:

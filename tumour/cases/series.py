@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tumour.cases.case import Case, Cases, LeftOut, unique_names
+from tumour.cases.case import Case, Cases, LeftOut, alike, case_or_left_out, unique_names
 from tumour.cases.folder import folders_below, not_used
 from tumour.cohort import ENDINGS
 
@@ -30,7 +30,7 @@ def series_cases(
         home = named_folder(place.parent, root) if place != root else root
         if not {home, home.parent} & (set(known) - {root}) and home not in known:
             named[home][modality].append((exact, folder))
-    names = unique_names(home.relative_to(root.parent).parts for home in named)
+    names = unique_names(alike(home.relative_to(root.parent).parts for home in named))
     complete: list[Case] = []
     incomplete: list[Case] = []
     left_out: list[LeftOut] = []
@@ -51,15 +51,18 @@ def series_cases(
         if others:
             unused[name] = tuple(not_used(str(f), modality, str(best[modality][0])) for modality, f in others)
         if present:
-            case = Case(name, name, tuple(str(best[modality][0]) for modality in present), present)
-            (incomplete if missing else complete).append(case)
+            case = case_or_left_out(name, name, tuple(str(best[modality][0]) for modality in present), present)
+            if isinstance(case, LeftOut):
+                left_out.append(case)
+            else:
+                (incomplete if missing else complete).append(case)
     return Cases(tuple(complete), tuple(incomplete), tuple(left_out), unused)
 
 
 def dicom_folders(root: Path) -> Iterator[Path]:
     """The folders from `root` down that hold DICOM files."""
     for folder, names in folders_below(root):
-        if any(is_dicom(folder / name) for name in names if not name.endswith(ENDINGS)):
+        if any(is_dicom(folder / name) for name in names if not name.lower().endswith(ENDINGS)):
             yield folder
 
 

@@ -96,7 +96,19 @@ class UsableParts:
         logger.info(f"{used}; see '{self.output_dir}/check.csv'.")
         by_name = self.parts.by_name.items()
         usable = {name: [case for case in part if case.name not in faulty] for name, part in by_name}
+        self._require_tumours([by_case[case.name] for case in usable["train"]])
         return usable, left_out, ranges(by_case[case.name].facts for case in usable["train"])
+
+    def _require_tumours(self, findings: Sequence[Finding]) -> None:
+        """Refuse a training on labels without any tumour, and warn of a class that none of them has."""
+        known = [finding.facts["ml"] for finding in findings if "ml" in finding.facts]
+        absent = [name for name in self.check.cohort.classes[1:] if not any(ml.get(name) for ml in known)]
+        if known and len(absent) == len(self.check.cohort.classes) - 1:
+            raise InputError(
+                f"None of the {len(known):,} labels to train on contains a tumour; check them and --cohort."
+            )
+        if known and absent:
+            logger.warning(f"none of the {len(known):,} labels to train on contains {', '.join(absent)}.")
 
     @property
     def train(self) -> list[Case]:

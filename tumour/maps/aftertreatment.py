@@ -10,7 +10,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from scipy import ndimage
-from tumour.errors import CaseError, InputError
+from tumour.errors import CaseError, OptionError
 
 
 def voxel_volume(image: torch.Tensor) -> float:
@@ -51,12 +51,12 @@ class PerRegion(MapTransform):
         super().__init__(keys, allow_missing_keys)
         unknown = set(values) - set(regions)
         if unknown:
-            raise InputError(
+            raise OptionError(
                 f"after_treatment has the unknown region {', '.join(unknown)}; the regions are {', '.join(regions)}."
             )
         wrong = [v for v in values.values() if isinstance(v, bool) or not isinstance(v, int | float) or not v >= 0]
         if wrong:
-            raise InputError(f"after_treatment has the value {wrong[0]!r}; its values must be numbers of 0 or more.")
+            raise OptionError(f"after_treatment has the value {wrong[0]!r}; its values must be numbers of 0 or more.")
         self.values = [float(values.get(name, self.default)) for name in regions]
         self.members = [set(names) for names in regions.values()]
 

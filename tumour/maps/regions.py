@@ -9,6 +9,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
 from tumour.cohort import Cohort
+from tumour.errors import OptionError
 
 
 class ToRegionsd(MapTransform):
@@ -86,7 +87,7 @@ class RegionsToClassesd(MapTransform):
         cohort: the regions, in the order of the channels, and the classes.
 
     Raises:
-        ValueError: a region does not have exactly one such class.
+        OptionError: a region does not have exactly one such class.
     """
 
     def __init__(self, keys: KeysCollection, cohort: Cohort, allow_missing_keys: bool = False) -> None:
@@ -97,8 +98,9 @@ class RegionsToClassesd(MapTransform):
         for index in sorted(range(len(sets)), key=lambda i: -len(sets[i])):
             outermost = sets[index].difference(*[other for other in sets if other < sets[index]])
             if len(outermost) != 1:
-                problem = f"has {sorted(outermost)} that no region inside it has; exactly one class is needed"
-                raise ValueError(f"region {list(cohort.regions)[index]} {problem}.")
+                region, own = list(cohort.regions)[index], ", ".join(sorted(outermost)) or "no class"
+                problem = f"has {own} that no smaller region inside it has, and needs exactly one such class"
+                raise OptionError(f"region {region} of cohort {cohort.name} {problem}; correct regions or classes.")
             self.paint.append((index, cohort.classes.index(outermost.pop())))
 
     def __call__(self, data: Mapping) -> dict:

@@ -28,10 +28,12 @@ def channel_weights(
         channels: class names of each channel, by the channel's name.
 
     Raises:
-        InputError: the number of given weights is not the number of channels.
+        OptionError: the number of given weights is not the number of channels, or all are 0.
     """
     if given and len(given) != len(channels):
         raise OptionError(f"channel_weights has {len(given)} values, but the network has the channels {[*channels]}.")
+    if given and not any(given):
+        raise OptionError("channel_weights has only zeros, so nothing would be learned; give one over 0.")
     if given:
         return torch.tensor(given, dtype=torch.float32)
 

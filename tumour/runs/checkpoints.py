@@ -90,6 +90,18 @@ def read_checkpoint(path: Path) -> Any:
         raise InputError(f"'{path}' is not a complete checkpoint ({kind}); restore or delete it.") from error
 
 
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Load the state dict of a network.
+
+    Raises:
+        InputError: as in `read_checkpoint`, or it is something else, such as `last.ckpt`.
+    """
+    weights = read_checkpoint(path)
+    if not isinstance(weights, Mapping) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise InputError(f"'{path}' is not the state dict of a network; give the folder of a model.pt as --ckpt_dir.")
+    return dict(weights)
+
+
 def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Path) -> None:
     """Load weights into a network.
 
@@ -99,10 +111,8 @@ def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], path: 
         path: the file of the weights, for the error message.
 
     Raises:
-        InputError: they are not weights, or belong to another network.
+        OptionError: they belong to another network.
     """
-    if not isinstance(weights, Mapping) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise InputError(f"'{path}' is not the state dict of a network; give the folder of a model.pt as --ckpt_dir.")
     expected = network.state_dict()
     differ = [name for name in expected.keys() | weights.keys() if name not in expected or name not in weights]
     differ += [name for name in expected if name not in differ and expected[name].shape != weights[name].shape]
@@ -164,7 +174,7 @@ class LoadWeights:
         engine.add_event_handler(Events.STARTED, self.load)
 
     def load(self, engine: Engine) -> None:
-        weights = read_checkpoint(self.path)
+        weights = read_weights(self.path)
         if not settings_of(str(self.path.parent)):
             unknown = f"there is no {SETTINGS} next to it to compare {', '.join(COMPARED)} with"
             logger.warning(f"'{self.path}' may mean something else than this run: {unknown}.")

@@ -61,6 +61,8 @@ def words(arguments: Sequence[str]) -> tuple[Any, ...]:
 def layers(options: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
     """The config files of a run in order, and the settings in its args files and options that override them."""
     rest = {key: value for key, value in options.items() if key != "args_file"}
+    for file in ensure_tuple(options.get("args_file", ())):
+        content_of(str(file))  # which says what is wrong with it
     args = update_kwargs(options.get("args_file"), **rest)
     return list(ensure_tuple(args["config_file"])), {k: v for k, v in args.items() if k not in OPTIONS}
 

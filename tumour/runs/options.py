@@ -270,7 +270,7 @@ def check_settings(parser: ConfigParser, as_typed: Mapping[str, str]) -> None:
         if "below" in rule:
             rule = {**rule, "max": resolved(parser, rule["below"]) - 1}
         if rule["type"] == "path":
-            check_path(name, value, as_typed.get(name))
+            check_path(name, value, as_typed.get(name), rule.get("or") == "")
         elif not fits(value, rule):
             raise OptionError(f"{name} must be {wanted(rule)}; it is {value!r}.")
         elif rule["type"] == "device":
@@ -340,14 +340,17 @@ def check_device(value: Any) -> None:
         )
 
 
-def check_path(name: str, value: Any, word: str | None) -> None:
+def check_path(name: str, value: Any, word: str | None, may_be_empty: bool = False) -> None:
     """Refuse a path that MONAI would change: fire takes words for numbers or lists, MONAI takes # for ::.
 
     Args:
         name: the setting.
         value: what has become of it.
         word: what was typed; None if it was not.
+        may_be_empty: whether the empty path is none; elsewhere `/segmentations` would be made of it.
     """
+    if value == "" and not may_be_empty:
+        raise OptionError(f"{name} is empty; give a path, or leave --{name} out.")
     if word is not None and word[:1] in ("$", "@", "%"):
         word = None
     path = str(value) if word is None else word

@@ -105,10 +105,10 @@ def _is_compressed(path: str, start: bytes) -> bool:
     if start.startswith((b".git/annex", b"/annex/")):
         raise InputError(f"'{path}' is a git-annex pointer, not the scan; fetch it with 'git annex get'")
     compressed = start.startswith(b"\x1f\x8b")
-    if compressed != path.endswith(".gz") and (compressed or start[344:347] == b"n+1" or start[4:7] == b"n+2"):
+    if compressed != path.lower().endswith(".gz") and (compressed or start[344:347] == b"n+1" or start[4:7] == b"n+2"):
         if compressed:
             raise InputError(f"'{path}' is compressed, but its name does not end in .gz; rename it to '{path}.gz'")
-        right = path.removesuffix(".gz")
+        right = path[: -len(".gz")]
         raise InputError(f"'{path}' is not compressed, but its name ends in .gz; rename it to '{right}'")
     return compressed
 

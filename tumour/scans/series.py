@@ -81,6 +81,8 @@ def read_series(folder: str) -> tuple[NDArray[Any], NDArray[np.float64], str]:
     others = [path for path in sorted(Path(folder).iterdir()) if path.name not in read]
     if unread := next(filter(_is_image, others), None):
         raise InputError(f"'{unread}' is an incomplete or damaged DICOM image; export the series again")
+    if not series:
+        raise InputError(f"'{folder}' is a folder without a DICOM series; name a file, or a folder with one series")
     if len(series) != 1:
         raise InputError(f"'{folder}' has {len(series)} DICOM series; keep only the one of this modality")
     return read_slices(names.GetFileNames(series[0]), folder)
