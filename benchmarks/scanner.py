@@ -6,11 +6,15 @@ A head is the mean head of pydeface with the brain of a BraTS patient in it, so 
 Every pose turns it by up to 30 degrees, shifts it by up to 40 mm, and samples each modality on another anisotropic grid
 with noise. Needs `make setup EXTRA=scanner`. `--brains 1` also strips the skull of this number of poses with HD-BET,
 which takes most of the time.
+
+`--pairs 3` instead measures two time points of a patient: the T1ce of a head that is warped, so that it is not the head
+of the atlas, in two poses, with a darker tumour in the second one. It prints how far apart landmarks of the two
+prepared scans are, if each scan is registered to the atlas and if the second one is registered to the first.
 """
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +25,9 @@ import numpy as np
 import yaml
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
+from tumour.cases.case import Case
 from tumour.cases.find import find_cases
+from tumour.cohort import Cohort
 from tumour.scanner.back import on_scan
 from tumour.scanner.prepare import atlas_head, brats_grid, register_all
 from tumour.scanner.register import LPS, Matrix, moved, on_grid
@@ -91,6 +97,35 @@ def dice(one: np.ndarray, other: np.ndarray) -> float:
     return 2 * float((one & other).sum()) / max(int(one.sum() + other.sum()), 1)
 
 
+def warped(head: Scan, random: np.random.Generator) -> Scan:
+    """The head of another person: a smooth random warp by 4 mm (standard deviation) along each axis."""
+    coarse = random.normal(0, 4, (3, 5, 5, 5))  # the grid of BraTS has voxels of 1 mm
+    field = [ndimage.zoom(each, np.divide(head.shape, each.shape), order=3) for each in coarse]
+    return replace(head, data=ndimage.map_coordinates(head.data, np.indices(head.shape) + field, order=1))
+
+
+def measure_pairs(cases: Sequence[Case], cohort: Cohort, atlas: Scan) -> None:
+    """Print how far apart two time points of a patient are prepared."""
+    print_line = "{:>4} {:<24} {:>20} {:>20}".format
+    print(print_line("pair", "median, worst (mm)", "each to the atlas", "to the first"))
+    for number, case in enumerate(cases):
+        random, image = np.random.default_rng(number), read_scan(case.files["T1ce"])
+        brain, tumour = ndimage.binary_fill_holes(image.data > 0), read_classes(str(case.label), cohort).data > 0
+        later = replace(image, data=np.where(tumour, 0.7 * image.data, image.data))
+        landmarks = nib.affines.apply_affine(atlas.affine, random.choice(np.argwhere(brain), 200))
+        centre, scans, truth = landmarks.mean(axis=0), [], []
+        for each in (image, later):
+            head = warped(whole_heads({"T1ce": each}, atlas)["T1ce"], np.random.default_rng(number))
+            pose = random_pose(random, centre)
+            scans.append(sampled(moved(head, pose), "T1ce", random, nib.affines.apply_affine(pose, centre)))
+            truth.append(nib.affines.apply_affine(pose, landmarks))
+        first, second = (register_all({"T1ce": scan}, atlas, mirror=False)["T1ce"] for scan in scans)
+        together = register_all({"T1ce": scans[1]}, moved(scans[0], first), mirror=True)["T1ce"]
+        there = nib.affines.apply_affine(first, truth[0])
+        off = [np.linalg.norm(nib.affines.apply_affine(m, truth[1]) - there, axis=1) for m in (second, together)]
+        print(print_line(number, case.name, *(f"{np.median(each):.2f}, {each.max():.2f}" for each in off)), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
@@ -98,11 +133,15 @@ def main() -> None:
     parser.add_argument("--poses", type=int, default=30)
     parser.add_argument("--first", type=int, default=0, help="number of the first pose")
     parser.add_argument("--brains", type=int, default=0, help="poses whose skull is stripped")
+    parser.add_argument("--pairs", type=int, default=0, help="pairs of time points to measure instead")
     given = parser.parse_args()
     config = yaml.safe_load((COMMON / "prepare.yaml").read_text())
     names = yaml.safe_load((COMMON / "cohorts.yaml").read_text())["series"]
     atlas, cohort = atlas_head(brats_grid(config["grid"]), config["atlas_head"]), cohort_named(given.cohort)
     cases = find_cases(given.data, cohort, modalities()).complete
+    if given.pairs:
+        measure_pairs([cases[number % len(cases)] for number in range(given.pairs)], cohort, atlas)
+        return
     errors, print_line = [], "{:>4} {:<24} {:>8} {:>8} {:>10} {:>10} {:>8}".format
     print(print_line("pose", "patient", "median", "worst", "there+back", "brain", "seconds"))
     for number in range(given.first, given.first + given.poses):
@@ -121,7 +160,7 @@ def main() -> None:
             began = time.monotonic()
             chosen = choose(series_of(Path(scratch), cohort, names), cohort.modalities)
             scans = {name: series.read() for name, series in chosen.items()}
-            motions = register_all(scans, atlas)
+            motions = register_all(scans, atlas, mirror=False)
             seconds = time.monotonic() - began
         truth = nib.affines.apply_affine(pose, landmarks)
         off = [np.linalg.norm(nib.affines.apply_affine(m, truth) - landmarks, axis=1) for m in motions.values()]

@@ -44,10 +44,11 @@ def values(mm, skull=400, brain=200, fluid=60, spot=330):
     return out
 
 
-def head(affine=AFFINE, shape=SHAPE, motion=None, noise=4, **tissue):
-    """A head after a motion (mm to mm), on a grid."""
+def head(affine=AFFINE, shape=SHAPE, motion=None, noise=4, warp=0, **tissue):
+    """A head after a motion (mm to mm), on a grid; `warp` mm make it that of another person."""
     affine = np.asarray(affine, float)
     where = points(np.linalg.inv(np.eye(4) if motion is None else motion) @ affine, shape)
+    where = where + warp * np.sin(np.roll(where, 1, axis=0) / 40 + 1)
     blurred = ndimage.gaussian_filter(values(where, **tissue), 0.6)
     data = np.maximum(blurred + np.random.default_rng(0).normal(0, noise, shape), 0)
     return Scan("head", data.astype(np.int16), affine)

@@ -9,7 +9,7 @@ from tumour.cases.case import Case
 from tumour.errors import CaseError, InputError
 from tumour.files import save_json
 from tumour.scanner.back import bring_back, on_scan, segmentation, write_on_scan
-from tumour.scanner.prepare import RECORD, Prepared
+from tumour.scanner.prepare import ATLAS, RECORD, Prepared
 from tumour.scanner.register import moved
 from tumour.scans.grid import Scan
 from tumour.scans.series import read_series
@@ -62,7 +62,7 @@ def test_a_label_map_on_its_own_grid_is_unchanged():
 
 def record_of(path, scan, pose):
     files, shapes = {"T1ce": [str(path)]}, {"T1ce": list(scan.shape)}
-    return Prepared("", files, shapes, {"T1ce": scan.affine.tolist()}, {"T1ce": pose.tolist()})
+    return Prepared("", files, shapes, {"T1ce": scan.affine.tolist()}, {"T1ce": pose.tolist()}, ATLAS)
 
 
 def test_the_result_has_the_header_of_the_scan_and_the_values_of_the_cohort(tmp_path):

@@ -23,11 +23,13 @@ from tumour.scanner.prepare import (
     register_all,
     with_patients,
 )
+from tumour.scanner.register import moved
 from tumour.scans.grid import Scan, difference
 from tumour.scans.readers import read_scan
 
 from tests.cohorts import COHORTS, FOUR
 from tests.scanner.heads import AFFINE, SHAPE, brain, distance, head, motion, needs
+from tests.scanner.test_register import OBLIQUE
 from tests.scanner.test_study import NAMES
 
 COHORT = COHORTS["brats2021"]
@@ -38,7 +40,7 @@ TISSUE = {
     "FLAIR": {"skull": 150, "brain": 260, "fluid": 90, "spot": 420},
 }
 MOTIONS = {name: motion((2 * k, -3, k), (5 - k, 4, 3 * k)) for k, name in enumerate(FOUR)}
-ATLAS = replace(head(), path="atlas")
+ATLAS = replace(head(), path="the atlas")
 
 
 def save(scan, path):
@@ -62,14 +64,14 @@ def quick(monkeypatch):
     monkeypatch.setattr(prepare, "atlas_head", lambda grid, motion: ATLAS)
     monkeypatch.setattr(prepare, "brain_of", lambda scan, device: brain(scan))
 
-    def known(scans, atlas):
+    def known(scans, fixed, mirror):
         return {name: np.linalg.inv(MOTIONS[name]) for name in scans}
 
     monkeypatch.setattr(prepare, "register_all", known)
 
 
-def run(raw, out):
-    return prepare_patients(str(raw), str(out), COHORT, NAMES, np.eye(4).tolist(), np.eye(4).tolist(), "cpu")
+def run(raw, out, cohort=COHORT):
+    return prepare_patients(str(raw), str(out), cohort, NAMES, np.eye(4).tolist(), np.eye(4).tolist(), "cpu")
 
 
 def test_a_patient_becomes_a_case_on_the_atlas_grid_without_skull(raw, quick, tmp_path):
@@ -89,6 +91,92 @@ def test_the_record_says_where_the_scans_are_on_the_atlas(raw, quick, tmp_path):
     record = Prepared.read(tmp_path / "out" / "P1" / RECORD)
     assert record.files["T2"] == [str(raw / "P1" / "P1_t2.nii.gz")] and record.shapes["T2"] == list(SHAPE)
     assert np.allclose(record.grid("T2").affine, np.linalg.inv(MOTIONS["T2"]) @ AFFINE)
+
+
+TIMES = COHORTS["brats2023_gli"]  # P1-1 and P1-2 are time points of P1
+
+
+@pytest.fixture
+def times(raw, quick, monkeypatch):
+    """Three time points of P1 and one of P2; each registration is listed with what it was to."""
+    for case in ("P1-1", "P1-2", "P1-3", "P2-1"):
+        for name in FOUR:
+            source, target = raw / "P1" / f"P1{COHORT.suffixes[name][0]}.nii.gz", raw / case
+            target.mkdir(exist_ok=True)
+            shutil.copy(source, target / f"{case}{TIMES.suffixes[name][0]}.nii.gz")
+    shutil.rmtree(raw / "P1")
+    done, known = [], prepare.register_all
+
+    def listed(scans, fixed, mirror):
+        done.append((fixed, mirror))
+        return known(scans, fixed, mirror)
+
+    monkeypatch.setattr(prepare, "register_all", listed)
+    return done
+
+
+def registered(out):
+    return {path.parent.name: Prepared.read(path).registered_to for path in sorted(out.glob(f"*/{RECORD}"))}
+
+
+def test_later_time_points_are_registered_to_the_first_where_it_lies_on_the_atlas(raw, times, tmp_path):
+    assert run(raw, tmp_path / "out", TIMES) == []
+    assert registered(tmp_path / "out") == {"P1-1": ATLAS.path, "P1-2": "P1-1", "P1-3": "P1-1", "P2-1": ATLAS.path}
+    place, first = np.linalg.inv(MOTIONS["T1ce"]) @ AFFINE, read_scan(str(raw / "P1-1" / "P1-1-t1c.nii.gz"))
+    for fixed, mirror in times[1:3]:
+        assert np.allclose(fixed.affine, place) and np.array_equal(fixed.data, first.data) and mirror
+    assert times[0] == (ATLAS, False) and times[3] == (ATLAS, False)
+
+
+def test_where_the_first_time_point_fails_the_next_takes_its_place_for_good(raw, times, tmp_path):
+    bad, kept = raw / "P1-1" / "P1-1-t2w.nii.gz", tmp_path / "kept.nii.gz"
+    shutil.move(bad, kept)
+    assert [each.case for each in run(raw, tmp_path / "out", TIMES)] == ["P1-1"]
+    assert registered(tmp_path / "out") == {"P1-2": ATLAS.path, "P1-3": "P1-2", "P2-1": ATLAS.path}
+    shutil.move(kept, bad)
+    assert run(raw, tmp_path / "out", TIMES) == [] and len(times) == 4  # the others are not prepared again
+    assert registered(tmp_path / "out")["P1-1"] == "P1-2"
+
+
+def record(out, case, patient="", registered_to=ATLAS.path):
+    """A prepared case, as far as its record tells, and its T1ce."""
+    scan, path = Scan("", np.ones((20, 18, 16), np.int16), AFFINE), out / "raw" / f"{case}.nii.gz"
+    save(scan, path)
+    values = [str(path)], list(scan.shape), AFFINE.tolist(), np.eye(4).tolist()
+    save_json(vars(Prepared(patient, *({"T1ce": value} for value in values), registered_to)), out / case / RECORD)
+    return path
+
+
+@pytest.mark.parametrize(("patient", "to"), [("X", "P1-2"), ("P1", "P1-3"), ("Y", ATLAS.path)])
+def test_the_first_time_point_is_of_the_patient_id_if_there_is_one_and_has_its_skull(tmp_path, patient, to):
+    record(tmp_path, "P1-1", registered_to="")  # copied without skull
+    record(tmp_path, "P1-2", patient="X")
+    record(tmp_path, "P1-3")
+    record(tmp_path, "P1-4")
+    assert prepare.fixed_head(ATLAS, tmp_path, patient, TIMES)[0] == to
+
+
+def test_a_time_point_that_must_be_registered_to_a_missing_or_changed_scan_is_left_out(tmp_path):
+    path = record(tmp_path, "P1-1")
+    for change, why in (
+        (lambda: save(Scan("", np.ones((20, 18, 15), np.int16), AFFINE), path), "is not the scan that was prepared"),
+        (path.unlink, "does not exist"),
+    ):
+        change()
+        with pytest.raises(CaseError, match=f"to the T1ce of P1-1, .*{path}' {why}.*delete the prepared case P1-1"):
+            prepare.fixed_head(ATLAS, tmp_path, "P1", TIMES)
+
+
+@needs("itk-elastix")
+def test_two_time_points_of_a_patient_lie_closer_together_than_the_atlas_brings_them():
+    poses = motion((6, -4, 9), (8, -5, 12)), motion((-9, 7, -4), (-12, 10, -6))
+    first = head(motion=poses[0], warp=4, **TISSUE["T1ce"])
+    later = head(OBLIQUE, (150, 150, 40), motion=poses[1], warp=4, skull=350, brain=180, spot=230)
+    place = register_all({"T1ce": first}, ATLAS, mirror=False)["T1ce"]
+    alone = register_all({"T1ce": later}, ATLAS, mirror=False)["T1ce"]
+    together = register_all({"T1ce": later}, moved(first, place), mirror=True)["T1ce"]
+    apart = [distance(found @ poses[1], place @ poses[0]) for found in (alone, together)]
+    assert apart[1] < 1 and apart[1] < 0.7 * apart[0], apart  # mm
 
 
 def test_a_patient_that_is_prepared_already_is_kept(raw, quick, tmp_path, monkeypatch):
@@ -112,7 +200,7 @@ def test_two_links_to_folders_of_one_name_are_two_patients(raw, quick, tmp_path)
 def test_the_series_of_one_patient_are_its_time_points_whatever_the_folders_are_called(tmp_path):
     cases = []
     for name, patient in (("P-1", "X"), ("P-2", "Y"), ("Q-1", "")):
-        record = Prepared(patient, {}, {}, {}, {})
+        record = Prepared(patient, {}, {}, {}, {}, "")
         save_json(vars(record), tmp_path / name / RECORD)
         cases.append(Case(name, name[0], (str(tmp_path / name / "x.nii.gz"),), ("T1",)))
     assert [case.patient for case in with_patients(cases)] == ["X", "Y", "Q"]
@@ -184,19 +272,28 @@ def test_a_case_in_the_form_of_brats_passes_untouched(quick, tmp_path):
 def test_a_registration_that_failed_is_refused(monkeypatch):
     scans = {"T1ce": head(**TISSUE["T1ce"]), "T2": head(**TISSUE["T2"])}
     monkeypatch.setattr(prepare, "register", lambda fixed, moving: np.eye(4))
-    assert register_all(scans, ATLAS).keys() == scans.keys()
+    assert register_all(scans, ATLAS, mirror=False).keys() == scans.keys()
     swapped = {**scans, "T2": replace(scans["T2"], affine=np.diag([-1.0, 1, 1, 1]) @ AFFINE)}
     with pytest.raises(CaseError, match="registration of T2 failed .it fits T1ce better with left and right swapped"):
-        register_all(swapped, ATLAS)
+        register_all(swapped, ATLAS, mirror=False)
     monkeypatch.setattr(prepare, "register", lambda fixed, moving: motion(shift=(0, 20, 0)))
     with pytest.raises(CaseError, match=r"the registration of T.* failed \(it fits .* better moved by .. mm\)"):
-        register_all(scans, ATLAS)
+        register_all(scans, ATLAS, mirror=False)
+
+
+def test_a_time_point_whose_sides_are_swapped_is_refused(monkeypatch):
+    monkeypatch.setattr(prepare, "register", lambda fixed, moving: np.eye(4))
+    first, later = replace(ATLAS, path="the T1ce of P1-1"), head(**TISSUE["T1ce"])
+    swapped = replace(later, affine=np.diag([-1.0, 1, 1, 1]) @ AFFINE)
+    assert register_all({"T1ce": later}, first, mirror=True)
+    with pytest.raises(CaseError, match="T1ce failed .it fits the T1ce of P1-1 better with left and right swapped"):
+        register_all({"T1ce": swapped}, first, mirror=True)
 
 
 @needs("itk-elastix")
 def test_all_modalities_are_registered_to_the_atlas_through_t1ce():
     scans = {name: head(motion=pose, **TISSUE[name]) for name, pose in MOTIONS.items()}
-    for name, found in register_all(scans, ATLAS).items():
+    for name, found in register_all(scans, ATLAS, mirror=False).items():
         assert distance(found @ MOTIONS[name], np.eye(4)) < 2.5, name
 
 

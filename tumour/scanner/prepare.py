@@ -29,7 +29,8 @@ REFERENCE = "T1ce"  # the scan that the others are registered to
 RECORD = "prepare.json"  # next to the files of a prepared case
 SEEN = 0.8  # of the brain, in each scan
 BRATS = (240, 240, 155)  # voxels of 1 mm
-PREPARED = {"patient": str, "files": {str: [str]}, "shapes": {str: [int]}}
+ATLAS = "the atlas"
+PREPARED = {"patient": str, "files": {str: [str]}, "shapes": {str: [int]}, "registered_to": str}
 PREPARED |= {name: {str: [[float]]} for name in ("affines", "motions")}
 logger = logging.getLogger("bundle")
 
@@ -44,6 +45,8 @@ class Prepared:
         shapes: voxels of each (x, y, z).
         affines: (4, 4) of each, from voxels to mm (RAS).
         motions: (4, 4) of each, from its mm to those of the prepared scans.
+        registered_to: what its T1ce was registered to: `the atlas`, or the T1ce of this case of the same patient; empty
+            if the scans were copied unchanged.
     """
 
     patient: str
@@ -51,15 +54,23 @@ class Prepared:
     shapes: Mapping[str, Sequence[int]]
     affines: Mapping[str, Sequence[Sequence[float]]]
     motions: Mapping[str, Sequence[Sequence[float]]]
+    registered_to: str
 
     @classmethod
-    def of(cls, chosen: Mapping[str, Series], scans: Mapping[str, Scan], motions: Mapping[str, Matrix]) -> Self:
+    def of(
+        cls,
+        chosen: Mapping[str, Series],
+        scans: Mapping[str, Scan],
+        motions: Mapping[str, Matrix],
+        registered_to: str,
+    ) -> Self:
         return cls(
-            max(series.patient for series in chosen.values()),
+            patient_id(chosen),
             {name: [os.path.abspath(file) for file in series.files] for name, series in chosen.items()},
             {name: list(scan.shape) for name, scan in scans.items()},
             {name: scan.affine.tolist() for name, scan in scans.items()},
             {name: motion.tolist() for name, motion in motions.items()},
+            registered_to,
         )
 
     @classmethod
@@ -71,6 +82,24 @@ class Prepared:
         """The grid of a scan at its place among the prepared ones."""
         empty = np.broadcast_to(np.uint8(0), tuple(self.shapes[modality]))
         return moved(Scan(modality, empty, np.array(self.affines[modality])), np.array(self.motions[modality]))
+
+    def scan(self, modality: str) -> Scan:
+        """A scan, with its skull, at its place among the prepared ones.
+
+        Raises:
+            InputError: it cannot be read, or has another grid than when it was prepared.
+        """
+        files = tuple(self.files[modality])
+        scan, grid = Series(files[0], files, modality).read(), self.grid(modality)
+        scan = moved(scan, np.array(self.motions[modality]))
+        if fault := difference(grid, scan):
+            raise InputError(f"'{files[0]}' is not the scan that was prepared, because {fault}")
+        return scan
+
+
+def patient_id(chosen: Mapping[str, Series]) -> str:
+    """The patient id of the DICOM series of a case, empty if it has none."""
+    return max(series.patient for series in chosen.values())
 
 
 def atlas_head(grid: Scan, motion: Sequence[Sequence[float]]) -> Scan:
@@ -85,13 +114,13 @@ def atlas_head(grid: Scan, motion: Sequence[Sequence[float]]) -> Scan:
     """
     require("pydeface")
     image: Any = nib.load(str(distribution("pydeface").locate_file("pydeface/data/mean_reg2mean.nii.gz")))
-    head = Scan("atlas", np.asarray(image.dataobj).squeeze(), np.asarray(image.affine, float))
-    return replace(grid, path="atlas", data=on_grid(moved(head, np.array(motion, float)), grid))
+    head = Scan(ATLAS, np.asarray(image.dataobj).squeeze(), np.asarray(image.affine, float))
+    return replace(grid, path=ATLAS, data=on_grid(moved(head, np.array(motion, float)), grid))
 
 
 def brats_grid(affine: Sequence[Sequence[float]]) -> Scan:
     """The grid of BraTS, without values."""
-    return Scan("atlas", np.broadcast_to(np.uint8(0), BRATS), np.array(affine, float))
+    return Scan(ATLAS, np.broadcast_to(np.uint8(0), BRATS), np.array(affine, float))
 
 
 def is_prepared(scans: Mapping[str, Scan]) -> bool:
@@ -105,25 +134,59 @@ def _is_stripped(scan: Scan) -> bool:
     return bool(SMALLEST <= ml <= LARGEST)
 
 
-def register_all(scans: Mapping[str, Scan], atlas: Scan) -> dict[str, Matrix]:
-    """The motion of each scan to the atlas: T1ce to the atlas, the others to T1ce.
+def register_all(scans: Mapping[str, Scan], fixed: Scan, mirror: bool) -> dict[str, Matrix]:
+    """The motion of each scan to the place of a fixed head: T1ce to that head, the others to T1ce.
+
+    Args:
+        scans: heads of one patient, by modality.
+        fixed: a head in the pose of the atlas; its path is its name in the message.
+        mirror: whether it is of this patient, so that swapped sides can be found.
 
     Raises:
         CaseError: it failed.
     """
-    atlas, scans = resampled(atlas, FINE), {name: resampled(scan, FINE) for name, scan in scans.items()}
-    to_atlas = register(atlas, scans[REFERENCE])
-    motions = {name: to_atlas @ register(scans[REFERENCE], scan) for name, scan in scans.items() if name != REFERENCE}
-    motions[REFERENCE] = to_atlas
+    fixed, scans = resampled(fixed, FINE), {name: resampled(scan, FINE) for name, scan in scans.items()}
+    to_fixed = register(fixed, scans[REFERENCE])
+    motions = {name: to_fixed @ register(scans[REFERENCE], scan) for name, scan in scans.items() if name != REFERENCE}
+    motions[REFERENCE] = to_fixed
     for name, motion in motions.items():
         own = name != REFERENCE
-        fixed, of = (moved(scans[REFERENCE], to_atlas), REFERENCE) if own else (atlas, "the atlas")
-        if place := better_place(fixed, moved(scans[name], motion), mirror=own):
+        to, of = (moved(scans[REFERENCE], to_fixed), REFERENCE) if own else (fixed, fixed.path)
+        if place := better_place(to, moved(scans[name], motion), mirror=own or mirror):
             raise CaseError(
                 f"the registration of {name} failed (it fits {of} better {place}); check that it is a scan of this "
                 "patient's head and that its header states the right orientation, or register it with another tool"
             )
     return motions
+
+
+def fixed_head(atlas: Scan, dataset_dir: Path, patient: str, cohort: Cohort) -> tuple[str, Scan]:
+    """What the T1ce of a patient is registered to: that of the first prepared time point if there is one, or the atlas.
+
+    Args:
+        atlas: a head.
+        dataset_dir: the folder of the prepared cases.
+        patient: patient id.
+        cohort: how the names of cases tell the patient.
+
+    Returns:
+        The name of the case, or of the atlas, and its head.
+
+    Raises:
+        CaseError: the T1ce of that time point cannot be used any more.
+    """
+    for path in sorted(dataset_dir.glob(f"*/{RECORD}")):
+        record, case = Prepared.read(path), path.parent.name
+        if record.registered_to and patient == (record.patient or cohort.patient_of(case)):
+            try:
+                return case, replace(record.scan(REFERENCE), path=f"the {REFERENCE} of {case}")
+            except InputError as error:
+                why = str(error).rstrip(".")
+                raise CaseError(
+                    f"it must be registered to the {REFERENCE} of {case}, which cannot be used ({why}); "
+                    f"restore that, or delete the prepared case {case}"
+                ) from error
+    return ATLAS, atlas
 
 
 def prepare_case(
@@ -159,11 +222,13 @@ def prepare_case(
     if is_prepared(scans) and not any(series.is_dicom for series in chosen.values()):
         for name, series in chosen.items():
             copy_scan(Path(series.files[0]), targets[name])
-        save_json(vars(Prepared.of(chosen, scans, dict.fromkeys(scans, np.eye(4)))), target / RECORD)
+        save_json(vars(Prepared.of(chosen, scans, dict.fromkeys(scans, np.eye(4)), "")), target / RECORD)
         return
     if all(map(_is_stripped, scans.values())):
         raise CaseError("its scans have no skull, but are not NIfTI files on one grid; give those with the skull")
-    motions = register_all(scans, atlas)
+    patient = patient_id(chosen) or cohort.patient_of(target.name)
+    registered_to, fixed = fixed_head(atlas, target.parent, patient, cohort)
+    motions = register_all(scans, fixed, mirror=registered_to != ATLAS)
     placed = {name: moved(scan, motions[name]) for name, scan in scans.items()}
     heads = {name: replace(atlas, data=on_grid(scan, atlas)) for name, scan in placed.items()}
     brain = brain_of(heads[REFERENCE], device)
@@ -173,8 +238,10 @@ def prepare_case(
             raise CaseError(f"its {name} shows only {share:.0%} of the brain; give a scan of the whole brain")
     for name, head in heads.items():
         write_scan(head, shown[name], targets[name])
-    picture(heads, atlas, brain, REFERENCE, target / PICTURE)
-    save_json(vars(Prepared.of(chosen, scans, motions)), target / RECORD)  # the last file: the case is complete
+    picture(heads, replace(atlas, data=on_grid(fixed, atlas)), brain, REFERENCE, target / PICTURE)
+    record = Prepared.of(chosen, scans, motions, registered_to)
+    save_json(vars(record), target / RECORD)  # the last file: the case is complete
+    logger.info(f"{target.name}: registered to {fixed.path}.")
 
 
 def copy_scan(source: Path, target: Path) -> None:
