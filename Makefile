@@ -15,6 +15,7 @@ FOLDS ?= 5
 CLUSTER ?=
 CROSSVALIDATIONS := $(or $(CROSSVALIDATIONS),$(patsubst %/summary.json,%,$(wildcard bundles/*/crossvalidation/summary.json)))
 DEVICES ?= 1
+AUGMENT ?=
 WEIGHTS ?=
 URL ?=
 SCHEMA ?=
@@ -31,10 +32,10 @@ PINNED = $(shell sed -n 's/^      - \([^ ]*\).*/\1/p' environment.yml) # pip can
 ONLY_FOR_TORCH = cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton # on Linux
 # one word of the shell, whatever it contains: folders may have blanks, quotes and parentheses
 quote = '$(subst ','\'',$(value $(1)))'
-# config files on top of those that args.yaml lists: a recipe; an ensemble; one more for several devices
+# config files on top of those that args.yaml lists: a recipe; an ensemble; where patches are augmented; one for several devices
 SEVERAL = $(filter-out 1,$(DEVICES))
 ON_TOP = $(if $(RECIPE),'bundles/common/recipes/$(RECIPE).yaml'$(COMMA))$(if $(ENSEMBLE),'$(ENSEMBLE)/ensemble.yaml'$(COMMA))\
-$(if $(SEVERAL),$(1:%='bundles/common/multi_gpu_%.yaml'))
+$(AUGMENT:%='bundles/common/augment_on_%.yaml'$(COMMA))$(if $(SEVERAL),$(1:%='bundles/common/multi_gpu_%.yaml'))
 # a recipe sets its own cohort, unless the user sets one
 ITS_COHORT = $(if $(RECIPE),$(filter file,$(origin COHORT)))
 LAYERS = --args_file bundles/$(BUNDLE)/args.yaml $(if $(strip $(ON_TOP)),--+config_file "[$(strip $(ON_TOP))]") \
@@ -108,7 +109,7 @@ demo: setup ## create synthetic patients, train NeuroSeg3D, score it, segment ne
 	@echo "report            "$(call quote,DEMO)/results/report/report.html
 	@echo "real data next    make train BUNDLE=resunet COHORT=brats2021 DATA=the/folder/as/downloaded"
 
-train: setup ## train BUNDLE on COHORT in DATA (ARGS="--epochs 50 ...", RECIPE=a name in bundles/common/recipes, DEVICES=2)
+train: setup ## train BUNDLE on COHORT in DATA (ARGS="--epochs 50 ...", RECIPE=a name in bundles/common/recipes, DEVICES=2, AUGMENT=device)
 	$(LAUNCH) training $(call LAYERS,train)
 
 evaluate: setup ## score BUNDLE on the patients of DATA that were not used for training

@@ -34,7 +34,7 @@ CHECKPOINT = "bundles/unet3d/weights/model.pt"
 def evaluator(scans: Path, target: Path, cohort: str, checkpoint: str = CHECKPOINT, **settings: Any) -> Any:
     """Our evaluator, which segments all scans of a folder; the label maps are written to `target`."""
     where = {"dataset_dir": str(scans), "segmentations": str(target), "output_dir": str(target.parent / "eval")}
-    trained = {"uses_weights": True, "ckpt_dir": str(Path(checkpoint).parent)}
+    trained: dict[str, Any] = {"uses_weights": True, "ckpt_dir": str(Path(checkpoint).parent)}
     parser = ours.config("unet3d", cohort=cohort, patch_size=[PATCH] * 3, **where, **trained, **settings)
     return parser.get_parsed_content("evaluator")
 

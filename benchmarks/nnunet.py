@@ -121,7 +121,9 @@ def our_network(
     input_channels: int, num_classes: int, bundle: str, size: str, checkpoint: str, deep_supervision: bool = False
 ) -> torch.nn.Module:
     """One of our networks, in the form that its plans refer to."""
-    trained = {} if checkpoint == "-" else {"uses_weights": True, "ckpt_dir": str(Path(checkpoint).parent)}
+    trained: dict[str, Any] = (
+        {} if checkpoint == "-" else {"uses_weights": True, "ckpt_dir": str(Path(checkpoint).parent)}
+    )
     network = ours.config(bundle, size=size, **trained).get_parsed_content("network_def")
     if checkpoint != "-":
         network.load_state_dict(torch.load(checkpoint, weights_only=True))

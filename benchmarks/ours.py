@@ -11,12 +11,12 @@ from tools.show import merged
 NNUNET_SIZE = {"stem": 1, "filters": [32, 64, 128, 256, 320, 320], "strides": [1, 2, 2, 2, 2, 2]}
 
 
-def config(bundle: str, **settings: Any) -> ConfigParser:
-    """The merged config of a bundle with settings as on a command line; `a::b` sets a nested value.
+def config(bundle: str, layer: str = "", **settings: Any) -> ConfigParser:
+    """The merged config of a bundle and a file on top, with settings as on a command line; `a::b` sets a nested value.
 
     It runs on the CPU, as the other tools do here, unless `device` is one of the settings.
     """
-    parser = merged(f"bundles/{bundle}/args.yaml")
+    parser = merged(f"bundles/{bundle}/args.yaml", layer)
     for name, value in {"device": "cpu", **settings}.items():
         parser[name] = value
     parser.get_parsed_content("initialize")

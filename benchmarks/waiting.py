@@ -19,12 +19,14 @@ WARM_UP = 5  # steps that are not counted
 CASES = 8
 
 
-def wait_and_step(data: str, cohort: str, bundle: str, steps: int, **settings: Any) -> tuple[float, float]:
-    """Fraction of the time spent waiting for data, and seconds per step, of a training with the given settings."""
+def wait_and_step(
+    data: str, cohort: str, bundle: str, steps: int, layer: str = "", **settings: Any
+) -> tuple[float, float]:
+    """Fraction of the time spent waiting for data, and seconds per step, of a training with a config file on top."""
     with tempfile.TemporaryDirectory() as scratch:
         where = {"ckpt_dir": f"{scratch}/models", "output_dir": f"{scratch}/eval"}
         cases = folder_with(Path(scratch, "cases"), cases_of(cohort, data)[:CASES])
-        parser = ours.config(bundle, cohort=cohort, dataset_dir=str(cases), epochs=1, **where, **settings)
+        parser = ours.config(bundle, layer, cohort=cohort, dataset_dir=str(cases), epochs=1, **where, **settings)
         parser["iterations_per_epoch"] = steps
         trainer = parser.get_parsed_content("train::trainer")
         waited = asked = began = ended = 0.0

@@ -47,16 +47,19 @@ def test_a_stage_reports_what_it_checks(name, checks, patients, tmp_path):
 
 def test_a_training_waits_at_each_number_of_workers(patients, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(gpu, "wait_and_step", lambda *args, **settings: asked.append(settings) or (0.25, 0.1))
+    run = lambda *args, **settings: asked.append((args[4], settings["workers"])) or (0.25, 0.1)  # noqa: E731
+    monkeypatch.setattr(gpu, "wait_and_step", run)
     monkeypatch.setattr(gpu, "workers_for", lambda device: 6)
     rows = list(gpu.waiting("data", "brats2021", "cuda", tmp_path))
-    assert [each["workers"] for each in asked] == [6, 12] and rows[0][1] == "25.0% of 100 ms per step"
+    assert [workers for _, workers in asked] == [6, 12, 6] and rows[0][1] == "25.0% of 100 ms per step"
+    assert [bool(layer) for layer, _ in asked] == ["GPU" in check for check, _ in rows] == [False, False, True]
 
 
-def test_the_share_of_waiting_is_that_of_the_steps_without_validation(patients, monkeypatch):
+@pytest.mark.parametrize("layer", ["", "bundles/common/augment_on_device.yaml"])
+def test_the_share_of_waiting_is_that_of_the_steps_without_validation(layer, patients, monkeypatch):
     monkeypatch.setattr(waiting, "WARM_UP", 2)
     settings = {"patch_size": [32] * 3, "overlap": 0, "workers": 0, "precision": "float32"}
-    share, seconds = waiting.wait_and_step(str(patients("brats2021")), "brats2021", "unet3d", 4, **settings)
+    share, seconds = waiting.wait_and_step(str(patients("brats2021")), "brats2021", "unet3d", 4, layer, **settings)
     assert 0 < share < 1 and seconds > 0
 
 

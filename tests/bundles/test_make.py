@@ -11,6 +11,8 @@ from tumour.runs.layers import layers, parse_options
 
 from tests.conftest import BUNDLES, ROOT
 
+ON_DEVICE = "bundles/common/augment_on_device.yaml"
+
 
 def words(target, **variables):
     """The last command of a target as a shell splits it, also when `make test` runs this test."""
@@ -58,6 +60,12 @@ def test_several_devices_add_one_config_file_with_and_without_a_recipe(target, o
     own = ConfigParser.load_config_file("bundles/unet3d/args.yaml")["config_file"]
     on_top = [f"bundles/common/recipes/{recipe}.yaml"] if recipe else []
     assert files == [*own, *on_top, f"bundles/common/{overlay}.yaml"]
+
+
+def test_augmentation_on_the_device_adds_its_config_file_before_that_for_several_devices():
+    alone, several = (words("train", AUGMENT="device", **others) for others in ({}, {"DEVICES": "2"}))
+    assert ast.literal_eval(option(alone, "+config_file")) == [ON_DEVICE]
+    assert ast.literal_eval(option(several, "+config_file")) == [ON_DEVICE, "bundles/common/multi_gpu_train.yaml"]
 
 
 @pytest.mark.parametrize("target", ["evaluate", "infer"])

@@ -5,6 +5,7 @@ from tumour.maps.regions import ChannelsToRegionsd, ToLabelMapd, ToRegionsd
 from tumour.patches.transforms import (
     PlaceChannelsd,
     RandDropChannelsd,
+    RandNoised,
     SelectChannelsd,
 )
 from tumour.runs.inferers import MirrorInferer, MixedPrecision
@@ -78,6 +79,32 @@ def test_each_channel_is_dropped_as_often_as_asked_for_but_never_all(prob):
 def test_a_probability_out_of_its_range_is_refused():
     with pytest.raises(ValueError, match="modality_dropout is 1.5"):
         RandDropChannelsd("image", 1.5)
+
+
+def test_noise_is_normal_and_white_and_its_strength_uniform():
+    noise, image = RandNoised("image", prob=0.25, std=0.3), torch.full((2, 9, 8, 7), 5.0)
+    noise.set_random_state(0)
+    added = torch.stack([noise({"image": image})["image"] - image for _ in range(4000)])
+    noisy = added[added.flatten(1).any(dim=1)]
+    assert len(noisy) / 4000 == pytest.approx(0.25, abs=0.02)
+    spread = noisy.flatten(1).std(dim=1, keepdim=True)
+    for share in (0.1, 0.5, 0.9):
+        assert (spread < 0.3 * share).float().mean().item() == pytest.approx(share, abs=0.04)
+    standard = noisy.flatten(1) / spread
+    assert standard.mean().item() == pytest.approx(0, abs=0.01)
+    assert (standard.abs() < 1).float().mean().item() == pytest.approx(0.683, abs=0.005)
+    assert standard.mean(dim=0).abs().max() < 0.15  # each voxel and each patch has noise of its own
+    assert (image == 5).all()  # the cached image is unchanged
+
+
+def test_noise_depends_on_the_seed_of_the_transform_alone():
+    noise, image = RandNoised("image", prob=1.0, std=0.3), torch.zeros(2, 5, 4, 3)
+    made = []
+    for seed in (3, 3, 4):
+        noise.set_random_state(seed)
+        torch.manual_seed(len(made))
+        made.append(noise({"image": image})["image"])
+    assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
 
 
 def test_a_cavity_is_a_region_separate_from_the_tumour():

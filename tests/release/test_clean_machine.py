@@ -33,7 +33,8 @@ def live(home, tmp_path):
     home.run(["evaluating"], "evaluate", "multi_gpu_evaluate", launch=SEVERAL, output_dir=tmp_path / "two")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "two" / "scores" / "scores.csv"), alone)
 
-    home.run(["training"], "train", "multi_gpu_train", launch=SEVERAL, ckpt_dir=tmp_path / "two", **TRAINING)
+    layers = "augment_on_device", "multi_gpu_train"
+    home.run(["training"], "train", *layers, launch=SEVERAL, ckpt_dir=tmp_path / "two", **TRAINING)
     weights = torch.load(tmp_path / "two" / "model.pt", weights_only=True)
     assert weights.keys() == torch.load(home.folder / "models" / "model.pt", weights_only=True).keys()
 

@@ -102,6 +102,14 @@ def test_a_training_stopped_at_random_moments_leaves_the_same_files(
     assert not list(tmp_path.glob("**/.*"))
 
 
+def test_patches_augmented_on_the_device_are_the_same_in_a_resumed_training_with_other_workers(patients, tmp_path):
+    layer = {"+config_file": ["bundles/common/augment_on_device.yaml"], "lr_scheduler::t_total": 12}
+    whole = train(tmp_path / "whole", patients("brats2021"), 4, **layer)
+    for epochs, workers in ((2, 2), (4, 0)):
+        resumed = train(tmp_path / "resumed", patients("brats2021"), epochs, workers=workers, **layer)
+    assert results(resumed) == results(whole)
+
+
 def test_the_same_command_twice_gives_the_same_files_in_bfloat16(patients, tmp_path):
     settings = {"precision": "bfloat16", "patch_size": [48, 48, 48]}
     one, other = (train(tmp_path / name, patients("brats2021"), 2, **settings) for name in ("one", "other"))

@@ -23,7 +23,7 @@ from tools.show import merged
 WORKFLOWS = {"train": "training", "evaluate": "evaluating", "inference": "inferring", "prepare": "segmenting"}
 # what zoo tools look up in each file; they merge evaluate.json on top of train.json, so it needs nothing more
 PROPERTIES = {"train": TrainProperties, "evaluate": {}, "inference": InferProperties, "prepare": {}}
-OVERLAYS = ("multi_gpu_train", "multi_gpu_evaluate", "multi_gpu_infer", "inference_trt")
+OVERLAYS = ("augment_on_device", "multi_gpu_train", "multi_gpu_evaluate", "multi_gpu_infer", "inference_trt")
 
 
 def configs(bundle: str, settings: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, RandomizableTransform, Spacingd
+from monai.transforms import MapTransform, Randomizable, RandomizableTransform, Spacingd, Transform
 from monai.utils import convert_to_dst_type
 from tumour.cohort import Cohort
 from tumour.errors import OptionError
@@ -104,6 +104,43 @@ class RandDropChannelsd(RandomizableTransform, MapTransform):
             kept[self.R.randint(len(image))] |= not kept.any()
             out[key] = image * torch.as_tensor(kept, device=image.device).reshape(-1, *[1] * (image.ndim - 1))
         return out
+
+
+class RandNoised(RandomizableTransform, MapTransform):
+    """Add Gaussian noise to (C, *S), drawn by PyTorch where the image is.
+
+    MONAI's RandGaussianNoised draws it with NumPy: always on the CPU, and more slowly.
+
+    Args:
+        keys: keys of the images, which get the same noise.
+        prob: probability of noise, 0..1.
+        std: largest standard deviation; that of a patch is drawn uniformly between 0 and this.
+    """
+
+    def __init__(self, keys: KeysCollection, prob: float, std: float, allow_missing_keys: bool = False) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        RandomizableTransform.__init__(self, prob)
+        self.std = std
+
+    def __call__(self, data: Mapping) -> dict:
+        out = dict(data)
+        self.randomize(None)
+        if not self._do_transform:
+            return out
+        std, seed = self.R.uniform(0, self.std), self.R.randint(2**32, dtype=np.int64)
+        for key in self.key_iterator(out):
+            image = out[key]
+            generator = torch.Generator(image.device).manual_seed(int(seed))
+            noise = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
+            out[key] = image + std * noise
+        return out
+
+
+class RandSeedd(Randomizable, Transform):
+    """Add `seed` to an item, a random number for the random transforms after the data loader (`AugmentBatch`)."""
+
+    def __call__(self, data: Mapping) -> dict:
+        return {**data, "seed": int(self.R.randint(2**32, dtype=np.int64))}
 
 
 class ResampleSpacingd(Spacingd):
