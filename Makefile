@@ -48,7 +48,7 @@ DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --data
 CROSSVALIDATION = $(if $(filter file,$(origin OUT)),bundles/$(BUNDLE)/crossvalidation,$(call quote,OUT))
 ON_FOLDS = --cohort $(COHORT) --dataset_dir $(call quote,DATA) --folds $(FOLDS) $(if $(RECIPE),--recipe $(RECIPE)) $(ARGS)
 FOLDED = --bundle $(BUNDLE) --output $(CROSSVALIDATION) $(ON_FOLDS)
-BENCHMARKS = training_step waiting inference start quality
+BENCHMARKS = training_step waiting inference folder start quality
 CODE = custom_components tumour tools tests benchmarks
 # the BUNDLE that the user gave, else all
 GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))

@@ -29,7 +29,7 @@ from tumour.patches.datasets import workers_for
 from tumour.processes import cores
 
 from benchmarks import ours
-from benchmarks.inference import evaluator
+from benchmarks.inference import segmenting
 from benchmarks.patients import cases_of, folder_with
 from benchmarks.waiting import wait_and_step
 from tools.command import flags
@@ -109,7 +109,7 @@ def inference(data: str, cohort: str, device: str, folder: Path) -> Rows:
     maps: list[np.ndarray] = []
     for name in (device, "cpu"):
         target = folder / f"map-{len(maps)}"
-        segment = evaluator(scans, target, cohort, device=name)
+        segment = segmenting(scans, target, cohort, device=name).get_parsed_content("evaluator")
         for _ in range(3 if name != "cpu" else 1):
             began = time.perf_counter()
             segment.run()

@@ -11,7 +11,9 @@ from typing import Any
 import fire
 import nibabel as nib
 import numpy as np
+from monai.bundle import ConfigParser
 from tumour.processes import cores
+from tumour.runs.checkpoints import BEST
 from tumour.runs.inferers import best_precision
 
 from benchmarks import nnunet, ours, results, zoo
@@ -19,10 +21,12 @@ from benchmarks.machine import seconds_text
 from benchmarks.patients import cases_of, folder_with
 from benchmarks.sides import ratio_of, serve, take_turns
 from tools.cohorts import cohort_named
+from tools.ensemble import OVERLAY, ensemble
 
 SIDES = {
     "ours": "ours (`unet3d`, size fast)",
     "ours-float32": "ours in float32",
+    "ours-ensemble": "ours, an ensemble of the four shipped networks",
     "nnunet-ours": "nnU-Net's predictor, the same network, weights, 96³ windows",
     "nnunet-own": "nnU-Net's predictor, its PlainConvUNet, its 128³ windows",
     "zoo": "model zoo, SegResNet, one 240 x 240 x 160 window",
@@ -31,12 +35,11 @@ PATCH = 96
 CHECKPOINT = "bundles/unet3d/weights/model.pt"
 
 
-def evaluator(scans: Path, target: Path, cohort: str, checkpoint: str = CHECKPOINT, **settings: Any) -> Any:
-    """Our evaluator, which segments all scans of a folder; the label maps are written to `target`."""
+def segmenting(scans: Path, target: Path, cohort: str, checkpoint: str = CHECKPOINT, **settings: Any) -> ConfigParser:
+    """Our config to segment all scans of a folder; the label maps are written to `target`."""
     where = {"dataset_dir": str(scans), "segmentations": str(target), "output_dir": str(target.parent / "eval")}
     trained: dict[str, Any] = {"uses_weights": True, "ckpt_dir": str(Path(checkpoint).parent)}
-    parser = ours.config("unet3d", cohort=cohort, patch_size=[PATCH] * 3, **where, **trained, **settings)
-    return parser.get_parsed_content("evaluator")
+    return ours.config("unet3d", cohort=cohort, patch_size=[PATCH] * 3, **where, **trained, **settings)
 
 
 def side(name: str, work: str, cohort: str, data: str, checkpoint: str, case: str) -> None:
@@ -46,9 +49,14 @@ def side(name: str, work: str, cohort: str, data: str, checkpoint: str, case: st
     target = folder / "segmented" / name
     target.mkdir(parents=True, exist_ok=True)
     if name.startswith("ours"):
-        scans = folder_with(folder / "scan" / case, [chosen])
-        precision = {"precision": "float32"} if name == "ours-float32" else {}
-        ours_evaluator = evaluator(scans, target, cohort, checkpoint, **precision)
+        scans = folder / "scan" / case
+        settings = {"precision": "float32"} if name == "ours-float32" else {}
+        if name == "ours-ensemble":
+            members = folder / "ensemble"
+            ensemble("bundles/*/weights", str(members))
+            checkpoint = str(members / BEST)
+            settings = ConfigParser.load_config_file(members / OVERLAY)
+        ours_evaluator = segmenting(scans, target, cohort, checkpoint, **settings).get_parsed_content("evaluator")
         serve(lambda: ours_evaluator.run())
     elif name == "zoo":
         network = zoo.network().eval()
@@ -83,6 +91,7 @@ def measure(
     folder, cases = nnunet.home(work), cases_of(cohort, data)
     nnunet.ready(folder, cases, cohort_named(cohort).label_values)
     case = cases[0].name
+    folder_with(folder / "scan" / case, cases[:1])
     measured = take_turns("benchmarks.inference", sides, rounds, work, cohort, data, checkpoint, case)
     rows = [
         {

@@ -98,10 +98,13 @@ class ScanReader(ImageReader):
             return list(pool.map(read_scan, map(str, ensure_tuple(data))))
 
     def get_data(self, img: Sequence[Scan]) -> tuple[np.ndarray, dict[str, Any]]:
-        first, channel = img[0], float("nan") if img[0].data.ndim == 3 else -1
-        data = np.asarray(first.data, np.float32)
-        if len(img) > 1:
-            data, channel = np.stack([np.asarray(scan.data, np.float32) for scan in img]), 0
+        first = img[0]
+        if len(img) == 1:
+            data, channel = np.asarray(first.data, np.float32), float("nan") if first.data.ndim == 3 else -1
+        else:
+            data, channel = np.empty((len(img), *first.data.shape), np.float32), 0
+            for each, scan in zip(data, img, strict=True):
+                each[...] = scan.data  # one copy, into the memory order that MONAI wants
         return data, {
             MetaKeys.AFFINE: first.affine,
             MetaKeys.ORIGINAL_AFFINE: first.affine.copy(),
