@@ -209,6 +209,16 @@ def test_a_switch_takes_every_usual_spelling(check, value):
     assert len(parser.get_parsed_content("sliding_window").inferer.flips) == (8 if meant else 1)
 
 
+def test_a_loss_for_another_head_and_weights_without_use_are_refused(check):
+    classes, weights = ("--head", "@heads::classes"), ("--channel_weights", "[1, 2, 3]")
+    assert "@losses::dice_ce is a loss for softmax" in refused(check, "--loss", "@losses::dice_ce")
+    assert "@losses::blob is a loss for sigmoid" in refused(check, "--loss", "@losses::blob", *classes)
+    assert "channel_weights has no effect" in refused(check, *weights)
+    check("--loss", "@losses::dice_ce", *classes)
+    check("--loss", "@losses::focal", *weights)
+    check(*classes)
+
+
 @pytest.mark.parametrize("run_id", ["trainig", "run", ""])
 def test_an_unknown_run_id_is_refused_with_those_there_are(check, run_id):
     assert "training, " in refused(check, run_id=run_id)

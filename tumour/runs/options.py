@@ -277,6 +277,8 @@ def check_settings(parser: ConfigParser, as_typed: Mapping[str, str]) -> None:
             check_device(value)
         elif "by" in rule:
             resolved(parser, rule["by"])
+        elif "only_for" in rule:
+            check_loss(parser, rule["only_for"])
 
 
 def resolved(parser: ConfigParser, name: str) -> Any:
@@ -337,6 +339,20 @@ def check_device(value: Any) -> None:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise OptionError(
             f"device is {value}, but PyTorch finds {torch.cuda.device_count()} GPU(s); take --device cpu."
+        )
+
+
+def check_loss(parser: ConfigParser, only_for: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a loss that is made for another head, and channel weights that it does not use."""
+    loss, activation = str(parser["loss"]), resolved(parser, "head")["activation"]
+    for other, names in only_for.items():
+        if loss.removeprefix("@losses::") in names and other != activation:
+            raise OptionError(
+                f"{loss} is a loss for {other}, and the head has {activation}; choose another loss or --head."
+            )
+    if resolved(parser, "channel_weights") and "@class_weights" not in str(parser.get(loss[1:], loss)):
+        raise OptionError(
+            "channel_weights has no effect on this loss; choose one with weights, as @losses::weighted_dice."
         )
 
 
