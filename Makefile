@@ -61,7 +61,8 @@ VARIABLES := SHELL $(shell sed -n 's/^\([A-Z]*\) [?:]*=.*/\1/p' $(lastword $(MAK
 GIVEN_ONES := $(foreach each,$(.VARIABLES),$(if $(findstring command line,$(origin $(each))),$(each)))
 MISSPELT := $(firstword $(filter-out $(VARIABLES),$(GIVEN_ONES)))
 $(if $(MISSPELT),$(error There is no variable $(MISSPELT); a setting of a run goes into ARGS, as ARGS="--epochs 50"))
-$(if $(filter smoke,$(MAKECMDGOALS)),,$(call require_one_of,BUNDLE,$(BUNDLES) $(if $(filter release verify,$(MAKECMDGOALS)),all)))
+# `smoke` takes any word, and an image of Docker is made before the bundles are copied into it
+$(if $(and $(BUNDLES),$(filter-out smoke,$(or $(MAKECMDGOALS),help))),$(call require_one_of,BUNDLE,$(BUNDLES) $(if $(filter release verify,$(MAKECMDGOALS)),all)))
 $(if $(RECIPE),$(call require_one_of,RECIPE,$(RECIPES)))
 $(if $(shell echo $(call quote,DEVICES) | grep -vx '[1-9][0-9]*'),$(error DEVICES is '$(DEVICES)'; it must be a whole number of 1 or more))
 

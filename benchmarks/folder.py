@@ -27,23 +27,30 @@ from benchmarks.patients import cases_of, folder_with
 from benchmarks.sides import ratio_of, serve, take_turns
 from tools.cohorts import cohort_named
 from tools.command import run_command
+from tools.ensemble import OVERLAY, ensemble
 
 SIDES = {
     "ours": "ours (`make infer`, `unet3d`, size fast)",
     "ours-two": "ours, two processes with one thread each (`make infer DEVICES=2`)",
+    "ours-ensemble": "ours, an ensemble of the four shipped networks",
     "parts": "ours, reading, network and writing one after the other",
     "nnunet-ours": "nnU-Net's predictor, with this network; it reads and writes in two more processes",
 }
 
 
-def command(scans: Path, target: Path, cohort: str, checkpoint: str, processes: int) -> list[str]:
+def command(name: str, folder: Path, scans: Path, target: Path, cohort: str, weights: Path) -> list[str]:
     """What `make infer` runs."""
+    launch, layers = [], []
+    if name == "ours-two":
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        layers = ["bundles/common/multi_gpu_infer.yaml"]
+    if name == "ours-ensemble":
+        weights = folder / "ensemble"
+        ensemble("bundles/*/weights", str(weights))
+        layers = [str(weights / OVERLAY)]
     given = {"args_file": "bundles/unet3d/args.yaml", "cohort": cohort, "dataset_dir": scans, "output_dir": target}
-    python, *run = run_command("inferring", **given, ckpt_dir=Path(checkpoint).parent)
-    if processes == 1:
-        return [python, *run]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    return [python, *torchrun, *run, "--+config_file", "['bundles/common/multi_gpu_infer.yaml']"]
+    python, *run = run_command("inferring", **given, ckpt_dir=weights)
+    return [python, *launch, *run, *(["--+config_file", str(layers)] if layers else [])]
 
 
 def segment(given: list[str], target: Path) -> dict[str, Any]:
@@ -86,7 +93,7 @@ def side(name: str, work: str, cohort: str, data: str, checkpoint: str, scans: i
     if name == "parts":
         serve(lambda: parts_of(segmenting(links, target, cohort, checkpoint), target))
     elif name.startswith("ours"):
-        given = command(links, target, cohort, checkpoint, 2 if name == "ours-two" else 1)
+        given = command(name, folder, links, target, cohort, Path(checkpoint).parent)
         serve(lambda: segment(given, target))
     else:
         target.mkdir(parents=True, exist_ok=True)

@@ -118,7 +118,8 @@ def inference(data: str, cohort: str, device: str, folder: Path) -> Rows:
         yield f"scan, from file to file, {name}", f"{seconds:.2f} s"
     tumour = (maps[0] > 0) | (maps[1] > 0)
     equal = maps[0] == maps[1]
-    yield f"same label on {device} and cpu", f"{equal.mean():.4%} of all voxels, {equal[tumour].mean():.2%} of tumour"
+    of_tumour = f"{equal[tumour].mean():.2%} of tumour" if tumour.any() else "none of them tumour"
+    yield f"same label on {device} and cpu", f"{equal.mean():.4%} of all voxels, {of_tumour}"
 
 
 def short_training(data: str, cohort: str, device: str, folder: Path, *launch: str, layer: str = "") -> str:

@@ -13,7 +13,6 @@ import nibabel as nib
 import numpy as np
 from monai.bundle import ConfigParser
 from tumour.processes import cores
-from tumour.runs.checkpoints import BEST
 from tumour.runs.inferers import best_precision
 
 from benchmarks import nnunet, ours, results, zoo
@@ -21,12 +20,10 @@ from benchmarks.machine import seconds_text
 from benchmarks.patients import cases_of, folder_with
 from benchmarks.sides import ratio_of, serve, take_turns
 from tools.cohorts import cohort_named
-from tools.ensemble import OVERLAY, ensemble
 
 SIDES = {
     "ours": "ours (`unet3d`, size fast)",
     "ours-float32": "ours in float32",
-    "ours-ensemble": "ours, an ensemble of the four shipped networks",
     "nnunet-ours": "nnU-Net's predictor, the same network, weights, 96³ windows",
     "nnunet-own": "nnU-Net's predictor, its PlainConvUNet, its 128³ windows",
     "zoo": "model zoo, SegResNet, one 240 x 240 x 160 window",
@@ -51,11 +48,6 @@ def side(name: str, work: str, cohort: str, data: str, checkpoint: str, case: st
     if name.startswith("ours"):
         scans = folder / "scan" / case
         settings = {"precision": "float32"} if name == "ours-float32" else {}
-        if name == "ours-ensemble":
-            members = folder / "ensemble"
-            ensemble("bundles/*/weights", str(members))
-            checkpoint = str(members / BEST)
-            settings = ConfigParser.load_config_file(members / OVERLAY)
         ours_evaluator = segmenting(scans, target, cohort, checkpoint, **settings).get_parsed_content("evaluator")
         serve(lambda: ours_evaluator.run())
     elif name == "zoo":

@@ -44,7 +44,7 @@ def test_enhancing_tumour_is_painted_over_core_over_whole_tumour():
 
 
 def test_a_region_without_a_class_of_its_own_is_refused():
-    with pytest.raises(ValueError, match="region TC has .*exactly one class is needed"):
+    with pytest.raises(ValueError, match="region TC of cohort glioma has .* needs exactly one such class"):
         ToLabelMapd("x", glioma(regions={"TC": ["necrotic", "enhancing"], "WT": CLASSES[1:]}))
 
 

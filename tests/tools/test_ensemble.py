@@ -105,8 +105,8 @@ def test_what_is_no_member_is_refused(tmp_path):
 
 
 def test_a_folder_of_a_member_may_have_a_blank(tmp_path):
-    spaced = member(tmp_path / "my fold", "unet3d")
-    assert "2 networks" in ensemble(f"'{spaced}' '{spaced}/model.pt'", str(tmp_path / "out"))
+    spaced, other = (member(tmp_path / name, "unet3d") for name in ("my fold", "other"))
+    assert "2 networks" in ensemble(f"'{spaced}/model.pt' {other}", str(tmp_path / "out"))
 
 
 def test_the_config_file_holds_no_path_of_this_machine(tmp_path):
