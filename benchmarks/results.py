@@ -12,7 +12,7 @@ from benchmarks.machine import machine
 from tools.tables import markdown
 
 HERE = Path(__file__).parent
-ORDER = "training_step loading waiting inference start quality scaling many_cases score check".split()
+ORDER = "training_step loading waiting inference folder start quality scaling many_cases score check".split()
 
 
 def keep(name: str, title: str, about: str, rows: Sequence[Mapping[str, str]], packages: Sequence[str]) -> None:
