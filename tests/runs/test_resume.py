@@ -70,13 +70,14 @@ def wait_for_the_first_epoch(folder, child):
 
 @pytest.fixture(scope="module")
 def uninterrupted(patients, tmp_path_factory):
-    """Folder of a training without a stop, by epochs."""
+    """Folder of a training without a stop; workers have one thread each, so their number may change the rounding."""
     folders = {}
 
-    def folder(epochs):
-        if epochs not in folders:
-            folders[epochs] = train(tmp_path_factory.mktemp("uninterrupted"), patients("brats2021"), epochs)
-        return folders[epochs]
+    def folder(epochs, workers=0):
+        if (epochs, workers) not in folders:
+            new = tmp_path_factory.mktemp("uninterrupted")
+            folders[epochs, workers] = train(new, patients("brats2021"), epochs, workers=workers)
+        return folders[epochs, workers]
 
     return folder
 
@@ -88,7 +89,7 @@ def uninterrupted(patients, tmp_path_factory):
 def test_a_training_stopped_at_random_moments_leaves_the_same_files(
     stops, epochs, workers, uninterrupted, patients, tmp_path
 ):
-    expected, moments, stopped = results(uninterrupted(epochs)), random.Random(workers), []
+    expected, moments, stopped = results(uninterrupted(epochs, workers)), random.Random(workers), []
     for name in stops.split():
         child = start(tmp_path, patients("brats2021"), epochs, workers=workers)
         wait_for_the_first_epoch(tmp_path, child)
