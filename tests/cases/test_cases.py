@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import yaml
-from tumour.cases.case import unique_names
+from tumour.cases.case import Case, unique_names
 from tumour.cases.find import cases_to_use, find_cases, find_scans
 from tumour.cases.parts import Parts, not_seen, patients, split, used_for_selection
 from tumour.cases.series import series_cases
@@ -722,3 +722,11 @@ def test_names_that_are_not_utf_8_are_named_and_the_other_cases_are_used(tmp_pat
     assert "M\\udcfcller" in said and "\\udcff_t1.nii.gz" in said and said.encode()
     with pytest.raises(OptionError, match="dataset_dir is .*udcfcller', which is not UTF-8"):
         find_cases(str(tmp_path / bad), COHORTS["brats2021"], FOUR)
+
+
+def test_patients_recorded_under_another_cohort_are_not_scored_as_unseen(tmp_path):
+    """brats2021 takes the whole case id for the patient, brats2018 drops its last part."""
+    record = tmp_path / "patients.json"
+    record.write_text('{"train": ["Brats18_A_1"], "validate": [], "test": []}')
+    known, other = (Case(f"{patient}_1", patient, ("a", "b", "c", "d")) for patient in ("Brats18_A", "Brats18_B"))
+    assert not_seen([known, other], str(record)) == [other]

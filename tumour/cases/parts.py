@@ -182,7 +182,8 @@ def not_seen(cases: Sequence[Case], record: str) -> list[Case]:
     else:
         logger.warning(f"'{record}' does not exist: if patients to test on were used for training is not known.")
     used = set(known["train"]) | set(known["validate"])
-    unused = [case for case in cases if not _among(case.patient, used)]
+    # another cohort's pattern may have recorded the case as the patient: Brats18_A_1, whose patient is Brats18_A
+    unused = [case for case in cases if case.name not in used and not _among(case.patient, used)]
     count = f"{len(cases) - len(unused)} of {len(cases)} cases were used for training or model selection"
     if len(unused) < len(cases):
         logger.warning(f"{count} and are not scored.")
