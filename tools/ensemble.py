@@ -21,6 +21,7 @@ from tumour.files import save_json, save_text
 from tumour.records import read_json
 from tumour.runs.checkpoints import BEST, PATIENTS, read_weights, save_checkpoint
 from tumour.runs.folders import Claim
+from tumour.runs.reading import require_same_reading
 from tumour.runs.trained import SETTINGS, settings_of, settings_to_use
 from tumour.scores.evaluation import record_crossvalidation
 from tumour.scores.tables import SUMMARY
@@ -58,7 +59,9 @@ def require_equal_settings(settings: Mapping[Path, Mapping[str, Any]]) -> None:
     for path in others:
         for name in settings[first].keys() | settings[path].keys():
             a, b = settings[first].get(name), settings[path].get(name)
-            if a != b and name not in MAY_DIFFER:
+            if name == "reading":
+                require_same_reading(a, b, first)
+            elif a != b and name not in MAY_DIFFER:
                 raise OptionError(f"{name} is {a} in '{first}' and {b} in '{path}'; members need the same settings.")
 
 

@@ -730,3 +730,25 @@ def test_patients_recorded_under_another_cohort_are_not_scored_as_unseen(tmp_pat
     record.write_text('{"train": ["Brats18_A_1"], "validate": [], "test": []}')
     known, other = (Case(f"{patient}_1", patient, ("a", "b", "c", "d")) for patient in ("Brats18_A", "Brats18_B"))
     assert not_seen([known, other], str(record)) == [other]
+
+
+def test_cases_for_model_selection_are_found_under_another_cohort(tmp_path):
+    record = tmp_path / "patients.json"
+    record.write_text('{"train": [], "validate": ["Brats18_A_1"], "test": []}')
+    files = ("a", "b", "c", "d")
+    known, other = (Case(f"{patient}_1", patient, files, label="e") for patient in ("Brats18_A", "Brats18_B"))
+    assert used_for_selection([known, other], str(record)) == [known]
+
+
+def test_cases_with_one_id_in_two_folders_count_as_two_patients_with_a_warning(tmp_path, caplog):
+    brats2021(tmp_path / "old", "P1", "P2")
+    brats2021(tmp_path / "new", "P1", "P3")
+    place = COHORTS["brats2021"], FOUR, COHORTS
+    parts = Parts(str(tmp_path), *place, fold=0, test_share=0.2, seed=0)
+    assert len({case.patient for part in parts.by_name.values() for case in part}) == 4
+    assert "new_P1 and old_P1 have files with the same id in different folders" in caplog.text
+    caplog.clear()
+    assert Parts(str(tmp_path / "old"), *place, fold=0, test_share=0.2, seed=0).by_name and not caplog.text
+    touch(tmp_path / "bare" / "P4", *(f"{part}.nii.gz" for part in ("_t1", "_t1ce", "_t2", "_flair", "_seg")))
+    touch(tmp_path / "bare" / "P5", *(f"{part}.nii.gz" for part in ("_t1", "_t1ce", "_t2", "_flair", "_seg")))
+    assert Parts(str(tmp_path / "bare"), *place, fold=0, test_share=0.2, seed=0).by_name and not caplog.text

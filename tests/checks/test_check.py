@@ -124,6 +124,20 @@ def test_the_other_cases_are_used_and_strict_stops(kind, data):
         assert usable(strict=True).train
 
 
+def test_a_case_and_its_copy_in_another_part_of_the_data_are_named(data, caplog):
+    plant("duplicate", files_of(data))
+    own, warned = COHORTS["brats2021"], set()
+    for seed in range(12):
+        caplog.clear()
+        parts = Parts(str(data), own, FOUR, COHORTS, fold=0, test_share=0.2, seed=seed)
+        where = {case.name: name for name, part in parts.by_name.items() for case in part}
+        assert UsableParts(parts, CaseCheck(own, COHORTS, FOUR), str(data.parent / "out"), strict=False).train
+        apart, warning = where[BAD] != where[f"{BAD[:-1]}X"], "makes scores too good" in caplog.text
+        assert apart == warning and (not warning or f"{BAD} ({where[BAD]}) and {BAD[:-1]}X" in caplog.text)
+        warned.add(warning)
+    assert warned == {True, False}
+
+
 @pytest.mark.parametrize("kind", NOTES)
 def test_a_doubtful_case_gets_a_note_and_is_used(kind, data):
     plant(kind, files_of(data))

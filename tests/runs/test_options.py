@@ -118,6 +118,7 @@ NONSENSE = [  # and part of the sentence
     ("test_share", "20", "from 0 to 1"),
     ("workers", "-1", "from 0"),
     ("warmup", "1.5", "an integer"),
+    ("warmup", "1500", "from 0 to 1499"),
     ("modality_dropout", "2", "from 0 to 1"),
     ("weight_decay", "-1", "from 0 to 1"),
     ("patience", "never", "an integer"),

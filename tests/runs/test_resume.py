@@ -155,6 +155,7 @@ def test_other_settings_are_used_from_the_next_epoch_on(changed, uninterrupted, 
         ({"seed": 1}, "seed = 0, but seed is now 1; set it back."),
         ({"spacing": [1, 1, 2]}, "spacing = [1.0, 1.0, 1.0], but spacing is now [1, 1, 2]; set it back."),
         ({"optimizer::_target_": "torch.optim.Adam"}, "optimizer = AdamW, but optimizer is now Adam; set it back."),
+        ({"load::7::pixdim": [1, 1, 2]}, "Cases are read differently than"),
         ({"head": "@heads::classes"}, "activation = sigmoid, but activation is now softmax; set it back."),
     ],
 )

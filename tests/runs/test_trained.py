@@ -106,6 +106,11 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str, str]] = [
     ({"patch_size": [64, 64, 64]}, "patch_size is [64, 64, 64], but", "trained with patch_size [32, 32, 32]"),
     ({"window": [64, 64, 64]}, "window is [64, 64, 64], but", "trained with window [32, 32, 32]"),
     ({"normalisation::nonzero": False}, "normalisation is {'nonzero': False,", "normalisation {'nonzero': True,"),
+    ({"load::8::nonzero": False}, "Cases are read differently than", "leave out what changes load, resized or read"),
+    ({"load::7::pixdim": [2, 2, 2]}, "now has the shape [12, 8, 8]", "(in training [24, 14, 14])"),
+    ({"load::6::axcodes": "LPS"}, "Cases are read differently than", "leave out what changes load"),
+    ({"load::3::_disabled_": True}, "Cases are read differently than", "leave out what changes load"),
+    ({"resized::0": {"_target_": "RandFlipd", "keys": "image", "prob": 1}}, "Cases are read differently", "leave out"),
     ({"head": "@heads::classes"}, "background, necrotic, oedema, enhancing (softmax)", "TC, WT, ET (sigmoid)"),
     ({"cohort": "brats2024_gli"}, "cohort brats2024_gli means the outputs TC, WT, ET, RC", "brats2018, brats2020,"),
     ({"network_def::network::act_name": "relu"}, "LeakyReLU only in training", "--network_def"),
@@ -186,7 +191,15 @@ def test_a_training_takes_nothing_from_the_record_in_its_folder(patients, tmp_pa
         assert (record["size"], record["spacing"], record["activation"]) == ("fast", [1, 1, 1], "sigmoid")
 
 
-DAMAGED = ["{broken", "[1]", "\xff", '{"channels": ["TC"]}', '{"layers": [[]]}']
+DAMAGED = [
+    '{"reading": {"shape": [1]}}',
+    '{"reading": {"shape": [1], "means": ["1"]}}',
+    "{broken",
+    "[1]",
+    "\xff",
+    '{"channels": ["TC"]}',
+    '{"layers": [[]]}',
+]
 DAMAGED += ['{"seen": [1, 2]}', '{"seen": {"brain volume, ml": [900]}}', '{"seen": {"brain volume, ml": ["$(1)", 2]}}']
 DAMAGED += [
     json.dumps({name: value})

@@ -53,7 +53,22 @@ class Parts:
         if 0 < len(bare) < len(self.found.complete):
             count = f"{len(bare):,} of {len(self.found.complete):,} cases"
             logger.warning(f"{count} have no label and are not used, e.g. {bare[0]}.")
+        if pair := self._same_id():
+            names = " and ".join(case.name for case in pair)
+            logger.warning(
+                f"{names} have files with the same id in different folders and count as two patients; if they are one, "
+                "put them into the same part with a datalist (docs/data.md)."
+            )
         return split(self.found.complete, *self._split)
+
+    def _same_id(self) -> tuple[Case, Case] | None:
+        """Two labelled cases of different patients whose files are named after the same case, or None."""
+        first: dict[str, Case] = {}
+        for case in (case for case in self.found.complete if case.label):
+            stem = self.cohort.case_of(Path(case.images[0]).name)
+            if stem and first.setdefault(stem, case).patient != case.patient:
+                return first[stem], case
+        return None
 
     @property
     def trains_on_all(self) -> bool:
@@ -214,7 +229,7 @@ def used_for_selection(cases: Sequence[Case], record: str) -> list[Case]:
     if not Path(record).is_file():
         raise OptionError(f"'{record}' does not exist; train first, or give the checkpoint's folder as --ckpt_dir.")
     selected = set(recorded_patients(Path(record))["validate"])
-    found = [case for case in cases if case.patient in selected and case.label]
+    found = [case for case in cases if case.label and {case.patient, case.name} & selected]  # as in `not_seen`
     if not found:
         few = f"dataset_dir has no labelled case of the patients that were used for model selection ('{record}')"
         raise OptionError(f"{few}; give the data set that the network was trained on.")

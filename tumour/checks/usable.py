@@ -33,12 +33,31 @@ def examine(cases: Sequence[Case], check: CaseCheck, workers: int | None = None)
     return note_copies(findings)
 
 
-def note_copies(findings: list[Finding]) -> list[Finding]:
-    """Add a note to each finding whose case has the same voxels as other cases; return the findings."""
-    holders = defaultdict(set)
+def holders_of_voxels(findings: Iterable[Finding]) -> dict[str, set[str]]:
+    """The cases that have a volume with the same voxels, by its hash."""
+    holders: dict[str, set[str]] = defaultdict(set)
     for finding in findings:
         for digest in finding.facts.get("digests", {}).values():
             holders[digest].add(finding.case)
+    return holders
+
+
+def warn_of_copies(findings: Iterable[Finding], parts: Mapping[str, Sequence[Case]]) -> None:
+    """Warn of cases in different parts of the data that have the same voxels, because their scores are too good."""
+    part_of = {case.name: name for name, part in parts.items() for case in part}
+    shared = {tuple(sorted(cases)) for cases in holders_of_voxels(findings).values()}
+    across = sorted(cases for cases in shared if len({part_of[case] for case in cases}) > 1)
+    if across:
+        named = " and ".join(f"{case} ({part_of[case]})" for case in across[0][:3])
+        logger.warning(
+            f"Scans of {len(across):,} case(s) are in more than one part of the data, e.g. {named}, which makes scores "
+            "too good; keep one of these cases."
+        )
+
+
+def note_copies(findings: list[Finding]) -> list[Finding]:
+    """Add a note to each finding whose case has the same voxels as other cases; return the findings."""
+    holders = holders_of_voxels(findings)
     for finding in findings:
         shared = defaultdict(list)  # modalities by the other cases with the same voxels
         for modality, digest in finding.facts.get("digests", {}).items():
@@ -96,6 +115,7 @@ class UsableParts:
         logger.info(f"{used}; see '{self.output_dir}/check.csv'.")
         by_name = self.parts.by_name.items()
         usable = {name: [case for case in part if case.name not in faulty] for name, part in by_name}
+        warn_of_copies([each for each in findings if each.case not in faulty], usable)
         self._require_tumours([by_case[case.name] for case in usable["train"]])
         return usable, left_out, ranges(by_case[case.name].facts for case in usable["train"])
 

@@ -25,6 +25,7 @@ from tumour.errors import InputError, OptionError
 from tumour.files import atomic_write, remove_leftovers, save_json
 from tumour.processes import rank
 from tumour.records import read_tensors
+from tumour.runs.reading import require_same_reading
 from tumour.runs.trained import COMPARED, SETTINGS, layer_types, require_same, settings_of
 
 BEST, LAST, BEFORE = "model.pt", "last.ckpt", "before-last.ckpt"
@@ -288,7 +289,9 @@ class Checkpoints:
             raise InputError(f"'{path}' was written by another version and cannot be resumed. {otherwise}")
         for name, value in (self.settings | self.fixed).items():
             before = (saved["settings"] | saved["fixed"]).get(name)
-            if name not in MAY_CHANGE and before != value:
+            if name == "reading":
+                require_same_reading(before, value, path)
+            elif name not in MAY_CHANGE and before != value:
                 raise OptionError(
                     f"'{path}' was trained with {name} = {before}, but {name} is now {value}; set it back. {otherwise}"
                 )

@@ -10,6 +10,7 @@ from tumour.cohort import Cohort
 from tumour.errors import InputError, OptionError
 from tumour.records import read_json
 from tumour.runs.options import fits, wanted
+from tumour.runs.reading import READING, require_same_reading
 
 SETTINGS = "settings.json"
 RULES: dict[str, dict[str, Any]] = {  # settings that a run takes from the record, with the ranges of settings.yaml
@@ -41,7 +42,9 @@ def settings_of(folder: str) -> dict[str, Any]:
     path = Path(folder, SETTINGS)
     if not path.is_file():
         return {}
-    settings = read_json(path, {"channels?": {str: [str]}, "normalisation?": {str: bool}, "members?": [str]})
+    settings = read_json(
+        path, {"channels?": {str: [str]}, "normalisation?": {str: bool}, "members?": [str], "reading?": (None, READING)}
+    )
     for name, rule in (RULES | NAMES).items():
         if name in settings and not fits(settings[name], rule):
             raise InputError(f"{name} in '{path}' must be {wanted(rule)}; it is {settings[name]!r}.")
@@ -97,6 +100,7 @@ def require_same(settings: Mapping[str, Any], cohorts: Mapping[str, Cohort], net
                 f"give --ckpt_dir '{path.parent}'."
             )
     require_same_channels(trained, now, cohorts, path)
+    require_same_reading(trained.get("reading"), now.get("reading"), path)
     types = layer_types(network)
     if trained.get("layers", types) != types:
         sides = {"only now": {*types} - {*trained["layers"]}, "only in training": {*trained["layers"]} - {*types}}
