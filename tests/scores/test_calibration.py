@@ -5,6 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from scipy.special import expit, logit
+from tumour.errors import CaseError
 from tumour.scores.calibration import (
     LOGITS,
     STEPS,
@@ -80,6 +81,20 @@ def evidence(with_reference):
         item["reference"] = torch.zeros(1, 6, 5, 4)
         item["reference"][0, 5, 4, 2] = 2  # oedema where the network is sure that there is none
     return Measured("pred", COHORT)({**item, "pred": probabilities})["evidence"]
+
+
+def test_probabilities_that_are_not_finite_are_refused_with_the_case():
+    with pytest.raises(CaseError, match="c1: the network's output is not finite"):
+        Measured("pred", COHORT)({"case": "c1", "pred": torch.full((3, 6, 5, 4), torch.nan)})
+
+
+def test_the_entropy_of_a_slice_is_that_of_the_least_certain_region_at_each_voxel():
+    probabilities = torch.rand(3, 6, 5, 4, generator=torch.Generator().manual_seed(0)).double()
+    item = {"case": "c1", "image": MetaTensor(torch.zeros(4, 6, 5, 4)), "pred": probabilities}
+    item["image"].meta["original_affine"] = np.eye(4)
+    p = probabilities.numpy()
+    bits = (-(p * np.log2(p)) - (1 - p) * np.log2(1 - p)).max(axis=0)
+    assert Measured("pred", COHORT)(item)["evidence"]["entropy"] == bits.sum(axis=(0, 1)).round(1).tolist()
 
 
 def test_the_evidence_of_a_case_has_its_uncertain_and_its_disputed_slices():

@@ -15,6 +15,7 @@ from nibabel.orientations import io_orientation
 from numpy.typing import NDArray
 from scipy.special import expit
 from tumour.cohort import Cohort
+from tumour.maps.aftertreatment import require_finite
 from tumour.scans.grid import bounding_box
 
 Histogram = NDArray[np.int64]  # (1 or 2, LOGITS.size): voxels by logit
@@ -32,13 +33,15 @@ def histogram(probabilities: torch.Tensor, inside: torch.Tensor | None = None) -
         probabilities: of the region, any shape; voxels of exactly 0 are outside the head and are not counted.
         inside: the reference of the region, bool, same shape; its voxels are always counted.
     """
-    counted = probabilities > 0 if inside is None else (probabilities > 0) | inside
-    logits = torch.logit(probabilities[counted], eps=1e-6)
-    bins = ((logits + LIMIT) * (STEPS / (2 * LIMIT))).floor().long().clamp(0, STEPS - 1)
-    if inside is None:
-        return torch.bincount(bins, minlength=STEPS)[None].cpu().numpy()
-    both = torch.bincount(bins + STEPS * inside[counted].long(), minlength=2 * STEPS)
-    return both.reshape(2, STEPS).cpu().numpy()
+    logits = torch.logit(probabilities, eps=1e-6)
+    bins = ((logits + LIMIT) * (STEPS / (2 * LIMIT))).floor_().clamp_(0, STEPS - 1).int()
+    left_out = probabilities == 0  # selecting the others first would take most of the time
+    if inside is not None:
+        bins += STEPS * inside
+        left_out &= ~inside
+    counts = torch.bincount(bins.flatten(), minlength=STEPS * (1 if inside is None else 2)).reshape(-1, STEPS)
+    counts[0, 0] -= left_out.sum()
+    return counts.cpu().numpy()
 
 
 def entropy(probabilities: torch.Tensor) -> torch.Tensor:
@@ -65,6 +68,7 @@ class Measured(MapTransform):
     def __call__(self, data: Mapping) -> dict:
         out = dict(data)
         for key in self.key_iterator(out) if "case" in out else ():
+            require_finite(out[key], str(out["case"]))
             out["evidence"] = self.evidence(out[key], out)
         return out
 
@@ -87,7 +91,7 @@ class Measured(MapTransform):
                 name: histogram(p, None if masks is None else masks[n]).tolist()
                 for n, (name, p) in enumerate(zip(self.cohort.regions, probabilities, strict=True))
             },
-            "entropy": by_slice(entropy(probabilities).amax(dim=0)),
+            "entropy": by_slice(entropy(0.5 - (probabilities - 0.5).abs().amin(dim=0))),
         }
         if masks is not None:
             wrong = (probabilities >= SURE) & ~masks | (probabilities <= 1 - SURE) & masks

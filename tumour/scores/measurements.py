@@ -16,7 +16,7 @@ from tumour.errors import InputError
 from tumour.files import save_text
 from tumour.processes import gather, rank
 from tumour.records import csv_text
-from tumour.scans.grid import Mask, Scan, difference
+from tumour.scans.grid import Mask, Scan, bounding_box, difference
 from tumour.scans.readers import read_classes
 from tumour.scores.metrics import Row
 
@@ -97,7 +97,8 @@ def measure(label: Scan, cohort: Cohort) -> Row:
         label: positions in the cohort's classes.
     """
     label = label.in_ras()
-    voxel, masks = float(np.prod(label.spacing)) / 1000, cohort.masks(label.data)
+    tumour = label.data[bounding_box(label.data > 0)]  # the rest of the grid is empty
+    voxel, masks = float(np.prod(label.spacing)) / 1000, cohort.masks(tumour)
     row: Row = {f"{region}_ml": int(mask.sum()) * voxel for region, mask in masks.items()}
     row |= {f"{region}_lesions": ndimage.label(mask, TOUCHING)[1] for region, mask in masks.items()}
     if MEASURED in masks:
