@@ -1,6 +1,11 @@
 """The commands of a checkout. Training, evaluating and inferring: `python -m monai.bundle run`, see README.md."""
 
-from tools.command_line import command_line
+import sys
+
+try:
+    from tools.command_line import command_line
+except ModuleNotFoundError as error:  # another Python than the one that `make setup` has prepared
+    sys.exit(f"error: {sys.executable} lacks {error.name}; run make setup, then source .venv/bin/activate.")
 
 COMMANDS = {
     "patients": "tools.patients.synthetic:make_patients",

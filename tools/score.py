@@ -76,8 +76,15 @@ def _files(reference: str, prediction: str, cohort: Cohort) -> tuple[Mapping[str
         raise OptionError(f"--reference and --prediction are both '{reference}'; name the folder of the predictions.")
     references = label_files(reference, cohort, bare=False)
     predictions = label_files(prediction, cohort, bare=True, cases=references)
+    if not references:  # they may be named like the predictions
+        alike = label_files(reference, cohort, bare=True)
+        references = alike if alike.keys() & predictions.keys() else {}
     if not references:
-        raise OptionError(f"No label map of {cohort.name} below '{reference}'; check --reference and --cohort.")
+        expected = " or ".join(f"<case>{suffix}.nii.gz" for suffix in cohort.suffixes.get(LABEL, ("",)))
+        raise OptionError(
+            f"No label map of {cohort.name} ({expected}), and none named like a prediction, is below '{reference}'; "
+            "check --reference and --cohort."
+        )
     if not references.keys() & predictions.keys():
         name = next(iter(references))
         raise OptionError(
@@ -92,7 +99,7 @@ def score(
     """Score a folder of label maps against their references.
 
     Args:
-        reference: folder with the references, named as in the data set.
+        reference: folder with the references, named as in the data set or like the predictions.
         prediction: folder with `<case>.nii.gz` or files named like the references; a missing one is scored as empty.
         cohort: name of the data set whose file names and label values are used, as in bundles/common/cohorts.yaml.
         output: folder for scores.csv, lesions.csv and summary.json.

@@ -72,9 +72,9 @@ def one_of(options: Mapping[str, Any], name: str, setting: str, hints: Mapping[s
         OptionError: there is no such option; the message names the setting and lists its options.
     """
     if name not in options:
+        known = (hints or {}).get(str(name).lower())
         close = get_close_matches(str(name), map(str, options), n=1, cutoff=0.7)
-        hint = (hints or {}).get(str(name).lower()) or "".join(f"the nearest is {each}" for each in close)
-        hint = hint and f"; {hint}"
+        hint = f"; {known}" if known else nearest(str(name), map(str, options)) if close else ""
         raise OptionError(f"{setting} must be one of {', '.join(options)}; it is '{name}'{hint}.")
     return options[name]
 

@@ -362,6 +362,7 @@ def test_a_case_of_nifti_files_needs_none_of_its_dicom_and_shares_its_name_with_
         ("brats2026_met", "named as in brats2024_met_rc; .* metastases2026"),
         ("brats2012", "the nearest is brats20"),
         ("brats_2021", "the nearest is brats2021"),
+        ("brats2023", "the nearest is brats2023_gli or "),
         ("elephant", "it is 'elephant'.$"),
     ],
 )
@@ -618,6 +619,43 @@ def test_patients_used_for_training_or_selection_are_never_scored(tmp_path, capl
         not_seen(people(1), str(record))
     with pytest.raises(InputError, match="The test part has no patient"):
         not_seen([], str(record))
+
+
+@pytest.mark.parametrize(
+    ("trained", "trained_on", "warned"),
+    [("q9", "brats2021", True), ("q9", "brats2023_gli", False), ("p000", "brats2021", False)],
+)
+def test_patients_of_another_data_set_than_that_of_the_weights_may_be_the_same(
+    trained, trained_on, warned, tmp_path, caplog
+):
+    (tmp_path / "patients.json").write_text(json.dumps({"train": [trained], "validate": []}))
+    not_seen(people(2), str(tmp_path / "patients.json"), "brats2023_gli", trained_on)
+    assert ("no patient of brats2023_gli has the id of one used for training" in caplog.text) == warned
+
+
+def test_the_log_says_when_not_all_cases_are_tested_on(tmp_path, caplog):
+    brats2021(tmp_path, *"abcdef")
+    with caplog.at_level("INFO", "bundle"):
+        for share in (0.5, 1.0):
+            assert len(Parts(str(tmp_path), OWN, FOUR, COHORTS, 0, share, 0).test) == 6 * share
+    assert [line for line in caplog.messages if "testing" in line] == ["testing on 3 of 6 cases, by --test_share 0.5."]
+
+
+def test_a_label_in_another_folder_belongs_to_the_one_case_of_its_name(tmp_path):
+    for root in ("raw", "copy"):
+        brats2021(tmp_path / root, "c1", parts=("_t1", "_t1ce", "_t2", "_flair"))
+    touch(tmp_path / "derivatives" / "c1", "c1_seg.nii.gz", "c2_seg.nii.gz")
+    touch(tmp_path / "second" / "c1", "c1_seg.nii.gz", "c1_t1.nii.gz")
+    case = find_cases(str(tmp_path / "raw"), OWN, FOUR).complete[0]
+    assert case.label is None
+    (tmp_path / "copy").rename(tmp_path / ".copy")
+    found = find_cases(str(tmp_path), OWN, FOUR)
+    assert [case.label for case in found.complete] == [str(tmp_path / "derivatives" / "c1" / "c1_seg.nii.gz")]
+    assert ["also a label" in text or "also a T1" in text for text in found.unused["c1"]] == [True, True]
+    (tmp_path / ".copy").rename(tmp_path / "copy")  # which of the two cases the label belongs to is not known
+    found = find_cases(str(tmp_path), OWN, FOUR)
+    assert [case.label for case in found.complete] == [None, None]
+    assert "c1_seg.nii.gz' is not in the folder of the other files" in str(found.unused)
 
 
 def test_a_patient_whose_name_now_begins_with_its_folder_is_recognised(tmp_path):

@@ -135,6 +135,15 @@ def test_a_training_that_a_signal_ends_repeats_an_epoch_that_was_not_complete(nu
     assert float(again.network.weight) == 12 and again.state.iteration == 12
 
 
+@pytest.mark.parametrize(("resume", "how"), [(True, "again"), (False, "without --resume False")])
+def test_a_stopped_training_says_which_command_resumes_it(resume, how, tmp_path, caplog):
+    trainer = Trainer(tmp_path, resume=resume)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED(once=6), lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(SystemExit), caplog.at_level("INFO", "bundle"):
+        trainer.go()
+    assert f"run the same command {how} to resume" in caplog.text
+
+
 def fail():
     raise RuntimeError("a worker is gone")
 

@@ -87,8 +87,9 @@ def test_a_training_process_without_a_gpu_of_its_own_is_refused_in_one_sentence(
 def test_the_log_names_the_device_and_a_gpu_that_pytorch_cannot_use(monkeypatch, caplog):
     with caplog.at_level(logging.INFO, "bundle"):
         monkeypatch.setattr(devices, "has_nvidia_gpu", lambda: False)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
         devices.log_device("cpu", "bfloat16")
-        assert "running on cpu with" in caplog.text and "bfloat16" in caplog.text and "NVIDIA" not in caplog.text
+        assert "running on cpu with 1 thread, in" in caplog.text and "bfloat16" in caplog.text and "NVIDIA" not in caplog.text
         monkeypatch.setattr(devices, "has_nvidia_gpu", lambda: True)
         devices.log_device("cpu", "float32")
         assert "an NVIDIA GPU that PyTorch cannot use" in caplog.text

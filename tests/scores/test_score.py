@@ -102,6 +102,15 @@ def test_a_case_may_be_called_like_a_label(tmp_path):
     assert (scores["dice"] == 1).all() and not summary["missing"] and "no case" not in text
 
 
+def test_references_may_be_named_like_the_predictions_and_one_without_a_prediction_counts(folders):
+    for name in "abc":
+        save(folders / "labels" / f"{name}.nii.gz", label_map())
+    save(folders / "predicted" / "b.nii.gz", label_map())
+    text = score(*(str(folders / name) for name in ("labels", "predicted")), "brats2024_met", str(folders / "out"))
+    dice = pd.read_csv(folders / "out" / "scores.csv").groupby("case")["dice"].mean()
+    assert dice.to_dict() == {"a": 0, "b": 1, "c": 0} and "scored as empty: a, c." in text
+
+
 @pytest.mark.parametrize(
     ("cohort", "name", "values"),
     [("brats2021", "BraTS2021_00000_seg", (1, 2, 4)), ("msd", "labelsTr/BRATS_001", (2, 1, 3))],
@@ -228,7 +237,7 @@ def test_empty_folders_duplicates_and_unknown_names_are_refused(folders):
         ((there[0], there[0], "brats2024_met"), "both"),
         ((there[0], str(folders / "nowhere"), "brats2024_met"), "is not a folder"),
         ((*there, "brats1999"), "brats1999"),
-        ((*there, "brats2021"), "No label map of brats2021"),
+        ((*there, "brats2021"), r"No label map of brats2021 \(<case>_seg.nii.gz\), and none named like a prediction"),
         ((*there, "brats2024_met", out, "glioma1999"), "glioma1999"),
     ]:
         with pytest.raises(InputError, match=told):

@@ -39,6 +39,12 @@ def test_the_list_has_a_line_for_every_command_and_loads_none_of_them(monkeypatc
     assert "tools.score" not in done.stderr and "torch" not in done.stderr
 
 
+def test_another_python_than_that_of_make_setup_is_told_in_one_sentence():
+    done = subprocess.run([sys.executable, "-S", "-m", "tools", "score"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert re.match(r"error: .*python\S* lacks \w+; run make setup, then source .venv/bin/activate\.$", done.stderr)
+
+
 def test_no_module_has_a_second_way_in():
     named = [path for path in (ROOT / "tools").rglob("*.py") if "__main__" in path.read_text(encoding="utf-8")]
     assert named == [ROOT / "tools" / "__main__.py"]

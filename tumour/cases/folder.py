@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -145,8 +145,14 @@ def _of_suffixes(root: Path, cohort: Cohort, modalities: Sequence[str], files: S
 
 
 def _merge_copies(groups: list[_Group], modalities: Sequence[str]) -> list[_Group]:
-    """Drop incomplete groups if another folder has a complete case with the same name; note their files there."""
-    complete = {group.stem: group for group in reversed(groups) if set(modalities) <= group.files.keys()}
+    """Drop incomplete groups if another folder has a complete case with the same name.
+
+    Labels may have folders of their own, as in BIDS: a case without a label gets that of its name, if no other case has
+    this name. All other files are noted at the case.
+    """
+    whole = [group for group in groups if set(modalities) <= group.files.keys()]
+    complete = {group.stem: group for group in reversed(whole)}
+    number = Counter(group.stem for group in whole)
     kept = []
     for group in groups:
         case = complete.get(group.stem)
@@ -155,6 +161,9 @@ def _merge_copies(groups: list[_Group], modalities: Sequence[str]) -> list[_Grou
         else:
             for kind, path in group.files.items():
                 used = case.files.get(kind)
+                if kind == LABEL and not used and number[group.stem] == 1:
+                    case.add(kind, Path(path))
+                    continue
                 misplaced = f"'{path}' is not in the folder of the other files of this case; move it there"
                 case.unused.append(not_used(path, kind, used) if used else misplaced)
     return kept

@@ -75,10 +75,15 @@ class Parts:
         """Whether no patient outside the test share is held out."""
         return self._split[0] == ALL
 
-    @property
+    @cached_property
     def test(self) -> list[Case]:
+        """The cases to test on; the log says if these are not all."""
         self.refuse_empty("test")
-        return self.by_name["test"]
+        test, labelled = self.by_name["test"], sum(map(len, self.by_name.values()))
+        if len(test) < labelled:
+            why = "the datalist" if _is_listed(test) else f"--test_share {self._split[1]}"
+            logger.info(f"testing on {len(test):,} of {labelled:,} cases, by {why}.")
+        return test
 
     def refuse_empty(self, name: str) -> None:
         """Raise an InputError that says how to fill a part if it holds no case."""
@@ -181,12 +186,13 @@ def recorded_patients(path: Path) -> dict[str, list[str]]:
     return {"test": [], **read_json(path, {"train": [str], "validate": [str], "test?": [str]})}
 
 
-def not_seen(cases: Sequence[Case], record: str) -> list[Case]:
+def not_seen(cases: Sequence[Case], record: str, cohort: str = "", trained_on: str = "") -> list[Case]:
     """The cases of patients that were used neither for training nor for model selection.
 
     Args:
         cases: the cases to test on.
         record: path of patients.json, which training writes next to its checkpoint.
+        cohort, trained_on: the data sets of the cases and of the training, by name.
 
     Raises:
         InputError: no case is left.
@@ -202,6 +208,11 @@ def not_seen(cases: Sequence[Case], record: str) -> list[Case]:
     count = f"{len(cases) - len(unused)} of {len(cases)} cases were used for training or model selection"
     if len(unused) < len(cases):
         logger.warning(f"{count} and are not scored.")
+    elif known["train"] and cohort != trained_on:
+        logger.warning(
+            f"no patient of {cohort} has the id of one used for training, which was on {trained_on}. The same patients "
+            "have other ids in other years of BraTS: check that none of these was used."
+        )
     if not cases:
         raise OptionError("The test part has no patient; increase test_share or add patients.")
     if not unused:

@@ -346,7 +346,8 @@ class Checkpoints:
     def note_signal(self, number: int, frame: Any) -> None:
         self.stopped_by = number
         self.release_signals()
-        logger.info("stopping; run the same command again to resume after the last completed epoch.")
+        again = "without --resume False" if self.resume is False else "again"
+        logger.info(f"stopping; run the same command {again} to resume after the last completed epoch.")
 
     def stop_if_asked(self, engine: Engine, error: BaseException | None = None) -> None:
         if self.stopped_by:  # an error may then be due to workers or processes that the signal has ended

@@ -23,7 +23,8 @@ def log_device(device: torch.device | str, precision: str) -> None:
         card = torch.cuda.get_device_properties(device)
         logger.info(f"running on {card.name} with {card.total_memory / 1e9:.0f} GB, in {precision}.")
         return
-    logger.info(f"running on {device.type} with {torch.get_num_threads()} threads, in {precision}.")
+    threads = torch.get_num_threads()
+    logger.info(f"running on {device.type} with {threads} thread{'s' * (threads != 1)}, in {precision}.")
     if not torch.cuda.is_available() and has_nvidia_gpu():
         build = f"was built for CUDA {torch.version.cuda}" if torch.version.cuda else "is a build without CUDA"
         logger.warning(
