@@ -39,8 +39,10 @@ def check(cohort: str, dataset_dir: str, output: str = "check", workers: int | N
         finding.across += found.unused.get(finding.case, ())
     report = Report(findings, found.left_out, data_set.regions, found.strays)
     report.write(output)
-    print(f"{report.table()}\n\n{len(findings) + len(found.left_out):,} cases, written to '{output}'.")
+    status = 2 if report.counts["unusable"] else 1 if report.counts["note"] else 0
+    why = ("", " The exit status is 1: some have a note.", " The exit status is 2: some cannot be used.")[status]
+    print(f"{report.table()}\n\n{len(findings) + len(found.left_out):,} cases, written to '{output}'.{why}")
     contrary = contradiction(findings, dataset_dir, data_set, cohorts)
     if contrary:
         raise OptionError(contrary)
-    return 2 if report.counts["unusable"] else 1 if report.counts["note"] else 0
+    return status

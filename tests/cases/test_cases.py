@@ -617,6 +617,7 @@ def test_patients_used_for_training_or_selection_are_never_scored(tmp_path, capl
     assert "2 of 4 cases were used for training or model selection and are not scored." in caplog.text
     with pytest.raises(InputError, match="1 of 1 cases were used for training or model selection"):
         not_seen(people(1), str(record))
+    assert "1 of 1 cases" not in caplog.text  # it is said once
     with pytest.raises(InputError, match="The test part has no patient"):
         not_seen([], str(record))
 

@@ -324,6 +324,7 @@ def test_the_command_prints_a_table_and_its_exit_status_is_that_of_the_worst_cas
             command_line(check, "tools check", ["--cohort=brats2021", *arguments])
         printed = capsys.readouterr().out
         assert stop.value.code == expected and re.search(rf"good +{6 if not kind else 5}\n", printed)
+        assert (f"The exit status is {expected}: " in printed) == bool(kind)
     assert f"{BAD}: '" in printed and "6 cases, written to" in printed
     with pytest.raises(SystemExit) as stop:
         command_line(check, "tools check", ["--cohort=brats1999", *arguments])

@@ -15,7 +15,15 @@ from torch import nn
 from tumour.errors import InputError
 from tumour.maps.regions import ChannelsToRegionsd
 from tumour.runs import handlers
-from tumour.runs.handlers import ClipGradients, LogitsLoss, Progress, RegionMetric, StopWhenStale, ValidateEvery
+from tumour.runs.handlers import (
+    ClipGradients,
+    LogitsLoss,
+    Progress,
+    RegionMetric,
+    StopWhenStale,
+    TrainingLog,
+    ValidateEvery,
+)
 
 from tests.conftest import ROOT, restored
 
@@ -123,7 +131,7 @@ def lines_of(caplog, monkeypatch, progress, epochs, steps, seconds):
     """The log of an engine whose first step takes 100 s and each other one some seconds."""
     clock = iter(100 + seconds * n for n in range(epochs * steps))
     now = [0.0]
-    engine = Engine(lambda *_: [{}])
+    engine = Engine(lambda *_: [{"loss": 0.5}])
     engine.data_loader = SimpleNamespace(dataset=range(5))
     engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: now.__setitem__(0, next(clock)))
     monkeypatch.setattr(handlers.time, "monotonic", lambda: now[0])
@@ -151,6 +159,17 @@ def test_the_time_is_given_only_where_it_is_long(caplog, monkeypatch, total, sec
     progress = Progress(unit="case", total=total, work="scoring")
     lines = lines_of(caplog, monkeypatch, progress, epochs=1, steps=total, seconds=seconds)
     assert lines == [f"scoring {total} cases.", *more]
+
+
+def test_the_line_of_an_epoch_says_how_long_the_others_will_take(caplog, monkeypatch, tmp_path):
+    validator = SimpleNamespace(state=SimpleNamespace(epoch=0, metrics={}))
+    log = TrainingLog(str(tmp_path), validator, SimpleNamespace(param_groups=[{"lr": 0.1}]))
+    lines = lines_of(caplog, monkeypatch, log, epochs=5, steps=2, seconds=40.0)
+    # the epochs are over at 140, 220, 300, 380 and 460 s
+    left = ["9 minutes", "6 minutes", "3 minutes", "2 minutes"]
+    assert lines == [f"epoch {n}/5: loss 0.5000, about {time} left" for n, time in enumerate(left, 1)] + [
+        "epoch 5/5: loss 0.5000"
+    ]
 
 
 def test_the_log_does_not_announce_an_error_that_is_printed_anyway(capsys):

@@ -206,6 +206,10 @@ def not_seen(cases: Sequence[Case], record: str, cohort: str = "", trained_on: s
     # another cohort's pattern may have recorded the case as the patient: Brats18_A_1, whose patient is Brats18_A
     unused = [case for case in cases if case.name not in used and not _among(case.patient, used)]
     count = f"{len(cases) - len(unused)} of {len(cases)} cases were used for training or model selection"
+    if not cases:
+        raise OptionError("The test part has no patient; increase test_share or add patients.")
+    if not unused:
+        raise OptionError(f"{count} (see '{record}'); test on other patients.")
     if len(unused) < len(cases):
         logger.warning(f"{count} and are not scored.")
     elif known["train"] and cohort != trained_on:
@@ -213,10 +217,6 @@ def not_seen(cases: Sequence[Case], record: str, cohort: str = "", trained_on: s
             f"no patient of {cohort} has the id of one used for training, which was on {trained_on}. The same patients "
             "have other ids in other years of BraTS: check that none of these was used."
         )
-    if not cases:
-        raise OptionError("The test part has no patient; increase test_share or add patients.")
-    if not unused:
-        raise OptionError(f"{count} (see '{record}'); test on other patients.")
     return unused
 
 

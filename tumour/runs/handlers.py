@@ -148,6 +148,12 @@ class StopWhenStale:
             engine.terminate()
 
 
+def in_words(seconds: float) -> str:
+    """An estimated time of a minute or more."""
+    minutes = round(seconds / 60)
+    return f"about {minutes} minute{'s' * (minutes != 1)}" if minutes < 120 else f"about {seconds / 3600:.1f} hours"
+
+
 class TrainingLog:
     """Log each epoch as a row of `training.csv`, as points of TensorBoard curves and as a line of the log.
 
@@ -180,7 +186,8 @@ class TrainingLog:
 
     def start_epoch(self, engine: Engine) -> None:
         if self.board is None and not rank():  # in `start` the checkpoint might not be loaded yet
-            self.open(engine.state.epoch - 1)
+            self.started, self.done = time.monotonic(), engine.state.epoch - 1
+            self.open(self.done)
         self.losses: list[float] = []
         self.began, self.seconds = time.monotonic(), 0.0
 
@@ -193,7 +200,7 @@ class TrainingLog:
         if rank():
             return
         assert self.board is not None  # opened when the epoch started
-        epoch = engine.state.epoch
+        epoch, max_epochs = engine.state.epoch, engine.state.max_epochs or 0
         row: dict[str, Any] = {"epoch": epoch, "seconds": round(self.seconds, 2)}
         row["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         row["loss"] = sum(losses) / len(losses) if losses else math.nan
@@ -209,11 +216,12 @@ class TrainingLog:
         self.board.flush()
         self.rows.append(row)
         save_text(csv_text(self.rows), self.folder / "training.csv")
-        text = f"epoch {epoch}/{engine.state.max_epochs}: loss {row['loss']:.4f}"
+        text = f"epoch {epoch}/{max_epochs}: loss {row['loss']:.4f}"
         if validated:
             metrics = {n: value for n, value in self.validator.state.metrics.items() if n.startswith(("loss", "dice"))}
             text += ", validation " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        logger.info(text)
+        left = (time.monotonic() - self.started) / (epoch - self.done) * (max_epochs - epoch)
+        logger.info(text + (f", {in_words(left)} left" if left >= 60 else ""))
         if skipped:
             logger.warning(
                 f"epoch {epoch}: {skipped} of {engine.state.epoch_length} steps skipped (gradient not finite)."
@@ -272,8 +280,7 @@ class Progress:
             left = self.bar.total // (processes() if self.total else 1) - done  # each process has its share of cases
             seconds = left * (now - self.measured_from) / (done - self.measured_at)
             if seconds >= 60:
-                time_left = f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
-                logger.info(f"about {time_left} for {left:,} more {self.unit}s.")
+                logger.info(f"{in_words(seconds)} for {left:,} more {self.unit}s.")
 
     def step(self, engine: Any) -> None:
         if not self.announced:

@@ -1,9 +1,9 @@
 """Score a case as a challenge does: each region as one mask, and each lesion of a region.
 
-Rules and constants are those of the organisers' programs of 2023 and 2024 (github.com/rachitsaluja/BraTS-2023-Metrics
-and BraTS-2024-Metrics); those of 2026 are in `tumour.scores.matching`. The scores agree with the 2023 program to 1e-6.
-The 2024 programs drop small predicted pieces before they score a region as one mask; here that score always includes
-everything that was predicted.
+Rules and constants are those of the organisers' programs of 2023 to 2025 (github.com/rachitsaluja/BraTS-2023-Metrics
+and BraTS-2024-Metrics); those of 2026 are in `tumour.scores.matching`. The scores agree with the programs to 1e-6.
+The programs of 2024 and 2025 drop small predicted pieces before they score a region as one mask; here that score always
+includes everything that was predicted.
 """
 
 import math
@@ -76,9 +76,13 @@ LESION_WISE = {  # penalty (mm), smallest (mm³), dilations
     "meningioma2023": Rules(374, 50, 1),
     "metastases2023": Rules(374, 2, 1),
     "glioma2024": Rules(337, 20, 3, prune=True, exceptions=_GLIOMA),
+    "africa2024": Rules(374, 50, 3, prune=True, exceptions=_METASTASES),
     "pediatric2024": Rules(374, 10, 5, prune=True),
     "metastases2024": Rules(0, 2, 1, prune=True, exceptions=_METASTASES),
 }
+# these tasks were scored by the same programs in 2025 (github.com/Sage-Bionetworks-Challenges/brats-infra, 3c04557)
+LESION_WISE |= {f"{task}2025": LESION_WISE[f"{task}2024"] for task in ("glioma", "africa", "pediatric")}
+LESION_WISE["meningioma2025"] = LESION_WISE["meningioma2023"]
 ONE_TO_ONE = {  # penalty (mm)
     "goat2026": Matching(373),
     "metastases2026": Matching(373, large=275, regions={"lesion": ("necrotic", "enhancing", "cavity")}),
