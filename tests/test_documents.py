@@ -21,7 +21,7 @@ ELSEWHERE = {
     r'py -3\.\d+ -m venv|\.venv\\Scripts\\Activate|python -c "import re': "tests/test_versions.py; Windows: not run",
     r"docker (build|run)": "no Docker runs in CI: hadolint and tests/test_versions.py check the Dockerfile",
     r"python3.11 -m venv /tmp/official|BRATS_EVALUATION=": "tests/scores/test_official.py, in its own environment",
-    r"git clone .*BraTS-2024-Metrics|python3.11 -m venv /tmp/metrics|BRATS_METRICS=": "tests/scores/test_official_2025.py",
+    r"git clone .*2024-Metrics|python3.11 -m venv /tmp/metrics|BRATS_METRICS=": "tests/scores/test_official_2025.py",
     r"HEAD=\$\(scontrol": "SLURM: not run; two nodes on one machine were tried, see docs/devices.md",
     r"make( -n TARGET)?$": "make itself",
     r"pytest --slow": "pytest itself",
