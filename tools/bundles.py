@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tumour.errors import OptionError, one_of
+from tumour.errors import one_of
 
 ROOT = Path(__file__).parents[1]
 COMMON = ROOT / "bundles" / "common"
@@ -19,13 +19,11 @@ def folder_of(bundle: str) -> Path:
     Raises:
         OptionError: there is none of this name; the message lists the bundles.
     """
-    if bundle not in bundles():
-        raise OptionError(f"BUNDLE must be all or one of {', '.join(bundles())}; it is '{bundle}'.")
-    return ROOT / "bundles" / bundle
+    return one_of({name: ROOT / "bundles" / name for name in bundles()}, bundle, "bundle")
 
 
 def require_bundle(bundle: str, recipe: str = "") -> None:
     """Refuse the name of a bundle or recipe that does not exist; the message lists those that do."""
-    one_of(dict.fromkeys(bundles()), bundle, "bundle")
+    folder_of(bundle)
     if recipe:
         one_of({path.stem: path for path in sorted(COMMON.glob("recipes/*.yaml"))}, recipe, "recipe")

@@ -5,6 +5,7 @@ disk, a GPU. `--traceback` prints the traceback as well. Only an error of this p
 """
 
 import errno
+import math
 import os
 import re
 import sys
@@ -77,6 +78,15 @@ def one_of(options: Mapping[str, Any], name: str, setting: str, hints: Mapping[s
         hint = f"; {known}" if known else nearest(str(name), map(str, options)) if close else ""
         raise OptionError(f"{setting} must be one of {', '.join(options)}; it is '{name}'{hint}.")
     return options[name]
+
+
+def require_finite(values: Any, case: str) -> None:
+    """Raise a CaseError if any number of a tensor that a network predicts for a case is NaN or infinite."""
+    if not math.isfinite(values.sum()):  # the sum is finite only if all numbers are
+        raise CaseError(
+            f"{case}: the network's output is not finite; check the intensities of its scans, and if other cases "
+            "fail too, use another model.pt or train again."
+        )
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

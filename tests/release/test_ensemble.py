@@ -50,5 +50,5 @@ def test_members_that_are_no_bundles_are_refused(members, checkpoint, tmp_path):
     save_json(
         json.loads(checkpoint.with_name("settings.json").read_text()) | {"members": members}, tmp_path / "settings.json"
     )
-    with pytest.raises(InputError, match=r"members in|members(\[0\])? is .*, not|must be all or one of"):
+    with pytest.raises(InputError, match=r"members in|members(\[0\])? is .*, not|bundle must be one of"):
         pack.content(BUNDLES[0], tmp_path / "model.pt")

@@ -370,7 +370,7 @@ def test_weights_of_another_attention_are_refused_and_nothing_is_written(command
 
 
 def test_wrong_names_give_one_clear_sentence(tmp_path):
-    with pytest.raises(InputError, match="BUNDLE must be all or one of .*unet3d; it is 'unet4d'"):
+    with pytest.raises(InputError, match="bundle must be one of .*unet3d; it is 'unet4d'; the nearest is unet3d"):
         release.release("unet4d", str(tmp_path))
     with pytest.raises(InputError, match="nowhere.pt' does not exist"):
         release.release(BUNDLES[0], str(tmp_path), weights="nowhere.pt")

@@ -152,15 +152,9 @@ class UsableParts:
         """The cases that the run does not use; none if the cases were not checked."""
         return self._checked[1] if "_checked" in self.__dict__ else []
 
-    @property
     def seen(self) -> dict[str, list[float]]:
-        """The range of each measure of the training cases; none if the cases were not checked."""
+        """The range of each measure of the training cases; empty if the cases were not checked, for a client's data."""
         return self._checked[2] if "_checked" in self.__dict__ else {}
-
-
-def seen_in(usable: UsableParts) -> dict[str, list[float]]:
-    """The range of each measure of the training cases; empty if the cases were not checked, for a client's data."""
-    return usable.seen
 
 
 def patients_of(

@@ -10,21 +10,12 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from scipy import ndimage
-from tumour.errors import CaseError, OptionError
+from tumour.errors import OptionError, require_finite
 
 
 def voxel_volume(image: torch.Tensor) -> float:
     """Volume of a voxel in mm³; 1 if the tensor has no affine."""
     return abs(float(torch.linalg.det(image.affine[:3, :3].double()))) if isinstance(image, MetaTensor) else 1.0
-
-
-def require_finite(values: torch.Tensor, case: str) -> None:
-    """Raise a CaseError if any of the probabilities that a network predicts for a case is NaN or infinite."""
-    if not torch.isfinite(values.sum()):  # the sum is finite only if all probabilities are
-        raise CaseError(
-            f"{case}: the network's output is not finite; check the intensities of its scans, and if other cases "
-            "fail too, use another model.pt or train again."
-        )
 
 
 class PerRegion(MapTransform):

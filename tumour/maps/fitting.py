@@ -15,9 +15,9 @@ from monai.transforms import Compose
 from numpy.typing import NDArray
 from scipy import ndimage
 from tumour.cohort import Cohort
-from tumour.errors import InputError
+from tumour.errors import InputError, require_finite
 from tumour.files import atomic_write, save_json
-from tumour.maps.aftertreatment import require_finite, treatment_steps, voxel_volume
+from tumour.maps.aftertreatment import treatment_steps, voxel_volume
 from tumour.maps.regions import RegionsToClassesd
 from tumour.scans.grid import bounding_box
 

@@ -8,9 +8,8 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from numpy.typing import NDArray
-from tumour.errors import InputError
+from tumour.errors import InputError, require_finite
 from tumour.files import atomic_write, probability_file
-from tumour.maps.aftertreatment import require_finite
 from tumour.scans.nifti import is_marked, read_header
 
 MARK = ("intent_name", b"predicted tumour")  # in the header: what may be replaced by a later run

@@ -18,9 +18,8 @@ from tumour.cases.case import Case, LeftOut, item_of
 from tumour.checks.case import CaseCheck
 from tumour.checks.strangers import Ranges, strange
 from tumour.checks.usable import examine, refuse
-from tumour.errors import CaseError, InputError, OptionError, first_cause, reason
+from tumour.errors import CaseError, InputError, OptionError, first_cause, reason, require_finite
 from tumour.files import atomic_write, hash_of_code, size_and_times
-from tumour.maps.aftertreatment import require_finite
 from tumour.processes import cores, gather, memory, rank, share
 from tumour.records import read_tensors
 

@@ -15,7 +15,7 @@ from nibabel.orientations import io_orientation
 from numpy.typing import NDArray
 from scipy.special import expit
 from tumour.cohort import Cohort
-from tumour.maps.aftertreatment import require_finite
+from tumour.errors import require_finite
 from tumour.scans.grid import bounding_box
 
 Histogram = NDArray[np.int64]  # (1 or 2, LOGITS.size): voxels by logit
