@@ -78,6 +78,7 @@ class Training:
         self.network, self.loss, self.inferer, self.windows, self.discretise, head, self.modalities = map(
             parser.get_parsed_content, names
         )
+        self.warmup = parser.get_parsed_content("warmup")
         self.cohort = parser.get_parsed_content("cohort_def")
         self.target = ToRegionsd("label", head["channels"], self.cohort.classes)
         if trial.deep:
@@ -137,7 +138,7 @@ class Training:
 
     def step(self, progress: float) -> None:
         """A step with new random numbers; `progress` from 0 to 1 sets the learning rate."""
-        rise = min(1.0, (self.steps + 1) / self.parser["warmup"])
+        rise = min(1.0, (self.steps + 1) / self.warmup)
         with torch.cuda.stream(self.stream):
             self.numbers.uniform_()  # not in the graph: all graphs share the state of one generator
             self.noise.normal_()
