@@ -1,5 +1,7 @@
 """A label map returns to the scans of a patient: the same tumour at the same place, as NIfTI and as DICOM SEG."""
 
+import shutil
+import subprocess
 from dataclasses import replace
 
 import nibabel as nib
@@ -96,10 +98,10 @@ PATIENT |= {"0008|0030": "101010", "0008|0050": "A1", "0010|0030": "19700101", "
 PATIENT |= {"0020|0052": "1.2.826.0.1.3680043.2.1125.9"}
 
 
-def study(folder, shape=(40, 36, 20)):
+def study(folder, tags=PATIENT):
     """A DICOM series and a label map on its grid, as `read_series` gives it."""
-    voxels = np.random.default_rng(0).integers(1, 900, shape).astype(np.int16)
-    write_slices(folder, voxels, oblique(spacing=(1.1, 1.1, 2.5)), range(shape[2]), **PATIENT)
+    voxels = np.random.default_rng(0).integers(1, 900, (40, 36, 20)).astype(np.int16)
+    write_slices(folder, voxels, oblique(spacing=(1.1, 1.1, 2.5)), range(20), **tags)
     data, affine, _ = read_series(str(folder))
     classes = np.zeros(data.shape, np.uint8)
     classes[5:20, 6:22, 4:12], classes[8:16, 9:18, 6:10], classes[10:12, 12:14, 7:9] = 2, 3, 1
@@ -158,6 +160,24 @@ def test_a_dicom_seg_of_a_file_with_frames_in_any_order_has_every_voxel_at_its_p
         k = round(item.PlanePositionSequence[0].ImagePositionPatient[2]) - 100
         number = item.SegmentIdentificationSequence[0].ReferencedSegmentNumber
         assert np.array_equal(frame > 0, classes[..., k].T == number + 1) and frame.any()
+    (shared,) = result.SharedFunctionalGroupsSequence
+    assert shared.PixelMeasuresSequence[0].SliceThickness == 1  # which the file does not state
+
+
+@needs("highdicom", "pydicom")
+@pytest.mark.skipif(not shutil.which("dciodvfy"), reason="needs dciodvfy of dicom3tools in PATH")
+@pytest.mark.parametrize("kind", ["complete", "bare", "frames"])
+def test_a_dicom_seg_follows_the_standard(kind, tmp_path):
+    if kind == "frames":
+        classes = np.zeros((14, 12, 9), np.uint8)
+        classes[3:6, 2:9, 2], classes[4:9, 3:7, 5] = 2, 3
+        write_frames(tmp_path / "x.dcm", np.ones(classes.shape), FRAMES, range(9))
+        files = [tmp_path / "x.dcm"]
+    else:
+        classes, _, files = study(tmp_path / "series", PATIENT if kind == "complete" else {})
+    segmentation(classes, files, "P1", COHORT, "1.0").save_as(tmp_path / "result.dcm")
+    done = subprocess.run(["dciodvfy", "-new", tmp_path / "result.dcm"], capture_output=True, text=True)
+    assert "Segmentation" in done.stderr.splitlines() and "Error" not in done.stderr, done.stderr
 
 
 @needs("highdicom", "pydicom")

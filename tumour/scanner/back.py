@@ -213,8 +213,15 @@ def complete(images: Sequence[Any], step: float) -> None:
                 setattr(image, keyword, "")
         if not image.get("FrameOfReferenceUID"):
             image.FrameOfReferenceUID = frame
-        if len(images) > 1 and not image.get("SliceThickness"):
-            image.SliceThickness = step
+        for measures in _pixel_measures(image) if len(images) == 1 else [image]:
+            if not measures.get("SliceThickness"):
+                measures.SliceThickness = step
+
+
+def _pixel_measures(image: Any) -> list[Any]:
+    """The items of a file with frames that state the size of their voxels."""
+    groups = *image.SharedFunctionalGroupsSequence, *image.PerFrameFunctionalGroupsSequence
+    return [group.PixelMeasuresSequence[0] for group in groups if "PixelMeasuresSequence" in group]
 
 
 def _heights(image: Any) -> list[float]:
