@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tumour.cases.find import find_cases
 from tumour.checks.case import CaseCheck
-from tumour.checks.strangers import measures, ranges, strange, widest
+from tumour.checks.strangers import measures, ranges, relations, strange, widest, z_scores
 from tumour.patches.datasets import ReadableCases
 
 from tests.cohorts import COHORTS, FOUR
@@ -70,6 +70,34 @@ def test_what_differs_is_noted_with_the_value_and_the_range_of_the_training(chan
     (note,) = strange(facts_of(case), seen)
     assert note.startswith("unlike the cases used for training: ") and note.endswith("; check its result")
     assert __import__("re").search(part, note), note
+
+
+def test_a_relation_is_the_mean_of_one_modality_where_another_is_brightest():
+    random = np.random.default_rng(0)
+    brain = random.random((14, 12, 10)) < 0.8
+    scans = {name: random.random(brain.shape) * factor for name, factor in {"T2": 50, "FLAIR": 7}.items()}
+    scores = {name: z_scores(data, brain) for name, data in scans.items()}
+    z = {name: data[::2, ::2, ::2][brain[::2, ::2, ::2]] for name, data in scans.items()}
+    z = {name: (values - values.mean()) / values.std() for name, values in z.items()}
+    bright = z["T2"] >= np.percentile(z["T2"], 90)
+    found = relations(scores)
+    assert list(found) == ["FLAIR where T2 is bright", "T2 where FLAIR is bright"]
+    assert found["FLAIR where T2 is bright"] == pytest.approx(z["FLAIR"][bright].mean(), abs=0.001)
+
+
+def test_exchanged_modalities_are_noted_though_each_has_usual_intensities(tmp_path):
+    """Fluid is bright in T2 and dark in FLAIR; a tumour is bright in both."""
+    random, facts = np.random.default_rng(0), []
+    for case in range(4):
+        tissue = random.random((16, 16, 16))
+        fluid, tumour = tissue < 0.10, tissue > 0.88
+        noise = random.normal(0, 0.2, (2, *tissue.shape))
+        t2, flair = 3 * (fluid + tumour) + noise[0], 3 * tumour - 0.5 * fluid + noise[1]
+        names = ("T2", "FLAIR") if case else ("FLAIR", "T2")
+        scores = {name: z_scores(data, tissue < 2) for name, data in zip(names, (t2, flair), strict=True)}
+        facts.append({"relations": relations(scores)})
+    (note,) = strange(facts[0], ranges(facts[1:]))
+    assert "FLAIR where T2 is bright" in note and not strange(facts[1], ranges(facts[2:]))
 
 
 def test_a_scan_with_other_units_or_axes_is_no_stranger(patients, seen, tmp_path):

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from tumour.cases.case import Case, LeftOut
 from tumour.checks import label as label_check
-from tumour.checks.strangers import field_of_view, intensities
+from tumour.checks.strangers import field_of_view, intensities, relations, z_scores
 from tumour.cohort import LABEL, Cohort
 from tumour.errors import InputError
 from tumour.files import hash_of_code, size_and_times
@@ -117,6 +118,7 @@ class CaseCheck:
     def look_at_files(self, finding: Finding, files: Mapping[str, str]) -> None:
         """Add the faults, notes and facts of the files to a finding."""
         brains: dict[str, Mask] = {}
+        scores: dict[str, NDArray[np.float32]] = {}
         first: Scan | None = None
         with ThreadPoolExecutor(cores()) as pool:
             scans = [(name, pool.submit(read_scan, path)) for name, path in files.items()]
@@ -133,21 +135,35 @@ class CaseCheck:
                 if name == LABEL:
                     label_check.look(finding, scan, brains, self.cohort, self.cohorts)
                 else:
-                    self.look_at_image(finding, scan, name, brains)
+                    self.look_at_image(finding, scan, name, brains, scores)
         if first:
             spacing = first.spacing.round(4).tolist()
             finding.facts |= {"shape": list(first.shape), "spacing": spacing, "orientation": first.orientation}
             finding.facts["field"] = field_of_view(first)
         if not finding.faults:
             _compare_brains(finding, brains)
+            finding.facts["relations"] = relations(scores)
 
     def stamp(self, files: Mapping[str, str]) -> str:
         """A hash of the sizes and times of files, the cohort and the code of the check."""
         state = [(name, path, *size_and_times(path)) for name, path in files.items()]
         return hashlib.blake2b(f"{self.rules}{state}".encode(), digest_size=12).hexdigest()
 
-    def look_at_image(self, finding: Finding, scan: Scan, name: str, brains: dict[str, Mask]) -> None:
-        """Add the faults of an image and the hash of each volume to a finding, and the non-zero voxels to `brains`."""
+    def look_at_image(
+        self,
+        finding: Finding,
+        scan: Scan,
+        name: str,
+        brains: dict[str, Mask],
+        scores: dict[str, NDArray[np.float32]],
+    ) -> None:
+        """Add the faults of an image and the hash of each volume to a finding, and what other images need to the dicts.
+
+        Args:
+            finding, scan, name: the finding so far; the image; its modality, or `image` for all of them.
+            brains: the non-zero voxels by modality.
+            scores: the z-scores by modality.
+        """
         channels = self.cohort.channels
         if scan.data.shape[3:] != ((len(channels),) if channels else ()):
             wanted = f"four axes, the last for {', '.join(channels)}" if channels else "three axes"
@@ -172,7 +188,8 @@ class CaseCheck:
             brain = data != background
             volume = float(np.count_nonzero(brain) * np.prod(scan.spacing) / 1000)
             finding.facts.setdefault("brain_ml", round(volume, 1))
-            finding.facts.setdefault("intensities", {})[modality] = intensities(data, brain)
+            scores[modality] = z_scores(data, brain)
+            finding.facts.setdefault("intensities", {})[modality] = intensities(scores[modality])
             if brain.mean() > 0.95:
                 finding.notes.append(f"'{scan.path}': the background of its {modality} is not 0; skull-strip it")
             else:

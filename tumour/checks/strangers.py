@@ -8,17 +8,44 @@ from numpy.typing import NDArray
 from tumour.scans.grid import Mask, Scan
 
 PERCENTILES = (5, 50, 95)
+BRIGHT = (
+    90  # percentile; of 90, 95 and 98 the one with the fewest notes on cases that are no strangers (docs/quality.md)
+)
 AXES = ("left-right", "back-front", "foot-head")
 # how far outside of the range of the training cases is still usual: a share of that range, and at least this
 OF_RANGE, OF_VALUE, OF_INTENSITY = 0.25, 0.2, 0.25
 Ranges = Mapping[str, Sequence[float]]
 
 
-def intensities(data: NDArray[Any], brain: Mask) -> list[float]:
-    """Percentiles of the intensities in the brain after z-scoring, as a network receives them."""
-    values = data[::2, ::2, ::2][brain[::2, ::2, ::2]].astype(float)
-    spread = values.std() or 1.0
-    return [round(float(p), 3) for p in (np.percentile(values, PERCENTILES) - values.mean()) / spread]
+def z_scores(data: NDArray[Any], brain: Mask) -> NDArray[np.float32]:
+    """Every second voxel of a scan (x, y, z) as a network receives it, z-scored over the brain; NaN elsewhere."""
+    inside = brain[::2, ::2, ::2]
+    values = data[::2, ::2, ::2][inside].astype(float)
+    scores = np.full(inside.shape, np.nan, np.float32)
+    scores[inside] = (values - values.mean()) / (values.std() or 1.0)
+    return scores
+
+
+def intensities(scores: NDArray[np.float32]) -> list[float]:
+    """Percentiles of the z-scores of a scan."""
+    return [round(float(p), 3) for p in np.percentile(scores[~np.isnan(scores)], PERCENTILES)]
+
+
+def relations(scores: Mapping[str, NDArray[np.float32]]) -> dict[str, float]:
+    """The mean z-score of each modality where another one is bright: fluid is bright in T2 and dark in FLAIR.
+
+    Two modalities that were exchanged may each have usual intensities, but not a usual relation.
+
+    Args:
+        scores: `z_scores` by modality, all on one grid.
+    """
+    brain = ~np.logical_or.reduce([np.isnan(each) for each in scores.values()])
+    values = {name: each[brain] for name, each in scores.items()}
+    found = {}
+    for first, bright in ((name, each >= np.percentile(each, BRIGHT)) for name, each in values.items() if each.size):
+        for other in values.keys() - {first}:
+            found[f"{other} where {first} is bright"] = round(float(values[other][bright].mean()), 3)
+    return dict(sorted(found.items()))
 
 
 def field_of_view(scan: Scan) -> list[float]:
@@ -37,6 +64,7 @@ def measures(facts: Mapping[str, Any]) -> dict[str, float]:
         found["brain volume, ml"] = facts["brain_ml"]
     for modality, values in facts.get("intensities", {}).items():
         found |= {f"{modality}, percentile {p}, sd": v for p, v in zip(PERCENTILES, values, strict=True)}
+    found |= {f"{name}, sd": value for name, value in facts.get("relations", {}).items()}
     return {name: float(value) for name, value in found.items()}
 
 
