@@ -79,12 +79,12 @@ setup: .venv/ready $(EXTRA:%=.venv/%) ## install environment.lock, with checked 
 	@$(or $(PYTHON),false) $(FITS) || { echo "make setup needs Python 3.11, 3.12 or 3.13 and found none; install one, or name it: make setup PYTHON=path/to/python"; exit 1; }
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --no-deps --require-hashes --requirement environment.lock
-	# without a hash: the machine decides which build of torch it needs, with the NVIDIA packages or for the CPU alone
+	@# without a hash: the machine decides which build of torch it needs, with the NVIDIA packages or for the CPU alone
 	.venv/bin/pip install --quiet $(filter torch==%,$(PINNED))
 	touch $@
 
 .venv/scanner: .venv/ready pyproject.toml
-	# without their dependencies: what we use of them needs no more than this list and environment.yml
+	@# without their dependencies: what we use of them needs no more than this list and environment.yml
 	$(PY) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['scanner'])" \
 		| xargs .venv/bin/pip install --quiet --no-deps
 	touch $@
