@@ -17,7 +17,7 @@ from tools.command_line import call_of, chosen
 # What only other programs can check, and where it is run
 ELSEWHERE = {
     r"conda (env create|activate)": "the solver of conda; its file is what make setup reads",
-    r"(\.venv/bin/)?pip install": "make setup, and tests/test_versions.py",
+    r"python3 -m venv \.venv|(\.venv/bin/)?pip install": "make setup, and tests/test_versions.py",
     r'py -3\.\d+ -m venv|\.venv\\Scripts\\Activate|python -c "import re': "tests/test_versions.py; Windows: not run",
     r"docker (build|run)": "no Docker runs in CI: hadolint and tests/test_versions.py check the Dockerfile",
     r"python3.11 -m venv /tmp/official|BRATS_EVALUATION=": "tests/scores/test_official.py, in its own environment",
