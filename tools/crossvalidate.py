@@ -8,6 +8,7 @@ all of them, with the same settings. All other options are passed to every run. 
 where it stopped if it is run again, and finished folds are not repeated.
 """
 
+import hashlib
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,8 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from tumour.cases.case import CASE
+from monai.bundle import ConfigParser
+from tumour.cases.case import CASE, Case
 from tumour.cases.parts import ALL, recorded_patients
 from tumour.errors import InputError, OptionError, Stopped, one_of
 from tumour.files import remove_locks, save_json, save_text
@@ -59,31 +61,51 @@ def options_of(
 
 
 def settings_of_folds(options: Mapping[str, Any], folds: int) -> dict[str, Any]:
-    """What the folds are trained and scored with: all settings, the network, and the patients of each fold."""
-    values: dict[str, Any] = {}
+    """What the folds are trained and scored with: all settings, the network, the patients of each fold, the files."""
     parser = merge(*layers(options))
-    for name, rule in rules(parser["settings"]):
-        if rule["type"] != "path" and name not in OF_THE_MACHINE and name.split("::")[0] in parser:
-            values[name] = parser[name] if rule["type"] == "reference" else parser.get_parsed_content(name)
-    values["network_def"] = parser["network_def"]
+    values = {**settings_in(parser), "network_def": parser["network_def"]}
     given = {name: value for name, value in options.items() if name not in ("dataset_dir", *OF_THE_MACHINE, *values)}
-    values["patients"] = {}  # with their folds
+    values["patients"], values["files"] = {}, {}  # with their folds; a hash by case
     for fold in range(folds):
         parts = merge(*layers({**options, "fold": fold})).get_parsed_content("parts")
         parts.refuse_empty("validate")
         parts.refuse_empty("train")
         values["patients"] |= {case.patient: fold for case in parts.by_name["validate"]}
+        values["files"] |= {case.name: hash_of(case) for case in parts.by_name["validate"]}
     return json.loads(json.dumps({**given, **values}, default=str))
 
 
+def settings_in(parser: ConfigParser) -> dict[str, Any]:
+    """The settings of a merged config by name, without folders and what only concerns the machine."""
+    return {
+        name: parser[name] if rule["type"] == "reference" else parser.get_parsed_content(name)
+        for name, rule in rules(parser["settings"])
+        if rule["type"] != "path" and name not in OF_THE_MACHINE and name.split("::")[0] in parser
+    }
+
+
+def hash_of(case: Case) -> str:
+    """A hash of the label of a case and of the sizes of its scans, whose voxels would take long to read."""
+    sizes = [Path(image).stat().st_size for image in case.images]
+    return hashlib.blake2b(Path(str(case.label)).read_bytes() + f"{sizes}".encode(), digest_size=8).hexdigest()
+
+
 def require_same_settings(output: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings of a new cross-validation; refuse others than those with which it was started."""
+    """Write the settings of new work in a folder; refuse others than those with which it was started."""
     path = output / STARTED
-    shape = {"patients": {str: int}} if "patients" in settings else {str: object}
+    shape = {"patients": {str: int}, "files?": {str: str}} if "patients" in settings else {str: object}
     before: dict[str, Any] = read_json(path, shape) if path.is_file() else dict(settings)
+    if "files" in settings:
+        before.setdefault("files", settings["files"])  # earlier versions did not write it
     for name in dict.fromkeys([*before, *settings]):
         if before.get(name) != settings.get(name):
             was, now = before.get(name, "unset"), settings.get(name, "unset")
+            if name == "files":
+                other = min(case for case in {*was, *now} if was.get(case) != now.get(case))
+                raise InputError(
+                    f"'{output}' was started with other files of {other}; restore its label and scans, or give another "
+                    "folder."
+                )
             if name == "patients":
                 gone, new = (", ".join(sorted({*a} - {*b})) or "none" for a, b in ((was, now), (now, was)))
                 raise InputError(

@@ -7,6 +7,7 @@ python -m tools trials recipes --output DIR --cohort NAME --dataset_dir DIR --mi
 All other options are passed to every run. Finished trials are not repeated: rerun the command to continue.
 """
 
+import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from tumour.scores.tables import SUMMARY, interval_text, mean_text
 from tools.bundles import bundles, require_bundle
 from tools.command import run_command
 from tools.compare import differences, mean_dice, significance
+from tools.crossvalidate import hash_of, require_same_settings, settings_in
 from tools.networks import cost
 from tools.show import merged
 from tools.tables import markdown
@@ -114,11 +116,30 @@ def row_of(folder: Path, bundle: str, options: Mapping[str, Any], measured: Mapp
     return row
 
 
+def require_same_trials(output: str, trials: Sequence[tuple[Sequence[str], Mapping[str, Any]]], **more: Any) -> None:
+    """Refuse to continue in a folder whose trials were started with other settings or files.
+
+    Args:
+        output: the folder.
+        trials: the args files and the options of each.
+        more: what else must not change.
+    """
+    configs = [merged(*args_files) for args_files, _ in trials]
+    for config, (_, options) in zip(configs, trials, strict=True):
+        config.update(dict(options))
+    first, *others = ({"args_files": [*files], **settings_in(c)} for c, (files, _) in zip(configs, trials, strict=True))
+    shared = {name: value for name, value in first.items() if all(each.get(name) == value for each in others)}
+    cases = (case for case in configs[0].get_parsed_content("parts").found.complete if case.label)
+    settings = {**shared, **more, "files": {case.name: hash_of(case) for case in cases}}
+    require_same_settings(Path(output), json.loads(json.dumps(settings, default=str)))
+
+
 def compare_trials(output: str, trials: Mapping[str, tuple[str, Mapping[str, Any]]]) -> str:
     """Run all trials, given by name as a bundle and its options; a table, and each difference from the first."""
     for name, (bundle, options) in trials.items():  # before the first of them, which takes long
         check_command(command_of("training", Path(output) / name, args_of(bundle), options)[3:])
     _claim = Claim("comparing", [output])
+    require_same_trials(output, [(args_of(bundle), options) for bundle, options in trials.values()])
     folders = {name: Path(output) / name.replace("@losses::", "") for name in trials}
     rows = []
     for name, (bundle, options) in trials.items():
@@ -194,6 +215,8 @@ def compare_recipes(
     for recipe, bundle in RECIPES.items():  # before the first of them, which takes long
         check_command(command_of("training", folder, args_of(bundle, recipe), data)[3:])
     _claim = Claim("comparing", [output])
+    used = [(args_of(bundle, recipe), data) for recipe, bundle in RECIPES.items()]
+    require_same_trials(output, used, minutes=minutes)
     names = {recipe: recipe or f"{bundle}, our default" for recipe, bundle in RECIPES.items()}
     for seed in numbers:  # the outer loop, so that recipes can be compared after each seed
         for recipe, bundle in RECIPES.items():

@@ -198,6 +198,23 @@ def test_the_cases_of_a_datalist_get_unique_names(tmp_path):
         found(modality={"0": "FLAIR", "1": "T1ce", "2": "T1", "3": "T2"})
 
 
+def test_a_datalist_that_joins_files_of_two_patients_is_noted_and_one_file_may_be_listed_twice(tmp_path):
+    brats2021(tmp_path, "c1", "c2")
+
+    def entry(*cases, label="c1", **more):
+        parts = zip(cases, ("_t1", "_t1ce", "_t2", "_flair"), strict=True)
+        images = [str(tmp_path / case / f"{case}{part}.nii.gz") for case, part in parts]
+        return {"image": images, "label": f"{label}/{label}_seg.nii.gz", **more}
+
+    shifted = entry("c1", "c1", "c2", "c2", case="images"), entry(*4 * ["c1"], label="c2", case="label")
+    again = entry(*4 * ["c1"]), entry(*4 * ["c1"], case="again")
+    (tmp_path / "list.JSON").write_text(json.dumps({"training": [*shifted, *again]}))
+    found = find_cases(str(tmp_path / "list.JSON"), COHORTS["brats2021"], FOUR)
+    assert [case.name for case in found.complete] == ["again", "c1", "images", "label"]
+    both = ("its files are named after c1 and c2; check that they are of one case",)
+    assert found.unused == {"images": both, "label": both}
+
+
 def test_a_datalist_with_modalities_in_the_file_names_needs_no_list_of_modalities(tmp_path):
     brats2021(tmp_path, "c1", "c2")
     order = ("_flair", "_t1ce", "_t1", "_t2")  # as in the published list of Swin UNETR

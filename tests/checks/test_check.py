@@ -42,6 +42,7 @@ UNUSABLE = {
     "infinite": "not finite; export it again",
     "overflow": r"its largest value is .*, not from 1e-12 to 1e\+?12.*; check its scl_slope, or export it again",
     "constant": "every voxel of its T1ce is 0; export it again",
+    "negative": "no voxel of its T1ce is brighter than the background, 0; check its scl_slope, or export it again",
     "four_axes": r"has the shape \(\d+, \d+, \d+, 2\), not three axes; export it again",
     "one_slice": "which is not a volume; export the complete series",
     "complex": "colours or complex numbers.*; export it again",

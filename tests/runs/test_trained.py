@@ -13,6 +13,7 @@ from tumour.errors import InputError
 from tumour.files import save_json
 from tumour.runs.checkpoints import LoadWeights, save_checkpoint
 from tumour.runs.trained import COMPARED, RULES, layer_types, require_same_channels, settings_of, settings_to_use
+from tumour.scores.tables import read_scores
 
 from tests.cohorts import COHORTS
 from tests.conftest import BUNDLES, ROOT, here, run, succeed
@@ -94,6 +95,7 @@ def test_the_window_of_weights_is_the_same_on_every_device(bundle, record, tmp_p
     assert windows == [(record or {}).get("window", [96, 96, 96])] * 3
 
 
+CUT_OFF = {"_target_": "ThresholdIntensityd", "keys": "image", "threshold": 5.0, "above": False, "cval": 5.0}
 CONTRADICTIONS: list[tuple[dict[str, Any], str, str]] = [
     (
         {"modalities": ["FLAIR", "T1", "T1ce", "T2"]},
@@ -111,6 +113,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str, str]] = [
     ({"load::6::axcodes": "LPS"}, "Cases are read differently than", "leave out what changes load"),
     ({"load::3::_disabled_": True}, "Cases are read differently than", "leave out what changes load"),
     ({"resized::0": {"_target_": "RandFlipd", "keys": "image", "prob": 1}}, "Cases are read differently", "leave out"),
+    ({"resized::0": CUT_OFF}, "Cases are read differently than", "leave out what changes load, resized or read"),
     ({"head": "@heads::classes"}, "background, necrotic, oedema, enhancing (softmax)", "TC, WT, ET (sigmoid)"),
     ({"cohort": "brats2024_gli"}, "cohort brats2024_gli means the outputs TC, WT, ET, RC", "brats2018, brats2020,"),
     ({"network_def::network::act_name": "relu"}, "LeakyReLU only in training", "--network_def"),
@@ -172,6 +175,18 @@ def test_weights_outside_ckpt_dir_are_compared_with_their_own_record(patients, t
     options = {"evaluate::checkpoint": other / "model.pt", "test_share": 1.0}
     sentence = refusal(run("evaluating", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), **options))
     assert "spacing is [1.0, 1.0, 1.0]" in sentence and f"--ckpt_dir '{other}'" in sentence
+
+
+def test_weights_outside_ckpt_dir_are_not_scored_on_their_own_training_patients(patients, trained, tmp_path):
+    other = trained(BUNDLES[0]) / "models"
+    record = json.loads((other / "patients.json").read_text())
+    save_json({**record, "train": [], "validate": []}, tmp_path / "models" / "patients.json")
+    save_json(settings_of(str(other)), tmp_path / "models" / "settings.json")
+    shutil.copytree(other, tmp_path / "other")
+    options = {"evaluate::checkpoint": tmp_path / "other" / "model.pt", "test_share": 1.0}
+    printed = succeed("evaluating", BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), **options)
+    scored = {*read_scores(tmp_path / "results" / "scores" / "scores.csv")["case"]}
+    assert scored == {*record["test"]} and "were used for training or model selection" in printed
 
 
 def test_the_record_of_another_network_is_refused(patients, trained, tmp_path):

@@ -220,3 +220,8 @@ def test_a_run_with_a_model_next_to_the_weights_writes_quality_csv(run_id, quali
     assert len(rows) == 6 and all("unlike the cases used for training: brain volume" in row["note"] for row in rows)
     assert {row["light"] for row in rows} <= {"red", "yellow"} and all(row["slices"] for row in rows)
     assert "predicted quality: " in printed and "brain volume, ml, " in printed
+    others = {"evaluate::checkpoint": member(tmp_path / "other", BUNDLES[0]) / "model.pt"}
+    if run_id == "inferring":
+        others = {"ckpt_dir": others["evaluate::checkpoint"].parent}
+    succeed(run_id, BUNDLES[0], tmp_path, "brats2021", patients("brats2021"), **options, **others)
+    assert not table.exists()  # it judged the label maps that other weights have replaced

@@ -14,6 +14,7 @@ from tumour.checks.case import CaseCheck
 from tumour.checks.usable import examine
 from tumour.errors import InputError
 from tumour.scores.challenges import score_case
+from tumour.scores.evaluation import ScoreCases
 from tumour.scores.tables import mean_interval, table, write_scores
 
 from tests.cohorts import COHORTS, FOUR, glioma
@@ -301,3 +302,18 @@ def test_the_command_scores_on_several_processes(folders):
     command = [sys.executable, "-m", "tools", "score", *arguments, f"--output={folders / 'out'}", "--workers=2"]
     done = subprocess.run([*command, "--cohort=brats2024_met"], capture_output=True, text=True, check=True)
     assert "1.000 ± 0.000" in done.stdout and sorted(os.listdir(folders / "out")) == FILES
+
+
+def test_scores_are_not_recorded_next_to_weights_that_were_replaced_during_the_run(tmp_path, caplog):
+    """As by a training that goes on: they would be taken for the scores of the new weights."""
+    weights, nothing = tmp_path / "model.pt", np.zeros((4, 4, 4), np.uint8)
+    for after in (b"before", b"after"):
+        weights.write_bytes(b"before")
+        handler = ScoreCases(str(tmp_path / "scores"), "legacy", COHORTS["brats2021"], str(weights))
+        handler.start(None)
+        handler.rows, handler.lesions = score_case("a", nothing, nothing, [1, 1, 1], "legacy", COHORTS["brats2021"])
+        weights.write_bytes(after)
+        (tmp_path / "scores.json").unlink(missing_ok=True)
+        handler.write(None)
+        assert (tmp_path / "scores.json").exists() == (after == b"before")
+    assert "not recorded next to the weights: they were replaced during this run" in caplog.text

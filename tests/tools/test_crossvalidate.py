@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict
 from types import SimpleNamespace
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -182,6 +183,18 @@ def test_other_patients_are_refused_by_name(copy, two_sets, tmp_path, in_this_pr
     with pytest.raises(InputError, match=f"other patients: {gone.name} removed, none added"):
         crossvalidate(output=str(folder), **same)
     assert in_this_process == []
+
+
+def test_corrected_labels_are_refused_by_name_and_not_mixed_with_the_scores_of_the_old_ones(copy, two_sets, tmp_path):
+    given, folder = copy
+    shutil.copytree(two_sets, tmp_path / "data")
+    same = {**given, "dataset_dir": str(tmp_path / "data")}
+    label = next((tmp_path / "data" / "others").rglob("*_seg.nii.gz"))
+    image = nib.load(label)
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), label)  # type: ignore[attr-defined]
+    for call in (crossvalidate, final):
+        with pytest.raises(InputError, match=f"other files of {label.parent.name}; restore its label and scans"):
+            call(output=str(folder), **same)
 
 
 def test_a_setting_out_of_range_ends_it_before_any_work(two_sets, tmp_path, in_this_process):

@@ -1,7 +1,10 @@
 """Bundles and settings are compared with one command, which resumes where it stopped."""
 
 import json
+import shutil
+import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -108,9 +111,33 @@ def test_an_interrupted_measurement_of_the_speed_is_completed(tmp_path, monkeypa
     assert [trials.steps_in(1, tmp_path, [], {}) for _ in range(2)] == [120, 120] and len(runs) == 1
 
 
-def test_a_trial_that_fails_is_told_with_its_command(tmp_path):
+def test_a_trial_that_fails_is_told_with_its_command(patients, tmp_path, monkeypatch):
+    monkeypatch.setattr(trials, "subprocess", SimpleNamespace(run=lambda _: SimpleNamespace(returncode=1)))
     with pytest.raises(InputError, match="run training .* failed"):
-        trials.compare_bundles(str(tmp_path), "brats2021", str(tmp_path / "nowhere"), **TINY)
+        trials.compare_bundles(str(tmp_path), "brats2021", str(patients("brats2021")), **TINY)
+
+
+@pytest.mark.parametrize("compared", [trials.compare_bundles, trials.compare_settings, trials.compare_recipes])
+def test_finished_trials_are_not_mixed_with_those_of_other_settings_or_files(compared, patients, tmp_path, monkeypatch):
+    """The finished ones are not repeated, so their rows would be those of the old settings."""
+    data, out = shutil.copytree(patients("brats2021"), tmp_path / "data"), str(tmp_path / "out")
+    started: list[Any] = []
+    monkeypatch.setattr(trials, "run", lambda *_: started.append(_) or sys.exit())
+    more = {trials.compare_settings: {"bundle": "unet3d", "over": "size"}, trials.compare_recipes: {"minutes": 1}}
+    given = {"batch_size": 1, **more.get(compared, {})}
+    with pytest.raises(SystemExit):
+        compared(out, "brats2021", str(data), **given)
+    changed: list[dict[str, Any]] = [{"batch_size": 2}, {"learning_rate": 0.01}]
+    changed += {trials.compare_settings: [{"bundle": "resunet"}], trials.compare_recipes: [{"minutes": 2}]}.get(
+        compared, []
+    )
+    for each in changed:
+        with pytest.raises(OptionError, match=f"was started with ({'|'.join(each)}|args_files) = .*; set it back"):
+            compared(out, "brats2021", str(data), **{**given, **each})
+    shutil.copy(next(data.glob("*0/*_seg.nii.gz")), next(data.glob("*1/*_seg.nii.gz")))
+    with pytest.raises(InputError, match=r"other files of BraTS2021_\d*1; restore its label"):
+        compared(out, "brats2021", str(data), **given)
+    assert len(started) == 1
 
 
 @pytest.mark.parametrize(

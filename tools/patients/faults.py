@@ -157,6 +157,7 @@ KINDS: dict[str, Fault] = {
     "nan": in_voxels(set_one(np.nan)),
     "infinite": in_voxels(set_one(np.inf)),
     "constant": in_voxels(np.zeros_like),
+    "negative": in_voxels(np.negative),
     "four_axes": in_voxels(lambda data: np.stack([data, data], axis=-1)),
     "one_slice": in_voxels(lambda data: data[..., :1]),
     "complex": in_voxels(lambda data: data.astype(np.complex64)),

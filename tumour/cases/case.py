@@ -125,7 +125,7 @@ class Cases:
         complete: cases with all modalities, with or without a label, sorted by name.
         incomplete: cases without at least one modality.
         left_out: the incomplete cases and others that cannot be used, with the reason.
-        unused: messages about files that are not used, by case id.
+        unused: messages about files that are not used, or may be those of another case, by case id.
         strays: NIfTI files that belong to no case.
         labels: label files of cases that are used without them.
 

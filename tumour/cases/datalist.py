@@ -37,12 +37,18 @@ def read_datalist(path: Path, cohort: Cohort, modalities: Sequence[str]) -> Case
     stored = _stored(listed.get("modality", {}))
     images = [image_files(entry.get("image") or []) for _, entry in entries]
     firsts = [Path(files[0] if files else "?") for files in images]
-    places = [(*first.parent.parts, cohort.case_of(first.name)) for first in firsts]
-    names = [str(entry.get("case", name)) for (_, entry), name in zip(entries, unique_names(places), strict=True)]
+    places = [
+        (*first.relative_to(first.anchor).parent.parts, cohort.case_of(first.name))
+        for first, (_, entry) in zip(firsts, entries, strict=True)
+        if "case" not in entry
+    ]
+    unique = iter(unique_names(places))
+    names = [str(entry["case"]) if "case" in entry else next(unique) for _, entry in entries]
     twice = repeated(names)
     if twice:
         raise InputError(f"'{path}' has two cases called {twice}; give each entry a unique \"case\".")
     complete, left_out = [], []
+    unused: dict[str, tuple[str, ...]] = {}
     for (part, entry), name, files in zip(entries, names, images, strict=True):
         fault = _fault(path, entry, files, cohort)
         ordered = None if fault else _in_order(files, cohort, modalities, stored)
@@ -52,9 +58,11 @@ def read_datalist(path: Path, cohort: Cohort, modalities: Sequence[str]) -> Case
             continue
         label = str(path.parent / entry["label"]) if entry.get("label") else None
         paths = tuple(str(path.parent / file) for file in ordered)
+        if len(stems := _stems([*files, *([entry["label"]] if label else [])], cohort)) > 1:
+            unused[name] = (f"its files are named after {' and '.join(stems)}; check that they are of one case",)
         present = () if cohort.channels else tuple(modalities)
         complete.append(Case(name, cohort.patient_of(name), paths, present, label, _part_of(part, entry)))
-    return Cases(tuple(sorted(complete, key=lambda case: case.name)), left_out=tuple(left_out))
+    return Cases(tuple(sorted(complete, key=lambda case: case.name)), left_out=tuple(left_out), unused=unused)
 
 
 def descriptions(dataset_dir: str) -> list[Path]:
@@ -99,6 +107,13 @@ def _fault(path: Path, entry: Mapping[str, Any], files: Sequence[str], cohort: C
         wanted = "one 4-D file" if cohort.channels else "a list with one file per modality"
         return f"its image is {entry.get('image')}, but {cohort.name} needs {wanted}"
     return None
+
+
+def _stems(files: Sequence[str], cohort: Cohort) -> list[str]:
+    """The cases after which files are named, of those whose names end as in the cohort."""
+    stems = [stem_of(Path(file).name) for file in files]
+    endings = [(stem, cohort.ending_of(stem)) for stem in stems]
+    return list(dict.fromkeys(stem.removesuffix(ending[1]) for stem, ending in endings if ending))
 
 
 def _in_order(

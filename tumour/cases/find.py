@@ -102,7 +102,7 @@ def find_scans(
 def _look(dataset_dir: str, cohort: Cohort, modalities: Sequence[str]) -> Cases:
     cohort.channel_indices(modalities)  # raises an error for unknown modalities
     require_text("dataset_dir", dataset_dir)
-    is_datalist = dataset_dir.endswith(".json") and not Path(dataset_dir).is_dir()
+    is_datalist = dataset_dir.lower().endswith(".json") and not Path(dataset_dir).is_dir()
     if not dataset_dir or not (is_datalist or Path(dataset_dir).is_dir()):
         raise OptionError(f"dataset_dir '{dataset_dir}' is not a folder; give the folder that contains the cases.")
     return (read_datalist if is_datalist else look_through)(Path(dataset_dir), cohort, modalities)

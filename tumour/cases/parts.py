@@ -15,6 +15,7 @@ from tumour.records import read_json
 
 FOLDS, ALL = 5, "all"
 NAMES = ("train", "validate", "test")
+PATIENTS = "patients.json"  # next to weights: the patients of each part of the data that they were trained with
 logger = logging.getLogger("bundle")
 
 
@@ -186,20 +187,21 @@ def recorded_patients(path: Path) -> dict[str, list[str]]:
     return {"test": [], **read_json(path, {"train": [str], "validate": [str], "test?": [str]})}
 
 
-def not_seen(cases: Sequence[Case], record: str, cohort: str = "", trained_on: str = "") -> list[Case]:
+def not_seen(cases: Sequence[Case], checkpoint: str, cohort: str = "", trained_on: str = "") -> list[Case]:
     """The cases of patients that were used neither for training nor for model selection.
 
     Args:
         cases: the cases to test on.
-        record: path of patients.json, which training writes next to its checkpoint.
+        checkpoint: the weights; patients.json is next to them.
         cohort, trained_on: the data sets of the cases and of the training, by name.
 
     Raises:
         InputError: no case is left.
     """
     known: dict[str, list[str]] = {"train": [], "validate": []}
-    if Path(record).is_file():
-        known = recorded_patients(Path(record))
+    record = Path(checkpoint).with_name(PATIENTS)
+    if record.is_file():
+        known = recorded_patients(record)
     else:
         logger.warning(f"'{record}' does not exist: if patients to test on were used for training is not known.")
     used = set(known["train"]) | set(known["validate"])

@@ -176,13 +176,15 @@ class CaseCheck:
             if low == high:
                 finding.faults.append(f"'{scan.path}': every voxel of its {modality} is {low}; export it again")
                 continue
-            if high <= 0:
-                finding.notes.append(f"'{scan.path}': no voxel of its {modality} is over 0; check its scl_slope")
             usual = np.percentile(np.abs(data[::3, ::3, ::3].astype(float)), 99)
             if max(float(high), -float(low)) > ABSURD * usual > 0:
                 limits = f"its {modality} goes from {low:g} to {high:g}, though 99% of it is below {usual:g}"
                 finding.notes.append(f"'{scan.path}': {limits}; check it")
             background = background_of(data)
+            if high <= background:
+                dark = f"no voxel of its {modality} is brighter than the background, {background:g}"
+                finding.faults.append(f"'{scan.path}': {dark}; check its scl_slope, or export it again")
+                continue
             if background:
                 finding.notes.append(f"'{scan.path}': {background:g} is taken for the background of its {modality}")
             brain = data != background

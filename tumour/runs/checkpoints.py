@@ -20,6 +20,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from tumour.cases.parts import PATIENTS
 from tumour.cohort import Cohort
 from tumour.errors import InputError, OptionError
 from tumour.files import atomic_write, remove_leftovers, save_json
@@ -29,7 +30,7 @@ from tumour.runs.reading import require_same_reading
 from tumour.runs.trained import COMPARED, SETTINGS, layer_types, require_same, settings_of
 
 BEST, LAST, BEFORE = "model.pt", "last.ckpt", "before-last.ckpt"
-PATIENTS = "patients.json"
+OF_WEIGHTS = ("scores.json", "quality.json", "after_treatment.json")  # what later runs write next to model.pt
 MAY_CHANGE = ("patch_size", "window")  # when a training is resumed: larger patches in the last epochs are common
 logger = logging.getLogger("bundle")
 
@@ -305,7 +306,7 @@ class Checkpoints:
         self.used["train"] = sorted({*trained, *self.used["train"]})
 
     def move_aside(self) -> None:
-        names = (LAST, BEFORE, BEST, PATIENTS, SETTINGS)
+        names = (LAST, BEFORE, BEST, PATIENTS, SETTINGS, *OF_WEIGHTS)
         old = [self.folder / name for name in names if (self.folder / name).is_file()]
         if old and not rank():
             number = 1

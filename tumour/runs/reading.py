@@ -20,7 +20,7 @@ NEAR = 0.02  # standard deviations; another processor differs by a millionth
 
 
 def reading_of(read: Sequence[Any], cohort: Cohort, modalities: Sequence[str]) -> dict[str, Any] | None:
-    """Read a small made-up scan, an ellipsoid of waves, and describe the result.
+    """Read a small made-up scan, an ellipsoid of waves with a bright spot, and describe the result.
 
     Args:
         read: transforms from the files of a case to `image` (C, x, y, z).
@@ -46,8 +46,9 @@ def probe(folder: Path, cohort: Cohort, modalities: Sequence[str]) -> dict[str, 
     place = np.indices(SHAPE) - np.reshape(np.array(SHAPE) / 2 - 0.5, (3, 1, 1, 1))
     inside = (np.square(place) / np.reshape(np.square(np.array(SHAPE) / 2 - 2), (3, 1, 1, 1))).sum(0) < 1
     along = place[0] + 2 * place[1] + 3 * place[2]
-    waves = {name: inside * (60 + 20 * np.cos(0.1 * n * along)) for n, name in enumerate(modalities, 1)}
-    waves[modalities[0]] -= 30
+    vessel = 1 + 9 * (np.square(place - np.reshape((3, 2, -1), (3, 1, 1, 1))).sum(0) < 3)  # shows where values are cut off
+    waves = {name: inside * vessel * (600 + 200 * np.cos(0.1 * n * along)) for n, name in enumerate(modalities, 1)}
+    waves[modalities[0]] -= 300
     files = [waves[name] for name in modalities]
     if cohort.channels:
         files = [np.stack([waves.get(name, np.zeros(SHAPE)) for name in cohort.channels], axis=-1)]

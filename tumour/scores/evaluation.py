@@ -102,8 +102,9 @@ class ScoreCases:
         kept = [] if self.finished is None or rank() else [*self.finished.values()]
         self.rows: list[dict[str, Any]] = [row for each in kept for row in each["rows"]]
         self.lesions: list[dict[str, Any]] = [row for each in kept for row in each["lesions"]]
+        self.sha256 = ""
         if self.checkpoint.is_file() and not rank():
-            _record(self.checkpoint)  # a damaged one is noticed before the work
+            self.sha256 = _record(self.checkpoint)["sha256"]  # a damaged record is noticed before the work
             if fault := unwritable(self.checkpoint.parent):
                 logger.warning(f"the scores will not be recorded next to the weights: {fault}")
 
@@ -128,8 +129,10 @@ class ScoreCases:
             return
         summary = write_scores(rows, lesions, self.folder, challenge=self.challenge)
         logger.info(f"mean ± sd, rules of {self.challenge}:\n{table(summary)}")
-        if self.checkpoint.is_file():
+        if self.sha256:
             try:
+                if _record(self.checkpoint)["sha256"] != self.sha256:  # as by a training that goes on
+                    raise InputError("they were replaced during this run; score a copy of them in another folder.")
                 record_scores(self.checkpoint, self.cohort.name, summary)
             except InputError as error:  # the scores are in their folder
                 logger.warning(f"the scores are not recorded next to the weights: {error}")

@@ -297,24 +297,31 @@ class JudgeCases:
 
     Args:
         folder: folder of the label maps.
-        quality: the model.
+        quality: the model; without one, only the table of earlier label maps is deleted.
         cases: object with `notes`.
         finished: what was kept for the cases of a run that was interrupted; its `add` is given the row of each case.
     """
 
-    def __init__(self, folder: str, quality: Quality, cases: Any, finished: Any = None) -> None:
+    def __init__(self, folder: str, quality: Quality | None, cases: Any, finished: Any = None) -> None:
         self.folder, self.quality, self.cases, self.finished = Path(folder), quality, cases, finished
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, self.start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.judge)
-        engine.add_event_handler(Events.COMPLETED, self.write)
+        engine.add_event_handler(Events.STARTED, self.forget)
+        if self.quality is not None:
+            engine.add_event_handler(Events.STARTED, self.start)
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self.judge)
+            engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def forget(self, engine: Engine) -> None:
+        if not rank():
+            (self.folder / TABLE).unlink(missing_ok=True)  # of label maps that other weights may replace now
 
     def start(self, engine: Engine) -> None:
         kept = () if self.finished is None or rank() else self.finished.values()
         self.rows: list[dict[str, Any]] = [each["quality"] for each in kept]
 
     def judge(self, engine: Any) -> None:
+        assert self.quality is not None
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             case, evidence = str(item["case"]), output["evidence"]
             note = "; ".join(note.why for note in self.cases.notes if note.case == case)
