@@ -318,7 +318,7 @@ def test_a_new_training_moves_the_old_checkpoints_aside(tmp_path):
     Trainer(tmp_path).go()
     (tmp_path / "after_treatment.json").write_text("{}")  # fitted to these weights
     Trainer(tmp_path, epochs=1, resume=False).go()
-    assert not (tmp_path / "after_treatment.json").exists() and (tmp_path / "before-1" / "after_treatment.json").exists()
+    assert [path.parent.name for path in tmp_path.rglob("after_treatment.json")] == ["before-1"]
     Trainer(tmp_path, epochs=1, resume=False).go()
     assert weight(tmp_path / "last.ckpt") == 4
     assert weight(tmp_path / "before-1" / "last.ckpt") == 12

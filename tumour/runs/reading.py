@@ -46,8 +46,9 @@ def probe(folder: Path, cohort: Cohort, modalities: Sequence[str]) -> dict[str, 
     place = np.indices(SHAPE) - np.reshape(np.array(SHAPE) / 2 - 0.5, (3, 1, 1, 1))
     inside = (np.square(place) / np.reshape(np.square(np.array(SHAPE) / 2 - 2), (3, 1, 1, 1))).sum(0) < 1
     along = place[0] + 2 * place[1] + 3 * place[2]
-    vessel = 1 + 9 * (np.square(place - np.reshape((3, 2, -1), (3, 1, 1, 1))).sum(0) < 3)  # shows where values are cut off
-    waves = {name: inside * vessel * (600 + 200 * np.cos(0.1 * n * along)) for n, name in enumerate(modalities, 1)}
+    bright = np.square(place - np.reshape((3, 2, -1), (3, 1, 1, 1))).sum(0) < 3  # shows a limit of the values
+    head = inside * (1 + 9 * bright)
+    waves = {name: head * (600 + 200 * np.cos(0.1 * n * along)) for n, name in enumerate(modalities, 1)}
     waves[modalities[0]] -= 300
     files = [waves[name] for name in modalities]
     if cohort.channels:
