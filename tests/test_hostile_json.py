@@ -11,7 +11,7 @@ from tumour.checks.case import CaseCheck, Finding
 from tumour.checks.label import stated_values
 from tumour.errors import InputError
 from tumour.records import LARGEST
-from tumour.runs.options import check_after_treatment
+from tumour.runs.options import check_after_treatment, check_command
 from tumour.runs.trained import settings_of, settings_to_use
 from tumour.scores.evaluation import crossvalidation_of, scores_of
 from tumour.scores.quality import Quality
@@ -177,3 +177,17 @@ def test_an_earlier_check_whose_values_have_other_types_is_not_used(tmp_path):
         assert CaseCheck(COHORT, COHORTS, FOUR, str(tmp_path / "check.json")).known == {}
     (tmp_path / "check.json").write_text(json.dumps({"cases": [record]}))
     assert CaseCheck(COHORT, COHORTS, FOUR, str(tmp_path / "check.json")).known == {"s": Finding("a", "a", stamp="s")}
+
+
+@pytest.mark.parametrize("part", ["", "::threshold", "#threshold"])
+@pytest.mark.parametrize("option", ["after_treatment", "after_treatment::threshold", "after_treatment#threshold"])
+@pytest.mark.usefixtures("at_the_root")
+def test_an_after_treatment_given_in_part_is_checked_like_one_given_whole(option, part, tmp_path):
+    """MONAI would run the text of the file."""
+    path = tmp_path / "after_treatment.json"
+    path.write_text(json.dumps({"threshold": {"ET": CODE.replace("ran", str(tmp_path / "ran"))}}))
+    value = f"%{path}{part}"
+    given = value if "threshold" in option else f"{{threshold: '{value}', smallest_piece: {{}}, smallest_region: {{}}}}"
+    with pytest.raises(InputError, match="threshold.ET is .*, not a number"):
+        check_command(["run", "inferring", "--args_file", "bundles/unet3d/args.yaml", f"--{option}", given])
+    assert not (tmp_path / "ran").exists()

@@ -132,7 +132,9 @@ def write(paths: Sequence[Path], target: Path, bundle: str) -> list[str]:
             )
         bundles_of.append(name)
     common = {key: value for key, value in settings[paths[0]].items() if key not in MAY_DIFFER}
-    save_json(patients_of(paths), target / PATIENTS)
+    patients = patients_of(paths)
+    (target / BEST).unlink(missing_ok=True)  # if this is stopped, the records of one ensemble are not those of another
+    save_json(patients, target / PATIENTS)
     seen = widest(each.get("seen", {}) for each in settings.values())
     save_json(common | {"members": bundles_of, "seen": seen}, target / SETTINGS)
     text = yaml.safe_dump({"network_def": ensemble_def(bundles_of)}, sort_keys=False, width=120)

@@ -27,6 +27,7 @@ from tools.patients.synthetic import make_patients
 from tools.quality import settings_for
 from tools.release.pack import content
 from tools.results import results
+from tools.show import merged
 
 FOLDS = 3
 
@@ -183,6 +184,14 @@ def test_other_patients_are_refused_by_name(copy, two_sets, tmp_path, in_this_pr
     with pytest.raises(InputError, match=f"other patients: {gone.name} removed, none added"):
         crossvalidate(output=str(folder), **same)
     assert in_this_process == []
+
+
+def test_a_fold_has_scores_only_after_all_that_is_collected_of_it(at_the_root):
+    """A fold with scores is not repeated, so one that is killed between two files would lack the other."""
+    names = [
+        each["_target_"].split(".")[-1] for each in merged(f"bundles/{BUNDLES[0]}/args.yaml")["evaluate::handlers"]
+    ]
+    assert names.index("ScoreCases") > max(names.index("KeepEvidence"), names.index("JudgeCases"))
 
 
 def test_corrected_labels_are_refused_by_name_and_not_mixed_with_the_scores_of_the_old_ones(copy, two_sets, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tumour.errors import InputError, OptionError
 
+import tools.ensemble as module
 from tests.conftest import BUNDLES, ROOT, run, succeed
 from tests.members import ensemble_of, member
 from tools.ensemble import ensemble
@@ -46,6 +47,20 @@ def test_networks_of_several_bundles_and_of_one_are_averaged(patients, tmp_path)
     joint = infer("resunet", tmp_path / "joint", data, checkpoint)  # any bundle: the file replaces its network
     first = infer("unet3d", tmp_path / "one", data, tmp_path / "member0" / "model.pt", ensemble=False)
     assert any(not np.array_equal(first[case], joint[case]) for case in joint)
+
+
+def test_an_ensemble_that_is_stopped_while_it_replaces_another_leaves_no_weights_of_other_patients(
+    tmp_path, monkeypatch
+):
+    checkpoint = ensemble_of(tmp_path, "unet3d", "unet3d")
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "save_json", stop)
+    with pytest.raises(KeyboardInterrupt):
+        ensemble_of(tmp_path, "unet3d", "unet3d", "unet3d")
+    assert not checkpoint.exists()
 
 
 def test_an_ensemble_without_its_config_file_is_refused_with_what_to_add(patients, tmp_path):

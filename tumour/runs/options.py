@@ -107,7 +107,7 @@ def known_options(command: Sequence[str]) -> ConfigParser:
         else:
             lay(parser, content, f"'{file}': ", words(command)[1:2])
     lay(parser, settings, "")
-    check_after_treatment(settings.get("after_treatment"))
+    check_after_treatment({key: value for key, value in settings.items() if key.startswith("after_treatment")})
     check_run_id(parser, words(command)[1:], run_id_of(command))
     return parser
 
@@ -137,8 +137,10 @@ def require_classes(content: Any, source: str) -> None:
 
 def check_after_treatment(given: Any) -> None:
     """Refuse a file with more than numbers in it: it is next to weights, and MONAI would run its text."""
-    if isinstance(given, str) and re.fullmatch("%.*[.]json", given):
-        read_json(Path(given[1:]), {str: {str: (float, {str: float})}})
+    for each in given.values() if isinstance(given, Mapping) else ():
+        check_after_treatment(each)
+    if isinstance(given, str) and (file := re.fullmatch("%(.*?[.]json)((::|#).*)?", given)):  # or a part of it
+        read_json(Path(file[1]), {str: {str: (float, {str: float})}})
 
 
 def tracking(given: Any) -> dict[str, Any]:
