@@ -34,6 +34,7 @@ def caused(error, cause):
         (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 9), "shorter", 1),
         (OSError(errno.EMFILE, "Too many open files"), "ulimit -n", 1),
         (OSError(errno.ENOSPC, "No space left on device"), "The disk is full", 1),
+        (OSError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), "in ['/tmp']; let this user", 1),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "memory of the GPU", 1),
         (MemoryError(), "memory of this machine", 1),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "memory of this machine", 1),

@@ -145,6 +145,8 @@ def of_the_system(error: OSError, path: str | os.PathLike | None = None) -> Inpu
     """What the operating system reports, as a sentence with the path and how to fix it."""
     shown = error.filename if path is None else os.fspath(path)
     why = ADVICE.get(error.errno or 0, error.strerror or str(error))
+    if not shown and error.errno == errno.ENOENT:  # of tempfile, which lists the folders that it tried
+        why = f"{error.strerror}; let this user write to one of them, or set TMPDIR to a folder"
     if error.errno == errno.EEXIST and os.path.islink(shown) and not os.path.exists(shown):
         why = f"it is a link to '{os.readlink(shown)}', which does not exist; restore or remove it"
     return InputError(printable(f"'{os.fsdecode(shown)}': {why}." if shown else f"{why[:1].upper()}{why[1:]}."))

@@ -214,14 +214,17 @@ def raising(error):
         (lambda image: image / 0, "the network's output is not finite; check the intensities"),
     ],
 )
-def test_a_case_that_fails_in_the_network_is_named_and_the_others_are_done(failure, why, caplog):
+def test_a_case_that_fails_in_the_network_is_named_and_the_others_are_done(failure, why, caplog, tmp_path):
     data, scored = evaluated(failure)
     assert scored == ["a", "c"] == [case.name for case in data.done]
     (left_out,) = data.left_out
     assert left_out.case == "b" and re.match(why, left_out.why)
     assert f"left out, {left_out}" in caplog.text
+    for case in "abc":
+        (tmp_path / f"{case}.nii.gz").touch()
     with pytest.raises(SystemExit):
-        data.finish("segmented", "somewhere")
+        data.finish("segmented", str(tmp_path))
+    assert f"'{tmp_path}' still has the label map of an earlier run for b; delete it." in caplog.text
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), InputError("name another output_dir")])

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -263,6 +264,8 @@ class ReadableCases(IterableDataset):
         logger.info(f"{len(done):,} of {len(done) + len(left_out):,} cases {what}; see '{where}'.")
         if left_out:
             logger.error("left out:\n  " + "\n  ".join(map(str, left_out)))
+            if old := [each.case for each in left_out if Path(where, f"{each.case}.nii.gz").is_file()]:
+                logger.warning(f"'{where}' still has the label map of an earlier run for {', '.join(old)}; delete it.")
             raise SystemExit(1)
 
 
