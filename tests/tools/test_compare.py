@@ -86,7 +86,7 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path, runs, capsys):
     strangers = write(tmp_path / "strangers", [0.5], ["stranger"])
     other_rules = write(tmp_path / "rules", [0.5], challenge="glioma2023")
     for other, metric, message in [
-        (strangers, "dice", "no case in common"),
+        (strangers, "dice", "no score of the same case and region"),
         (other_rules, "dice", "of glioma2023"),
         (runs[1], "beauty", "beauty"),
         (str(tmp_path), "dice", "does not exist"),
@@ -96,6 +96,9 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path, runs, capsys):
     for rows, message in {
         "x,region,WT,1\nx,region,WT,0": "two rows for x region WT",
         ",region,WT,1": "a row without",
+        "x,region,WT,45.2": "a Dice that is not from 0 to 1",  # in %
+        "x,region,WT,inf": "a Dice that is not from 0 to 1",
+        "": "no row",
     }.items():
         (tmp_path / "scores.csv").write_text(f"case,kind,region,dice\n{rows}\n")
         with pytest.raises(InputError, match=f"scores.csv' has {message}"):

@@ -69,9 +69,14 @@ def read_scores(path: Path) -> pd.DataFrame:
     """The rows of scores.csv: one per case and region or class.
 
     Raises:
-        InputError: it is no such table, a row does not say what it is about, or two rows are about the same.
+        InputError: it is no such table, has no row, a Dice is out of its range, a row does not say what it is about, or
+            two rows are about the same.
     """
     rows = read_table(path, ["case", "kind", "region", "dice"])
+    if rows.empty:
+        raise InputError(f"'{path}' has no row; score at least one case.")
+    if not rows["dice"].dropna().between(0, 1).all():
+        raise InputError(f"'{path}' has a Dice that is not from 0 to 1; restore or delete it.")
     about = rows[["case", "kind", "region"]]
     if about.isna().to_numpy().any():
         raise InputError(f"'{path}' has a row without its case, kind or region; restore or delete it.")
