@@ -47,7 +47,7 @@ def differences(run_a: str, run_b: str, metric: str) -> pd.DataFrame:
         )
     paired = (b[metric] - a[metric]).dropna().unstack("region")
     if paired.empty:
-        raise OptionError(f"'{run_a}' and '{run_b}' have no score of the same case and region; score the same patients.")
+        raise OptionError(f"'{run_a}' and '{run_b}' have no scores of one case and region; score the same patients.")
     return paired[[region for region in a.index.unique("region") if region in paired]]
 
 

@@ -86,7 +86,7 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path, runs, capsys):
     strangers = write(tmp_path / "strangers", [0.5], ["stranger"])
     other_rules = write(tmp_path / "rules", [0.5], challenge="glioma2023")
     for other, metric, message in [
-        (strangers, "dice", "no score of the same case and region"),
+        (strangers, "dice", "no scores of one case and region"),
         (other_rules, "dice", "of glioma2023"),
         (runs[1], "beauty", "beauty"),
         (str(tmp_path), "dice", "does not exist"),
