@@ -659,7 +659,7 @@ def test_the_log_says_when_not_all_cases_are_tested_on(tmp_path, caplog):
     assert [line for line in caplog.messages if "testing" in line] == ["testing on 3 of 6 cases, by --test_share 0.5."]
 
 
-def test_a_label_in_another_folder_belongs_to_the_one_case_of_its_name(tmp_path):
+def test_a_label_in_another_folder_belongs_to_the_one_case_of_its_name(tmp_path, caplog):
     for root in ("raw", "copy"):
         brats2021(tmp_path / root, "c1", parts=("_t1", "_t1ce", "_t2", "_flair"))
     touch(tmp_path / "derivatives" / "c1", "c1_seg.nii.gz", "c2_seg.nii.gz")
@@ -670,6 +670,9 @@ def test_a_label_in_another_folder_belongs_to_the_one_case_of_its_name(tmp_path)
     found = find_cases(str(tmp_path), OWN, FOUR)
     assert [case.label for case in found.complete] == [str(tmp_path / "derivatives" / "c1" / "c1_seg.nii.gz")]
     assert ["also a label" in text or "also a T1" in text for text in found.unused["c1"]] == [True, True]
+    with caplog.at_level("INFO", "bundle"):
+        assert Parts(str(tmp_path), OWN, FOUR, COHORTS, fold=0, test_share=1.0, seed=0).by_name["test"]
+    assert "labels in other folders than their scans: 1, e.g. '" in caplog.text
     (tmp_path / ".copy").rename(tmp_path / "copy")  # which of the two cases the label belongs to is not known
     found = find_cases(str(tmp_path), OWN, FOUR)
     assert [case.label for case in found.complete] == [None, None]

@@ -49,18 +49,25 @@ class Parts:
 
     @cached_property
     def by_name(self) -> dict[str, list[Case]]:
-        """The cases of each part; the log says how many cases have no label."""
-        bare = [case.name for case in self.found.complete if not case.label]
-        if 0 < len(bare) < len(self.found.complete):
-            count = f"{len(bare):,} of {len(self.found.complete):,} cases"
-            logger.warning(f"{count} have no label and are not used, e.g. {bare[0]}.")
+        """The cases of each part; the log says what may not be meant so."""
+        self._remark([case for case in self.found.complete if case.label])
+        return split(self.found.complete, *self._split)
+
+    def _remark(self, labelled: Sequence[Case]) -> None:
+        """Log which cases have no label, which labels are elsewhere, and which cases may be of one patient."""
+        count = len(self.found.complete)
+        if 0 < len(labelled) < count:
+            bare = next(case.name for case in self.found.complete if not case.label)
+            logger.warning(f"{count - len(labelled):,} of {count:,} cases have no label and are not used, e.g. {bare}.")
+        apart = [case.label for case in labelled if Path(str(case.label)).parent != Path(case.images[0]).parent]
+        if apart and not self.cohort.label_folder and Path(self.dataset_dir).is_dir():
+            logger.info(f"labels in other folders than their scans: {len(apart):,}, e.g. '{apart[0]}'.")
         if pair := self._same_id():
             names = " and ".join(case.name for case in pair)
             logger.warning(
                 f"{names} have files with the same id in different folders and count as two patients; if they are one, "
                 "put them into the same part with a datalist (docs/data.md)."
             )
-        return split(self.found.complete, *self._split)
 
     def _same_id(self) -> tuple[Case, Case] | None:
         """Two labelled cases of different patients whose files are named after the same case, or None."""
