@@ -173,8 +173,8 @@ def measure_pairs(cases: Sequence[Case], cohort: Cohort, atlas: Scan) -> None:
             pose = random_pose(random, centre)
             scans.append(sampled(moved(head, pose), "T1ce", random, nib.affines.apply_affine(pose, centre)))
             truth.append(nib.affines.apply_affine(pose, landmarks))
-        first, second = (register_all({"T1ce": scan}, atlas, mirror=False)["T1ce"] for scan in scans)
-        together = register_all({"T1ce": scans[1]}, moved(scans[0], first), mirror=True)["T1ce"]
+        first, second = (register_all({"T1ce": scan}, atlas, same=False)["T1ce"] for scan in scans)
+        together = register_all({"T1ce": scans[1]}, moved(scans[0], first), same=True)["T1ce"]
         there = nib.affines.apply_affine(first, truth[0])
         off = [np.linalg.norm(nib.affines.apply_affine(m, truth[1]) - there, axis=1) for m in (second, together)]
         print(print_line(number, case.name, *(f"{np.median(each):.2f}, {each.max():.2f}" for each in off)), flush=True)
@@ -186,7 +186,7 @@ def measure_heads(folder: Path, atlas: Scan) -> None:
     print(print_line("head", "Dice", "ml", "reference ml"))
     for path in sorted(folder.glob("*_brain_mask_1mm.nii.gz")):
         scan, mask = read_scan(str(path).replace("_brain_mask", "")), read_scan(str(path))
-        motion = register_all({"T1ce": scan}, atlas, mirror=False)["T1ce"]
+        motion = register_all({"T1ce": scan}, atlas, same=False)["T1ce"]
         head = replace(atlas, data=on_grid(moved(scan, motion), atlas))
         reference = replace(mask, data=ndimage.binary_fill_holes(mask.data > 0))
         found, there = brain_of(head, "cpu"), on_grid(moved(reference, motion), atlas) > 0.5
@@ -254,7 +254,7 @@ def measure_poses(cases: Sequence[Case], cohort: Cohort, atlas: Scan, numbers: S
             truth = write_head(case, cohort, atlas, number, Path(scratch))
             began = time.monotonic()
             scans = read_raw(Path(scratch), cohort)
-            motions = register_all(scans, atlas, mirror=False)
+            motions = register_all(scans, atlas, same=False)
             seconds = time.monotonic() - began
         places = nib.affines.apply_affine(truth.pose, truth.landmarks)
         off = [np.linalg.norm(nib.affines.apply_affine(m, places) - truth.landmarks, axis=1) for m in motions.values()]

@@ -64,7 +64,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(prepare, "atlas_head", lambda grid, motion: ATLAS)
     monkeypatch.setattr(prepare, "brain_of", lambda scan, device: brain(scan))
 
-    def known(scans, fixed, mirror):
+    def known(scans, fixed, same):
         return {name: np.linalg.inv(MOTIONS[name]) for name in scans}
 
     monkeypatch.setattr(prepare, "register_all", known)
@@ -107,9 +107,9 @@ def times(raw, quick, monkeypatch):
     shutil.rmtree(raw / "P1")
     done, known = [], prepare.register_all
 
-    def listed(scans, fixed, mirror):
-        done.append((fixed, mirror))
-        return known(scans, fixed, mirror)
+    def listed(scans, fixed, same):
+        done.append((fixed, same))
+        return known(scans, fixed, same)
 
     monkeypatch.setattr(prepare, "register_all", listed)
     return done
@@ -123,8 +123,8 @@ def test_later_time_points_are_registered_to_the_first_where_it_lies_on_the_atla
     assert run(raw, tmp_path / "out", TIMES) == []
     assert registered(tmp_path / "out") == {"P1-1": ATLAS.path, "P1-2": "P1-1", "P1-3": "P1-1", "P2-1": ATLAS.path}
     place, first = np.linalg.inv(MOTIONS["T1ce"]) @ AFFINE, read_scan(str(raw / "P1-1" / "P1-1-t1c.nii.gz"))
-    for fixed, mirror in times[1:3]:
-        assert np.allclose(fixed.affine, place) and np.array_equal(fixed.data, first.data) and mirror
+    for fixed, same in times[1:3]:
+        assert np.allclose(fixed.affine, place) and np.array_equal(fixed.data, first.data) and same
     assert times[0] == (ATLAS, False) and times[3] == (ATLAS, False)
 
 
@@ -172,9 +172,9 @@ def test_two_time_points_of_a_patient_lie_closer_together_than_the_atlas_brings_
     poses = motion((6, -4, 9), (8, -5, 12)), motion((-9, 7, -4), (-12, 10, -6))
     first = head(motion=poses[0], warp=4, **TISSUE["T1ce"])
     later = head(OBLIQUE, (150, 150, 40), motion=poses[1], warp=4, skull=350, brain=180, spot=230)
-    place = register_all({"T1ce": first}, ATLAS, mirror=False)["T1ce"]
-    alone = register_all({"T1ce": later}, ATLAS, mirror=False)["T1ce"]
-    together = register_all({"T1ce": later}, moved(first, place), mirror=True)["T1ce"]
+    place = register_all({"T1ce": first}, ATLAS, same=False)["T1ce"]
+    alone = register_all({"T1ce": later}, ATLAS, same=False)["T1ce"]
+    together = register_all({"T1ce": later}, moved(first, place), same=True)["T1ce"]
     apart = [distance(found @ poses[1], place @ poses[0]) for found in (alone, together)]
     assert apart[1] < 1 and apart[1] < 0.7 * apart[0], apart  # mm
 
@@ -272,28 +272,28 @@ def test_a_case_in_the_form_of_brats_passes_untouched(quick, tmp_path):
 def test_a_registration_that_failed_is_refused(monkeypatch):
     scans = {"T1ce": head(**TISSUE["T1ce"]), "T2": head(**TISSUE["T2"])}
     monkeypatch.setattr(prepare, "register", lambda fixed, moving: np.eye(4))
-    assert register_all(scans, ATLAS, mirror=False).keys() == scans.keys()
+    assert register_all(scans, ATLAS, same=False).keys() == scans.keys()
     swapped = {**scans, "T2": replace(scans["T2"], affine=np.diag([-1.0, 1, 1, 1]) @ AFFINE)}
     with pytest.raises(CaseError, match="registration of T2 failed .it fits T1ce better with left and right swapped"):
-        register_all(swapped, ATLAS, mirror=False)
+        register_all(swapped, ATLAS, same=False)
     monkeypatch.setattr(prepare, "register", lambda fixed, moving: motion(shift=(0, 20, 0)))
     with pytest.raises(CaseError, match=r"the registration of T.* failed \(it fits .* better moved by .. mm\)"):
-        register_all(scans, ATLAS, mirror=False)
+        register_all(scans, ATLAS, same=False)
 
 
 def test_a_time_point_whose_sides_are_swapped_is_refused(monkeypatch):
     monkeypatch.setattr(prepare, "register", lambda fixed, moving: np.eye(4))
     first, later = replace(ATLAS, path="the T1ce of P1-1"), head(**TISSUE["T1ce"])
     swapped = replace(later, affine=np.diag([-1.0, 1, 1, 1]) @ AFFINE)
-    assert register_all({"T1ce": later}, first, mirror=True)
+    assert register_all({"T1ce": later}, first, same=True)
     with pytest.raises(CaseError, match="T1ce failed .it fits the T1ce of P1-1 better with left and right swapped"):
-        register_all({"T1ce": swapped}, first, mirror=True)
+        register_all({"T1ce": swapped}, first, same=True)
 
 
 @needs("itk-elastix")
 def test_all_modalities_are_registered_to_the_atlas_through_t1ce():
     scans = {name: head(motion=pose, **TISSUE[name]) for name, pose in MOTIONS.items()}
-    for name, found in register_all(scans, ATLAS, mirror=False).items():
+    for name, found in register_all(scans, ATLAS, same=False).items():
         assert distance(found @ MOTIONS[name], np.eye(4)) < 2.5, name
 
 

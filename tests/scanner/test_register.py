@@ -49,28 +49,33 @@ OTHER = {"skull": 150, "brain": 260, "fluid": 400, "spot": 120}  # tissue of ano
 def test_a_head_in_its_place_has_no_better_one():
     moving = head(OBLIQUE, (150, 150, 40), **OTHER)
     for off in (motion(), motion((1, -1, 0.5), (1, 0.5, -1))):
-        assert better_place(head(), moved(moving, off), mirror=True) is None
+        assert better_place(head(), moved(moving, off), same=True) is None
 
 
 @pytest.mark.parametrize("wrong", [motion(shift=20 * axis) for axis in np.vstack([np.eye(3), [[0.6, -0.64, 0.48]]])])
 def test_a_head_that_is_20_mm_off_has_a_better_place(wrong):
-    assert better_place(head(), moved(head(OBLIQUE, (150, 150, 40), **OTHER), wrong), mirror=True)
+    assert better_place(head(), moved(head(OBLIQUE, (150, 150, 40), **OTHER), wrong), same=True)
+
+
+@pytest.mark.parametrize("wrong", [motion(shift=12 * axis) for axis in np.eye(3)] + [motion((0, 0, 10))])
+def test_a_scan_of_the_same_person_that_is_12_mm_or_10_degrees_off_has_a_better_place(wrong):
+    assert better_place(head(), moved(head(OBLIQUE, (150, 150, 40), **OTHER), wrong), same=True)
 
 
 @pytest.mark.parametrize("degrees", [(25, 0, 0), (0, -25, 0), (0, 0, 25), (16, -15, 12)])
 def test_a_head_that_is_turned_by_25_degrees_has_a_better_place(degrees):
     moving = moved(head(OBLIQUE, (150, 150, 40), **OTHER), motion(degrees))
-    assert better_place(head(), moving, mirror=True)
+    assert better_place(head(), moving, same=True)
 
 
 @pytest.mark.parametrize("signs", [(-1, 1, 1), (-1, -1, 1)])  # as voxels lie if a header is wrong
 def test_a_head_whose_sides_are_swapped_has_a_better_place(signs):
     moving = moved(head(OBLIQUE, (150, 150, 40), **OTHER), np.diag([*signs, 1.0]))
-    assert better_place(head(), moving, mirror=True)
+    assert better_place(head(), moving, same=True)
 
 
 def test_a_head_outside_the_other_has_a_better_place():
-    assert better_place(head(), moved(head(), motion(shift=(900, 0, 0))), mirror=True)
+    assert better_place(head(), moved(head(), motion(shift=(900, 0, 0))), same=True)
 
 
 def test_the_coarse_search_comes_close_from_another_pose():

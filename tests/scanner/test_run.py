@@ -22,7 +22,7 @@ def raw(patients, tmp_path, monkeypatch):
     (tmp_path / "raw" / source[1].name / f"{source[1].name}_t2.nii.gz").unlink()
     atlas = replace(read_scan(str(next(source[0].glob("*_t1ce.nii.gz")))), path="the atlas")
     monkeypatch.setattr(prepare, "atlas_head", lambda grid, motion: atlas)
-    monkeypatch.setattr(prepare, "register_all", lambda scans, fixed, mirror: dict.fromkeys(scans, np.eye(4)))
+    monkeypatch.setattr(prepare, "register_all", lambda scans, fixed, same: dict.fromkeys(scans, np.eye(4)))
     monkeypatch.setattr(prepare, "brain_of", lambda head, device: head.data > 0)
     return tmp_path / "raw", [folder.name for folder in source]
 

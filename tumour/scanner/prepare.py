@@ -134,13 +134,13 @@ def _is_stripped(scan: Scan) -> bool:
     return bool(SMALLEST <= ml <= LARGEST)
 
 
-def register_all(scans: Mapping[str, Scan], fixed: Scan, mirror: bool) -> dict[str, Matrix]:
+def register_all(scans: Mapping[str, Scan], fixed: Scan, same: bool) -> dict[str, Matrix]:
     """The motion of each scan to the place of a fixed head: T1ce to that head, the others to T1ce.
 
     Args:
         scans: heads of one patient, by modality.
         fixed: a head in the pose of the atlas; its path is its name in the message.
-        mirror: whether it is of this patient, so that swapped sides can be found.
+        same: whether it is of this patient, so that swapped sides and less motion can be found.
 
     Raises:
         CaseError: it failed.
@@ -152,7 +152,7 @@ def register_all(scans: Mapping[str, Scan], fixed: Scan, mirror: bool) -> dict[s
     for name, motion in motions.items():
         own = name != REFERENCE
         to, of = (moved(scans[REFERENCE], to_fixed), REFERENCE) if own else (fixed, fixed.path)
-        if place := better_place(to, moved(scans[name], motion), mirror=own or mirror):
+        if place := better_place(to, moved(scans[name], motion), same=own or same):
             raise CaseError(
                 f"the registration of {name} failed (it fits {of} better {place}); check that it is a scan of this "
                 "patient's head and that its header states the right orientation, or register it with another tool"
@@ -228,7 +228,7 @@ def prepare_case(
         raise CaseError("its scans have no skull, but are not NIfTI files on one grid; give those with the skull")
     patient = patient_id(chosen) or cohort.patient_of(target.name)
     registered_to, fixed = fixed_head(atlas, target.parent, patient, cohort)
-    motions = register_all(scans, fixed, mirror=registered_to != ATLAS)
+    motions = register_all(scans, fixed, same=registered_to != ATLAS)
     placed = {name: moved(scan, motions[name]) for name, scan in scans.items()}
     heads = {name: replace(atlas, data=on_grid(scan, atlas)) for name, scan in placed.items()}
     brain = brain_of(heads[REFERENCE], device)

@@ -19,7 +19,9 @@ Matrix = NDArray[np.float64]  # (4, 4)
 LPS = np.diag([-1.0, -1, 1, 1])
 COARSE, FINE = 8.0, 2.0  # mm
 ANGLES = (-25, 0, 25)  # degrees about each axis, from which the coarse search starts
-FARTHEST, RADIUS = 15.0, 80.0  # mm: that a coarse search may move a registered head, and from the centre of a head
+RADIUS = 80.0  # mm from the centre of a head
+# mm that a coarse search may move a registered head of the same person, and of another one, whose shape differs
+FARTHEST, FARTHEST_OTHER = 10.0, 15.0
 AXES = ["left and right", "front and back", "head and feet"]
 BINS = 32
 ELASTIX = {
@@ -88,23 +90,23 @@ def centre_of(scan: Scan) -> NDArray[np.float64]:
     return nib.affines.apply_affine(scan.affine, ndimage.center_of_mass(head(scan)))
 
 
-def better_place(fixed: Scan, moving: Scan, mirror: bool) -> str | None:
+def better_place(fixed: Scan, moving: Scan, same: bool) -> str | None:
     """How a head would have to move to explain the fixed one better; None if it is in its place.
 
     Args:
         fixed, moving: heads in the pose of an atlas, with right, anterior and superior along the axes.
-        mirror: whether to try swapping left and right, which tells nothing if the heads are of two persons.
+        same: whether both are of one person. Only then is left and right swapped too, and little motion allowed.
     """
     fixed, moving = resampled(fixed, COARSE), resampled(moving, COARSE)
     centre = centre_of(fixed)
     score = _score(fixed, moving)
     best = _climb(score, np.eye(4), centre)
-    if (mm := distance(best, centre)) > FARTHEST:
+    if (mm := distance(best, centre)) > (FARTHEST if same else FARTHEST_OTHER):
         return f"moved by {mm:.0f} mm"
     found = score(best)
     for signs in product((1, -1), repeat=3):
         swapped = [axis for axis, sign in zip(AXES, signs, strict=True) if sign < 0]
-        if not swapped or (swapped == AXES[:1] and not mirror):
+        if not swapped or (swapped == AXES[:1] and not same):
             continue
         flip = nib.affines.from_matvec(np.diag(signs), centre - np.array(signs) * centre)
         if swapped == AXES[:1]:  # heads are nearly symmetric, so it must be placed well
