@@ -49,7 +49,7 @@ class Parts:
 
     @cached_property
     def by_name(self) -> dict[str, list[Case]]:
-        """The cases of each part; the log says what may not be meant so."""
+        """The cases of each part; the log mentions what may not be intended."""
         self._remark([case for case in self.found.complete if case.label])
         return split(self.found.complete, *self._split)
 
