@@ -54,6 +54,8 @@ def test_a_bundle_trains_scores_and_segments(bundle, convention, patients, train
 
     printed = succeed("evaluating", bundle, folder, convention, data, **EVERY_CLASS)
     scores = pd.read_csv(folder / "results" / "scores" / "scores.csv")
+    measured = pd.read_csv(folder / "results" / "segmentations" / "measurements.csv")
+    assert set(measured["case"]) == set(scores["case"])  # those of an earlier run would be of other label maps
     record = json.loads((folder / "models" / "patients.json").read_text())
     patient_of = {case.name: case.patient for case in cases}
     assert {patient_of[case] for case in scores["case"]} == set(record["test"])

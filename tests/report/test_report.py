@@ -135,7 +135,9 @@ def test_a_case_has_its_traffic_light_and_its_uncertainty_and_without_scores_the
         Judgement(second, "red", 0.2, 0.1, 0.3, regions),
     ]
     write_table((each.row() for each in judged), tmp_path / "segmentations")
-    label = nib.load(tmp_path / "segmentations" / f"{first}.nii.gz")
+    path = tmp_path / "segmentations" / f"{first}.nii.gz"
+    label = nib.load(path)
+    nib.save(nib.Nifti1Image(np.full(label.shape, 2, np.uint8), label.affine), path)
     for region, value in {"WT": 255, "TC": 0, "ET": 0}.items():
         half = np.full(label.shape, value, np.uint8)
         half[20:] = 128  # a probability of about 0.5
@@ -154,6 +156,29 @@ def test_a_case_has_its_traffic_light_and_its_uncertainty_and_without_scores_the
     stored = gzip.decompress(base64.b64decode(content["uncertainty"].split(",")[1]))
     values = np.unique(np.asanyarray(nib.Nifti1Image.from_bytes(stored).dataobj))
     assert values.tolist() == [0, 255]  # certain, and one bit
+
+
+def test_scores_and_probabilities_of_an_earlier_label_map_are_noted(patients, tmp_path):
+    data, maps = patients("brats2021"), tmp_path / "segmentations"
+    predict(data, tmp_path, cases=2)
+    first, second = sorted(path.name[:-7] for path in maps.iterdir())
+    score(str(data), str(maps), "brats2021", str(tmp_path / "scores"), workers=1)
+    label = nib.load(maps / f"{second}.nii.gz")
+    probability_file(maps, second, "WT").parent.mkdir(exist_ok=True)
+    values = (np.asarray(label.dataobj) > 0).astype(np.float32)
+    nib.save(nib.Nifti1Image(values, label.affine), probability_file(maps, second, "WT"))
+    now = ("its scores are of another label map", "its probabilities are of another label map")
+    text = report(data, tmp_path)
+    assert not any(note in text for note in now)
+    assert "uncertainty" in json.loads(re.search(r"{.*}", slides_of(tmp_path, second), re.DOTALL)[0])["layers"]
+    nib.save(nib.Nifti1Image(np.roll(np.asarray(label.dataobj), 9, axis=0), label.affine), maps / f"{second}.nii.gz")
+    text = report(data, tmp_path)
+    assert all(text.count(note) == 1 for note in now) and f"{second}: {now[1]}" in text
+    assert '"uncertainty": null' in slides_of(tmp_path, second)
+
+
+def slides_of(folder, case):
+    return (folder / "report" / "cases" / f"{case}.js").read_text()
 
 
 def test_a_case_that_cannot_be_drawn_is_reported_and_the_others_are_drawn(patients, tmp_path):
@@ -262,7 +287,7 @@ def test_the_scans_of_a_case_with_an_earlier_time_point_are_read_once(patients, 
         shutil.copy(label, tmp_path / f"{name}.nii.gz")
     earlier = {case.name: first.name}
     prediction = str(tmp_path / f"{case.name}.nii.gz")
-    assert draw_case(case, prediction, COHORTS["brats2021"], FOUR, tmp_path / "report", earlier) is None
+    assert draw_case(case, prediction, COHORTS["brats2021"], FOUR, tmp_path / "report", earlier, {}) == (None, None)
     assert sorted(read) == sorted(case.images)
     assert (tmp_path / "report" / "cases" / f"{case.name}_change.png").is_file()
 

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -45,22 +46,30 @@ from tools.report.slides import slides
 PAGE = Path(__file__).with_name("page")
 VIEWER = "_assets/js/niivue.umd.js"  # in nilearn
 LIGHTS = {"red": "#D55E00", "yellow": "#F0E442", "green": "#009E73"}  # of Okabe & Ito, and each has its word
+ROUNDING = 0.005  # of a Dice
 logger = logging.getLogger("bundle")
 
 
 def draw_case(
-    case: Case, prediction: str, cohort: Cohort, modalities: Sequence[str], folder: Path, earlier: Mapping[str, str]
-) -> LeftOut | None:
-    """Write the pictures of one case; None, or the case and why it cannot be drawn.
+    case: Case,
+    prediction: str,
+    cohort: Cohort,
+    modalities: Sequence[str],
+    folder: Path,
+    earlier: Mapping[str, str],
+    dice: Mapping[str, Mapping[str, float]],
+) -> tuple[LeftOut | None, LeftOut | None]:
+    """Write the pictures of one case; why it cannot be drawn, and what is doubtful about it, as far as anything is.
 
     Args:
         earlier: the case of the same patient at the time point before, by case.
+        dice: by case and region, from the table of scores.
     """
     before = Path(prediction).with_name(f"{earlier[case.name]}.nii.gz") if case.name in earlier else None
     try:
         volumes = read_case(case, prediction, cohort, modalities, before)
     except InputError as error:
-        return LeftOut(case.name, str(error).removeprefix(f"{case.name}: ").rstrip("."))
+        return LeftOut(case.name, str(error).removeprefix(f"{case.name}: ").rstrip(".")), None
     name, kinds = volumes.case, ("prediction", "reference")
     write_image(sheet(volumes), folder / f"{name}_overlay.png")
     sweep(volumes, folder / f"{name}.gif")
@@ -72,7 +81,11 @@ def draw_case(
     if registration.is_file():
         copy_file(registration, folder / "cases" / f"{name}_{PICTURE}")
     save_text(slides(volumes), folder / "cases" / f"{name}.js")
-    return None
+    notes = [volumes.note] if volumes.note else []
+    scored = dice.get(name, {})
+    if any(abs(scored.get(region, now) - now) > ROUNDING for region, now in volumes.dice.items()):
+        notes.append("its scores are of another label map than the one that is shown; evaluate again")
+    return None, LeftOut(name, "; ".join(notes)) if notes else None
 
 
 def draw_cases(
@@ -82,11 +95,12 @@ def draw_cases(
     modalities: Sequence[str],
     folder: Path,
     earlier: Mapping[str, str],
-) -> list[LeftOut | None]:
-    """Draw all cases in parallel; for each None, or why it cannot be drawn."""
+    dice: Mapping[str, Mapping[str, float]],
+) -> list[tuple[LeftOut | None, LeftOut | None]]:
+    """Draw all cases in parallel; for each why it cannot be drawn, and what is doubtful about it."""
     if not cases:
         return []
-    job = partial(draw_case, cohort=cohort, modalities=modalities, folder=folder, earlier=earlier)
+    job = partial(draw_case, cohort=cohort, modalities=modalities, folder=folder, earlier=earlier, dice=dice)
     with ProcessPoolExecutor(min(cores(), len(cases)), initializer=end_with_parent) as pool:
         drawn = pool.map(job, cases, predictions)
         return list(tqdm(drawn, "drawing", len(cases), unit="case", disable=None))
@@ -128,7 +142,9 @@ def write_report(
     measured = copy_measurements(Path(segmentations), target)
     changes = measured.get(CHANGES, pd.DataFrame(columns=["after", "before"]))
     earlier = dict(zip(changes["after"].astype(str), changes["before"].astype(str), strict=True))
-    errors = draw_cases(cases, maps, cohort, modalities, target, earlier)
+    drawn = draw_cases(cases, maps, cohort, modalities, target, earlier, results.dice())
+    errors = [error for error, _ in drawn]
+    results = replace(results, drawn=[note for _, note in drawn if note])
     names = [case.name for case, error in zip(cases, errors, strict=True) if error is None]
     left_out = list(dict.fromkeys([*results.left_out(), *(error for error in errors if error)]))
     write_tables(results, Path(scores, "scores.csv"), target)

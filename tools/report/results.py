@@ -46,6 +46,7 @@ class Results:
         runs: the records of the runs, by time.
         patients: patients used for training, validation and testing.
         quality: rows of quality.csv by case, as far as the quality was predicted.
+        drawn: what was found to be doubtful when the cases were drawn.
     """
 
     log: pd.DataFrame
@@ -55,6 +56,7 @@ class Results:
     runs: Sequence[Mapping[str, Any]]
     patients: Mapping[str, Sequence[str]]
     quality: Mapping[str, Mapping[str, Any]]
+    drawn: Sequence[LeftOut] = ()
 
     @classmethod
     def read(cls, output_dir: Path, ckpt_dir: Path, scores: Path, segmentations: Path) -> Self:
@@ -79,9 +81,16 @@ class Results:
         return [LeftOut(each["case"], each["why"]) for run in self.runs for each in run["left_out"]]
 
     def notes(self) -> list[LeftOut]:
-        """What the runs noted about cases that they used, each once."""
+        """What the runs noted about cases that they used, each once, and what is doubtful about those drawn."""
         noted = (each for run in self.runs for each in run.get("notes", []))
-        return list(dict.fromkeys(LeftOut(each["case"], each["why"]) for each in noted))
+        return list(dict.fromkeys([*(LeftOut(each["case"], each["why"]) for each in noted), *self.drawn]))
+
+    def dice(self) -> dict[str, dict[str, float]]:
+        """The Dice of each region by case, from the table of scores."""
+        if self.scores.empty:
+            return {}
+        table = self.scores.pivot(index="case", columns="region", values="dice")
+        return {str(case): row.dropna().to_dict() for case, row in table.iterrows()}
 
     def score_table(self) -> tuple[list[str], list[dict[str, Any]]]:
         """Headings and rows of the table of scores: mean and 95% interval for each region and class."""
@@ -118,9 +127,9 @@ class Results:
 
         Cases with neither come last.
         """
-        dice = self.scores.pivot(index="case", columns="region", values="dice") if len(self.scores) else pd.DataFrame()
+        dice = self.dice()
         rows = [
-            (case, dice.loc[case, list(regions)].dropna().to_dict() if case in dice.index else {}) for case in cases
+            (case, {r: dice[case][r] for r in regions if r in dice[case]} if case in dice else {}) for case in cases
         ]
 
         def mean(case: str, dice: Mapping[str, float]) -> float:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from tumour.scans.grid import Mask, bounding_box, difference
 from tumour.scans.readers import background_of, read_classes, read_scan
 
 LARGEST = 256  # maximum side length in voxels; larger volumes are subsampled
+SAME = 0.8  # Dice of a label map and its probabilities from 0.5 on; an after-treatment changes little
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Volumes:
         affine: (4, 4), from voxel indices to world coordinates in mm.
         uncertainty: (x, y, z), the entropy of the least certain region, 255 for one bit; None without probabilities.
         before: (x, y, z) by region, of the time point before; empty for the first.
+        dice: of the prediction with the reference, by region; empty if one of the two is missing.
+        note: which files belong to another prediction and are not shown; empty if none.
     """
 
     case: str
@@ -38,6 +41,8 @@ class Volumes:
     affine: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
     uncertainty: NDArray[np.uint8] | None = None
     before: dict[str, Mask] = field(default_factory=dict)
+    dice: dict[str, float] = field(default_factory=dict)
+    note: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -99,7 +104,22 @@ def read_case(
     drawn = {kind: cohort.masks(label.data) for kind, label in labels.items()}
     masks = {kind: {region: regions[region] for region in order} for kind, regions in drawn.items()}
     images = {m: np.asarray(a, np.float32) - np.float32(background_of(a)) for m, a in images.items()}
-    return _compact(case.name, images, masks, scans[0].affine, _uncertainty([scan.data for scan in probable]))
+    note = ""
+    if (
+        probable
+        and _dice(np.maximum.reduce([scan.data for scan in probable]) >= 0.5, labels["prediction"].data > 0) < SAME
+    ):
+        probable, note = [], "its probabilities are of another label map and are not shown; segment it again with them"
+    volumes = _compact(case.name, images, masks, scans[0].affine, _uncertainty([scan.data for scan in probable]))
+    both = drawn.keys() >= {"reference", "prediction"}
+    dice = {name: _dice(drawn["reference"][name], drawn["prediction"][name]) for name in order if both}
+    return replace(volumes, dice=dice, note=note)
+
+
+def _dice(first: Mask, second: Mask) -> float:
+    """The Dice of two masks; 1 if both are empty."""
+    total = np.count_nonzero(first) + np.count_nonzero(second)
+    return 2 * np.count_nonzero(first & second) / total if total else 1.0
 
 
 def _uncertainty(probabilities: Sequence[NDArray]) -> NDArray[np.uint8] | None:
