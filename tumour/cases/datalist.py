@@ -111,9 +111,8 @@ def _fault(path: Path, entry: Mapping[str, Any], files: Sequence[str], cohort: C
 
 def _stems(files: Sequence[str], cohort: Cohort) -> list[str]:
     """The cases after which files are named, of those whose names end as in the cohort."""
-    stems = [stem_of(Path(file).name) for file in files]
-    endings = [(stem, cohort.ending_of(stem)) for stem in stems]
-    return list(dict.fromkeys(stem.removesuffix(ending[1]) for stem, ending in endings if ending))
+    names = [Path(file).name for file in files]
+    return list(dict.fromkeys(cohort.case_of(name) for name in names if cohort.ending_of(stem_of(name))))
 
 
 def _in_order(

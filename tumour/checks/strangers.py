@@ -8,9 +8,7 @@ from numpy.typing import NDArray
 from tumour.scans.grid import Mask, Scan
 
 PERCENTILES = (5, 50, 95)
-BRIGHT = (
-    90  # percentile; of 90, 95 and 98 the one with the fewest notes on cases that are no strangers (docs/quality.md)
-)
+BRIGHT = 90  # percentile; of 90, 95 and 98 that with the fewest notes on cases that are no strangers (docs/quality.md)
 AXES = ("left-right", "back-front", "foot-head")
 # how far outside of the range of the training cases is still usual: a share of that range, and at least this
 OF_RANGE, OF_VALUE, OF_INTENSITY = 0.25, 0.2, 0.25

@@ -104,13 +104,11 @@ def read_case(
     drawn = {kind: cohort.masks(label.data) for kind, label in labels.items()}
     masks = {kind: {region: regions[region] for region in order} for kind, regions in drawn.items()}
     images = {m: np.asarray(a, np.float32) - np.float32(background_of(a)) for m, a in images.items()}
-    note = ""
-    if (
-        probable
-        and _dice(np.maximum.reduce([scan.data for scan in probable]) >= 0.5, labels["prediction"].data > 0) < SAME
-    ):
-        probable, note = [], "its probabilities are of another label map and are not shown; segment it again with them"
-    volumes = _compact(case.name, images, masks, scans[0].affine, _uncertainty([scan.data for scan in probable]))
+    probabilities, note = [scan.data for scan in probable], ""
+    if probabilities and _dice(np.maximum.reduce(probabilities) >= 0.5, labels["prediction"].data > 0) < SAME:
+        note = "its probabilities are of another label map and are not shown; segment it again with them"
+        probabilities = []
+    volumes = _compact(case.name, images, masks, scans[0].affine, _uncertainty(probabilities))
     both = drawn.keys() >= {"reference", "prediction"}
     dice = {name: _dice(drawn["reference"][name], drawn["prediction"][name]) for name in order if both}
     return replace(volumes, dice=dice, note=note)
