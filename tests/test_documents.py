@@ -25,6 +25,7 @@ ELSEWHERE = {
     r"HEAD=\$\(scontrol": "SLURM: not run; two nodes on one machine were tried, see docs/devices.md",
     r"make( -n TARGET)?$": "make itself",
     r"pytest --slow": "pytest itself",
+    r"monailabel |python -m zipfile ": "MONAI Label: tests/clients/label.py runs its app without the server",
     r"(\.venv/benchmark/bin/|\.venv/bin/)?python -m benchmarks\.(\w+)": "tests/benchmarks, or its docstring",
     r".*(ENSEMBLE=|%bundles/)": "tests/tools/test_ensemble.py, tests/bundles/test_run.py: a run writes the file first",
     r"(torchrun|python -m monai.bundle).*(configs/(train|evaluate|inference)\.json|ckpt_export)": "tests/release",

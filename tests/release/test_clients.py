@@ -4,20 +4,20 @@ MONAI Label, MONAI Deploy and NVFlare need separate environments; give their int
 MONAI_DEPLOY_PYTHON and NVFLARE_PYTHON.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import sys
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
 import torch
 from tumour.cases.find import find_cases
 
 from tests.cohorts import COHORTS, FOUR
 from tests.conftest import BUNDLES, ROOT
+from tests.documents import blocks
 from tests.home import Home
 from tests.members import ensemble_of, member
 from tools.release.verify import TINY, TRAINING
@@ -61,13 +61,15 @@ def weights(request, tmp_path, monkeypatch):
     return member(tmp_path / "weights", *request.param) / "model.pt"
 
 
-def four_dimensional(patients, study):
-    """The folder with the scans of each patient as one 4-D file, and its label where MONAI Label stores it."""
+def four_dimensional(patients, folder):
+    """The study that docs/sharing.md makes of prepared patients, and their labels where MONAI Label stores them."""
+    (folder / "results").mkdir()
+    (folder / "results" / "prepared").symlink_to(patients)
+    with contextlib.chdir(folder):
+        exec(blocks(ROOT / "docs" / "sharing.md", "python")[0], {})
+    study = folder / "results" / "study"
     (study / "labels" / "final").mkdir(parents=True)
     for case in find_cases(str(patients), COHORTS[COHORT], FOUR).complete:
-        scans = [nib.load(path) for path in case.images]
-        image = nib.Nifti1Image(np.stack([scan.dataobj for scan in scans], -1), scans[0].affine)
-        nib.save(image, study / f"{case.name}.nii.gz")
         shutil.copy(case.label, study / "labels" / "final" / f"{case.name}.nii.gz")
     return study
 
@@ -75,7 +77,7 @@ def four_dimensional(patients, study):
 @pytest.fixture
 def scan(twelve, tmp_path):
     """The id of a case, and its four scans as one 4-D file."""
-    path = next(four_dimensional(twelve, tmp_path / "study").glob("*.nii.gz"))
+    path = next(four_dimensional(twelve, tmp_path).glob("*.nii.gz"))
     return path.name.removesuffix(".nii.gz"), path
 
 
@@ -125,7 +127,7 @@ def test_a_client_makes_the_same_label_map_as_the_bundle(
 def test_a_client_passes_scans_and_labels_for_training_and_no_folder(twelve, tmp_path):
     """As MONAI Label does; the earlier weights stay in use until there is a better network."""
     home = Home("neuroseg3d", sys.executable, tmp_path, "")
-    study = four_dimensional(twelve, tmp_path / "study")
+    study = four_dimensional(twelve, tmp_path)
     items = [{"image": str(path), "label": str(study / "labels/final" / path.name)} for path in study.glob("*.nii.gz")]
     given = {"train::dataset::data": items[:3], "validate::dataset::data": items[3:5], "device": "cpu"}
     for _ in range(2):
@@ -139,7 +141,7 @@ def test_a_client_passes_scans_and_labels_for_training_and_no_folder(twelve, tmp
 def test_monai_label_trains_a_release_and_segments_with_the_result(twelve, tmp_path):
     """Its folder has 4-D scans, and labels below labels/final; it gives no dataset_dir and splits the cases itself."""
     home = Home("neuroseg3d", interpreter("MONAI_LABEL_PYTHON", "monailabel==0.8.6"), tmp_path, twelve)
-    study = four_dimensional(twelve, tmp_path / "study")
+    study = four_dimensional(twelve, tmp_path)
     config = home.folder / "configs" / "train.json"
     tiny = TINY | {"patch_size": [32, 32, 32], "iterations_per_epoch": 2, "val_interval": 1}
     config.write_text(json.dumps(json.loads(config.read_text()) | tiny))

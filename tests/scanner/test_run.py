@@ -44,6 +44,21 @@ def test_raw_scans_are_segmented_and_what_cannot_be_prepared_is_listed(raw, trai
     assert again.returncode == 0 and (maps[1] / f"{complete}_T1ce.nii.gz").is_file()
 
 
+def test_label_maps_of_another_folder_are_returned(raw, trained, tmp_path):
+    """As those that a viewer corrected and MONAI Label stored."""
+    folder, (complete, _) = raw
+    places, models = (BUNDLES[0], tmp_path, "brats2021", tmp_path / "prepared"), trained(BUNDLES[0]) / "models"
+    run("preparing", *places, scans_dir=folder, ckpt_dir=models)
+    scan = nib.load(tmp_path / "prepared" / complete / f"{complete}_t1ce.nii.gz")
+    corrected = np.zeros(scan.shape, np.float32)
+    corrected[10:20, 5:15, 20:22] = 4
+    (tmp_path / "final").mkdir()
+    nib.save(nib.Nifti1Image(corrected, scan.affine), tmp_path / "final" / f"{complete}.nii.gz")
+    assert run("returning", *places, segmentations=tmp_path / "final", ckpt_dir=models).returncode == 0
+    native = nib.load(tmp_path / "results" / "native" / f"{complete}_T1ce.nii.gz")
+    assert np.array_equal(native.dataobj, corrected)
+
+
 def test_preparing_alone_writes_cases_and_needs_scans(raw, trained, tmp_path):
     folder, (complete, _) = raw
     models = trained(BUNDLES[0]) / "models"
