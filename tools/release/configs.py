@@ -19,8 +19,12 @@ from tumour.runs.trained import RULES, SETTINGS, completed
 from tools.bundles import COMMON, ROOT, folder_of
 from tools.show import merged
 
-# file: run id
-WORKFLOWS = {"train": "training", "evaluate": "evaluating", "inference": "inferring", "prepare": "segmenting"}
+WORKFLOWS = {  # run ids by file; the first one is also its `run`
+    "train": ["training"],
+    "evaluate": ["evaluating"],
+    "inference": ["inferring"],
+    "prepare": ["segmenting", "preparing", "returning"],
+}
 # what zoo tools look up in each file; they merge evaluate.json on top of train.json, so it needs nothing more
 PROPERTIES = {"train": TrainProperties, "evaluate": {}, "inference": InferProperties, "prepare": {}}
 OVERLAYS = ("augment_on_device", "multi_gpu_train", "multi_gpu_evaluate", "multi_gpu_infer", "inference_trt")
@@ -83,8 +87,8 @@ def workflow(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The config of one workflow, complete on its own, with the run id `run` that zoo tools call."""
     looked_up = [prop[BundlePropertyConfig.ID].split("::")[0] for prop in PROPERTIES[name].values()]
     always = ["settings", "imports", "bundle_root", "dataset_dir", "device", "network_def", "initialize"]
-    run_id = WORKFLOWS[name]
-    return reached(config, [*always, *looked_up, run_id]) | {"run": config[run_id]}
+    run_ids = WORKFLOWS[name]
+    return reached(config, [*always, *looked_up, *run_ids]) | {"run": config[run_ids[0]]}
 
 
 def reached(config: Mapping[str, Any], roots: Iterable[str]) -> dict[str, Any]:
