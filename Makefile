@@ -48,7 +48,7 @@ DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --data
 CROSSVALIDATION = $(if $(filter file,$(origin OUT)),bundles/$(BUNDLE)/crossvalidation,$(call quote,OUT))
 ON_FOLDS = --cohort $(COHORT) --dataset_dir $(call quote,DATA) --folds $(FOLDS) $(if $(RECIPE),--recipe $(RECIPE)) $(ARGS)
 FOLDED = --bundle $(BUNDLE) --output $(CROSSVALIDATION) $(ON_FOLDS)
-BENCHMARKS = training_step waiting inference folder start quality
+BENCHMARKS = commands training_step waiting inference folder start quality
 CODE = custom_components tumour tools tests benchmarks
 # the BUNDLE that the user gave, else all
 GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
@@ -198,9 +198,12 @@ best: setup ## choose network, mirroring and after-treatment from the scores of 
 ensemble: setup ## write one network that averages others to OUT (MEMBERS="DIR DIR ..."); then: make evaluate ENSEMBLE=OUT
 	@$(PY) -m tools ensemble --members $(call quote,MEMBERS) --output $(call quote,OUT) --bundle $(BUNDLE)
 
-benchmark: .venv/benchmark/ready ## compare the speed with other tools (benchmarks/README.md; DATA=real patients: all benchmarks, takes hours)
-	.venv/benchmark/bin/python -m benchmarks.score
-	$(foreach each,$(if $(DATA),$(BENCHMARKS)),.venv/benchmark/bin/python -m benchmarks.$(each) --data $(call quote,DATA) --cohort $(COHORT) &&) true
+benchmark: $(addprefix .venv/benchmark/measured/,score $(if $(DATA),$(BENCHMARKS))) ## compare the speed with other tools (benchmarks/README.md; DATA=real patients: all benchmarks, takes hours)
+	rm -r .venv/benchmark/measured
+
+.venv/benchmark/measured/%: .venv/benchmark/ready # kept until all are done, so that a run that was stopped goes on
+	.venv/benchmark/bin/python -m benchmarks.$* $(if $(filter-out score,$*),--data $(call quote,DATA) --cohort $(COHORT))
+	mkdir -p $(@D) && touch $@
 
 .venv/benchmark/ready: .venv/ready benchmarks/requirements.txt # an environment on top of .venv with the other tools
 	$(PY) -m venv .venv/benchmark

@@ -27,7 +27,6 @@ from monai.data import DataLoader, list_data_collate
 from monai.utils import set_determinism
 from tumour.files import save_json
 from tumour.processes import cores
-from tumour.runs.inferers import best_precision
 from tumour.scores.tables import mean_text
 
 from benchmarks import nnunet, results, zoo
@@ -213,10 +212,8 @@ def write_table(
         "mirroring; 95% bootstrap intervals over the test scans. The other tools use our patch sizes: with their own "
         "(128³; 224 x 224 x 144) only a few steps fit into the time."
     )
-    slower = "" if best_precision("cpu") == "bfloat16" else ", without bfloat16"  # our default takes fewer steps there
-    title = f"Time to quality: {minutes:g} minutes{slower}"
-    name = f"quality-{minutes:g}" + slower.replace(", ", "-").replace(" ", "-")
-    results.keep(name, title, about, rows, ["torch", "monai", "nnunetv2"])
+    title = f"Time to quality: {minutes:g} minutes"
+    results.keep(f"quality-{minutes:g}", title, about, rows, ["torch", "monai", "nnunetv2"])
 
 
 if __name__ == "__main__":

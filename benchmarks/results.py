@@ -1,4 +1,4 @@
-"""RESULTS.md and results.json: one section per benchmark, from its last run."""
+"""RESULTS.md and results.json: one section per benchmark, from its last run; README.md: the most important rows."""
 
 import json
 import math
@@ -7,19 +7,58 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tumour.files import save_json, save_text
+from tumour.runs.inferers import best_precision
 
 from benchmarks.machine import machine
 from tools.tables import markdown
 
 HERE = Path(__file__).parent
-ORDER = "training_step loading waiting inference folder start quality scaling many_cases score check".split()
+ORDER = "commands training_step loading waiting inference folder start quality scaling many_cases score check".split()
+
+START, END = "<!-- from results.json -->", "<!-- end -->"
+OURS, NNUNET, ZOO = "these bundles, size fast", "nnU-Net v2", "model zoo's SegResNet"
+COMPARED = {  # what a user waits for: section, column, side of each tool
+    "a training step, two patches of 96³": (
+        "training_step-96",
+        "seconds per step",
+        {OURS: "ours (`unet3d`), size fast", NNUNET: "nnU-Net, PlainConvUNet", ZOO: "model zoo, SegResNet"},
+    ),
+    "from the command to the first training step": (
+        "start",
+        "first, s",
+        {
+            OURS: "ours (`run training`, cache on disk)",
+            NNUNET: "nnU-Net (fingerprint, plan, preprocess, train; second run: train)",
+            ZOO: "model zoo's transforms, which check and cache nothing",
+        },
+    ),
+    "segmenting a scan, from file to file": (
+        "inference",
+        "seconds per scan",
+        {
+            OURS: "ours (`unet3d`, size fast)",
+            NNUNET: "nnU-Net's predictor, its PlainConvUNet, its 128³ windows",
+            ZOO: "model zoo, SegResNet, one 240 x 240 x 160 window",
+        },
+    ),
+    "the same with our network in nnU-Net's predictor": (
+        "inference",
+        "seconds per scan",
+        {
+            OURS: "ours (`unet3d`, size fast)",
+            NNUNET: "nnU-Net's predictor, the same network, weights, 96³ windows",
+        },
+    ),
+}
+WITHOUT = "" if best_precision("cpu") == "bfloat16" else "without bfloat16"  # a CPU of another kind: its own sections
 
 
 def keep(name: str, title: str, about: str, rows: Sequence[Mapping[str, str]], packages: Sequence[str]) -> None:
     """Replace the section of a benchmark.
 
     Args:
-        name: its module, and what else distinguishes its sections, such as `training_step-96`.
+        name: its module, and what else distinguishes its sections, such as `training_step-96`. A CPU without bfloat16
+            has sections of its own, because our defaults are slower there.
         title, about: text above the table.
         rows: of the table.
         packages: whose versions to list.
@@ -28,10 +67,13 @@ def keep(name: str, title: str, about: str, rows: Sequence[Mapping[str, str]], p
     sections = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     options = ["DIR" if Path(option).is_absolute() else option for option in sys.argv[1:]]
     command = " ".join(["python -m", f"benchmarks.{name.split('-')[0]}", *options])
+    if WITHOUT:
+        name, title = f"{name}-{WITHOUT.replace(' ', '-')}", f"{title}, {WITHOUT}"
     sections[name] = {"title": title, "about": about, "command": command, "machine": machine(*packages)}
     sections[name]["rows"] = list(rows)
     save_json(sections, path)
     save_text(page(sections), HERE / "RESULTS.md")
+    save_text(updated((HERE / "README.md").read_text(encoding="utf-8"), sections), HERE / "README.md")
     print(markdown(rows))
 
 
@@ -53,3 +95,16 @@ def page(sections: Mapping[str, Mapping]) -> str:
         text += markdown(each["rows"]) + "\n"
     missing = [name for name in ORDER if not any(name == each.split("-")[0] for each in sections)]
     return text + (f"\nNot measured yet: {', '.join(missing)}.\n" if missing else "")
+
+
+def updated(readme: str, sections: Mapping[str, Mapping]) -> str:
+    """README.md with the rows of `COMPARED`, in seconds, for CPUs with bfloat16 and without."""
+    rows = []
+    for what, (name, column, sides) in COMPARED.items():
+        for key, cpu in ((name, "with bfloat16"), (f"{name}-without-bfloat16", "without")):
+            if key in sections:
+                cells = {row["side"]: row[column].split()[0] for row in sections[key]["rows"]}  # of equal ones the last
+                rows.append({"seconds, 2 cores": what, "CPU": cpu} | {tool: "" for tool in (OURS, NNUNET, ZOO)})
+                rows[-1] |= {tool: cells[side] for tool, side in sides.items()}
+    before, _, rest = readme.partition(START)
+    return f"{before}{START}\n\n{markdown(rows)}\n\n{END}{rest.partition(END)[2]}"
