@@ -71,7 +71,7 @@ def seconds_of(given: str, tree: Path, data: Path, cohort: str, work: Path) -> f
         stderr=subprocess.STDOUT,
         text=True,
     )
-    noted = target == "check" and (work / "results" / "check.json").is_file()  # notes on a patient were an error in 0.1.0
+    noted = target == "check" and (work / "results" / "check.json").is_file()  # 0.1.0: notes are errors
     if done.returncode and not noted:
         raise SystemExit(done.stdout[-4000:])
     return time.perf_counter() - began
