@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +15,7 @@ from pathlib import Path
 import fire
 from tumour.processes import cores
 
-from benchmarks import results
-from benchmarks.machine import seconds_text
+from benchmarks import machine, results
 from benchmarks.patients import cases_of, folder_with
 from benchmarks.sides import ratio_of
 from tools.bundles import ROOT
@@ -46,7 +44,7 @@ def checkout(commit: str, folder: Path) -> Iterator[Path]:
 
 def copy_weights(tree: Path, folder: Path) -> None:
     """The weights without the list of their patients: most of those that we have are on it, and would be left out."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
     for name in ("model.pt", "settings.json"):
         shutil.copy(tree / "bundles" / BUNDLE / "weights" / name, folder)
 
@@ -54,27 +52,19 @@ def copy_weights(tree: Path, folder: Path) -> None:
 def seconds_of(given: str, tree: Path, data: Path, cohort: str, work: Path) -> float:
     """Seconds of a `make` target with its options, in a checkout; `infer` has the first patient only."""
     target, *options = given.split()
-    if target == "infer":
-        data, work = data.with_name("one"), work / "one"
-    if target in ("infer", "evaluate", "report"):
-        options += ["--ckpt_dir", str(work / "weights")]
-        copy_weights(tree, work / "weights")
-    elif target == "train":
-        options += ["--ckpt_dir", str(work / "trained")]
-    options += ["--output_dir" if target != "check" else "--output", str(work / "results")]
-    variables = [f"BUNDLE={BUNDLE}", f"COHORT={cohort}", f"DATA={data}", f"ARGS={' '.join(options)}"]
-    began = time.perf_counter()
-    done = subprocess.run(
-        ["make", "-o", ".venv/ready", target, *variables],
-        cwd=tree,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    noted = target == "check" and (work / "results" / "check.json").is_file()  # 0.1.0: notes are errors
-    if done.returncode and not noted:
-        raise SystemExit(done.stdout[-4000:])
-    return time.perf_counter() - began
+    results_of = work / ("one" if target == "infer" else "results")
+    if target == "check":
+        options += ["--output", str(results_of)]
+    else:
+        weights = work / ("trained" if target == "train" else "weights")
+        options += ["--ckpt_dir", str(weights), "--output_dir", str(results_of)]
+    scans = data.with_name("one") if target == "infer" else data
+    variables = [f"BUNDLE={BUNDLE}", f"COHORT={cohort}", f"DATA={scans}", f"ARGS={' '.join(options)}"]
+    errors = ["-i"] if target == "check" else []  # in 0.1.0 a note on a patient is an error of the check
+    seconds, _ = machine.measured(["make", "-C", str(tree), "-o", ".venv/ready", *errors, target, *variables])
+    if target == "check" and not (results_of / "check.json").is_file():
+        raise SystemExit(f"`make check` in '{tree}' wrote no '{results_of / 'check.json'}'; run it there to see why.")
+    return seconds
 
 
 def measure(data: str, cohort: str = "brats2018", commit: str = VERSION_0_1, cases: int = 16, rounds: int = 3) -> None:
@@ -84,8 +74,11 @@ def measure(data: str, cohort: str = "brats2018", commit: str = VERSION_0_1, cas
         chosen = cases_of(cohort, data)[:cases]
         patients = folder_with(Path(scratch, "patients"), chosen)
         folder_with(Path(scratch, "one"), chosen[:1])
+        versions = {"before": before, "now": ROOT}
+        for version, tree in versions.items():
+            copy_weights(tree, Path(scratch, "work", version, "weights"))
         for turn in range(rounds):
-            for version, tree in (("before", before), ("now", ROOT)):
+            for version, tree in versions.items():
                 work = Path(scratch, "work", version)
                 for what, given in COMMANDS.items():
                     if given.startswith(("infer", "evaluate")):  # else it goes on with what is there
@@ -98,8 +91,8 @@ def measure(data: str, cohort: str = "brats2018", commit: str = VERSION_0_1, cas
     rows = [
         {
             "what": what.format(cases=len(chosen)),
-            f"{commit}, s": seconds_text(measured[what, "before"]),
-            "now, s": seconds_text(measured[what, "now"]),
+            f"{commit}, s": machine.seconds_text(measured[what, "before"]),
+            "now, s": machine.seconds_text(measured[what, "now"]),
             "ratio to now": ratio_of(measured[what, "before"], measured[what, "now"]),
         }
         for what in COMMANDS

@@ -14,15 +14,17 @@ import numpy as np
 from tumour.processes import peak_memory
 from tumour.runs.inferers import best_precision
 
+WITHOUT = "" if best_precision("cpu") == "bfloat16" else "without bfloat16"  # what this CPU lacks
+
 
 def machine(*packages: str) -> str:
     """Date, processor, memory and versions in one line."""
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     kilobytes = int(Path("/proc/meminfo").read_text().split()[1])
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
-    half = "" if best_precision("cpu") == "bfloat16" else " without bfloat16"
+    processor = f"{names[0].split(': ')[1]} {WITHOUT}".strip()
     return (
-        f"{datetime.date.today()}, {len(names)} x {names[0].split(': ')[1]}{half}, {kilobytes / 2**20:.0f} GB, "
+        f"{datetime.date.today()}, {len(names)} x {processor}, {kilobytes / 2**20:.0f} GB, "
         f"Python {platform.python_version()}, {versions}"
     )
 

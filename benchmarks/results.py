@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tumour.files import save_json, save_text
-from tumour.runs.inferers import best_precision
 
-from benchmarks.machine import machine
-from tools.tables import markdown
+from benchmarks.machine import WITHOUT, machine
+from tools.tables import filled, markdown
 
 HERE = Path(__file__).parent
 ORDER = "commands training_step loading waiting inference folder start quality scaling many_cases score check".split()
@@ -50,7 +49,7 @@ COMPARED = {  # what a user waits for: section, column, side of each tool
         },
     ),
 }
-WITHOUT = "" if best_precision("cpu") == "bfloat16" else "without bfloat16"  # a CPU of another kind: its own sections
+KINDS = {"with bfloat16": "", "without": "-without-bfloat16"}  # of CPUs: the ending of the names of their sections
 
 
 def keep(name: str, title: str, about: str, rows: Sequence[Mapping[str, str]], packages: Sequence[str]) -> None:
@@ -68,7 +67,7 @@ def keep(name: str, title: str, about: str, rows: Sequence[Mapping[str, str]], p
     options = ["DIR" if Path(option).is_absolute() else option for option in sys.argv[1:]]
     command = " ".join(["python -m", f"benchmarks.{name.split('-')[0]}", *options])
     if WITHOUT:
-        name, title = f"{name}-{WITHOUT.replace(' ', '-')}", f"{title}, {WITHOUT}"
+        name, title = name + KINDS["without"], f"{title}, {WITHOUT}"
     sections[name] = {"title": title, "about": about, "command": command, "machine": machine(*packages)}
     sections[name]["rows"] = list(rows)
     save_json(sections, path)
@@ -101,10 +100,9 @@ def updated(readme: str, sections: Mapping[str, Mapping]) -> str:
     """README.md with the rows of `COMPARED`, in seconds, for CPUs with bfloat16 and without."""
     rows = []
     for what, (name, column, sides) in COMPARED.items():
-        for key, cpu in ((name, "with bfloat16"), (f"{name}-without-bfloat16", "without")):
-            if key in sections:
-                cells = {row["side"]: row[column].split()[0] for row in sections[key]["rows"]}  # of equal ones the last
-                rows.append({"seconds, 2 cores": what, "CPU": cpu} | {tool: "" for tool in (OURS, NNUNET, ZOO)})
-                rows[-1] |= {tool: cells[side] for tool, side in sides.items()}
-    before, _, rest = readme.partition(START)
-    return f"{before}{START}\n\n{markdown(rows)}\n\n{END}{rest.partition(END)[2]}"
+        for cpu, ending in KINDS.items():
+            if found := sections.get(name + ending):
+                cells = {row["side"]: row[column].split()[0] for row in found["rows"]}  # of equal sides the last
+                figures = {tool: cells[side] for tool, side in sides.items()}
+                rows.append({"seconds, 2 cores": what, "CPU": cpu, **figures})
+    return filled(readme, START, END, markdown(rows))

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from tumour.cases.parts import recorded_patients
-from tumour.errors import InputError
 from tumour.files import save_text
 from tumour.runs.checkpoints import PATIENTS
 from tumour.runs.trained import settings_of
@@ -19,7 +18,7 @@ from tumour.scores.evaluation import crossvalidation_of, scores_of
 from tumour.scores.tables import interval_text
 
 from tools.bundles import ROOT
-from tools.tables import markdown
+from tools.tables import filled, markdown
 
 START = "<!-- results: written by `make results` from bundles/*/weights/scores.json -->"
 END = "<!-- end of results -->"
@@ -92,12 +91,8 @@ def results(checkpoints: Mapping[str, Path]) -> str:
 
 def updated(text: str) -> str:
     """A page with the scores of the weights in bundles/*/weights between its two comments."""
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not (start and end):
-        raise InputError(f"README.md must contain the lines '{START}' and '{END}'; the results go between them.")
     checkpoints = {path.parents[1].name: path for path in sorted(ROOT.glob("bundles/*/weights/model.pt"))}
-    return f"{before}{START}\n\n{results(checkpoints)}\n\n{END}{after}"
+    return filled(text, START, END, results(checkpoints))
 
 
 def write_results() -> None:
