@@ -5,11 +5,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 from tumour.cases.case import Case, LeftOut
-from tumour.cases.parts import FOLDS, Parts, patients
+from tumour.cases.parts import FOLDS, PATIENTS, Parts, patients, recorded_patients
 from tumour.checks.case import CaseCheck, Finding
 from tumour.checks.label import contradiction
 from tumour.checks.strangers import ranges
@@ -162,12 +163,25 @@ def patients_of(
     validate: Sequence[Case | Mapping[str, Any]],
     usable: UsableParts,
     keep: str = "best",
+    started_from: str = "",
 ) -> dict[str, list[str]]:
     """The patient ids in each part of the data; `train` and `validate` may be the items of a client.
 
     If the last weights are kept, the validation selects nothing: its patients are for testing, unless for training too.
+    The patients of the weights in the folder `started_from` were used for training, whatever part they are in now.
     """
     used = patients({"train": train, "validate": validate, "test": usable.test}, usable.parts.cohort)
+    record = Path(started_from, PATIENTS)
+    if started_from and record.is_file():
+        before = {each for part in ("train", "validate") for each in recorded_patients(record)[part]}
+        if seen := before & {*used["validate"]}:
+            logger.warning(
+                f"{len(seen):,} of {len(used['validate']):,} patients for validation, e.g. {min(seen)}, were used to "
+                f"train '{started_from}': their scores are too good. Train on other patients, or with --fold all."
+            )
+        used |= {"train": sorted({*used["train"], *before}), "test": sorted({*used["test"]} - before)}
+    elif started_from:
+        logger.warning(f"'{record}' does not exist: which patients '{started_from}' was trained on is not known.")
     if keep == "last":
         return {**used, "validate": [], "test": sorted({*used["test"], *used["validate"]} - {*used["train"]})}
     return used

@@ -5,6 +5,7 @@
 Label would load the shortest such name in the folder as weights and continue even if they do not fit.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -84,7 +85,7 @@ def read_checkpoint(path: Path) -> Any:
         InputError: the file does not exist, or is not a complete checkpoint.
     """
     if not path.is_file():
-        raise OptionError(f"'{path}' does not exist; train first, or give the folder of the checkpoint as --ckpt_dir.")
+        raise OptionError(f"'{path}' does not exist; train first, or give the folder of a checkpoint.")
     try:
         return read_tensors(path)
     except Exception as error:
@@ -162,26 +163,60 @@ class LoadWeights:
         network: the network.
         settings: what gives weights their meaning, in this run; it must be what is recorded next to the file.
         cohorts: all cohorts by name.
+        given_by: the setting that names the folder of the file.
 
     Raises (when the evaluator starts):
         InputError: a setting contradicts the record, or the weights belong to another network.
     """
 
     def __init__(
-        self, path: str, network: nn.Module, settings: Mapping[str, Any], cohorts: Mapping[str, Cohort]
+        self,
+        path: str,
+        network: nn.Module,
+        settings: Mapping[str, Any],
+        cohorts: Mapping[str, Cohort],
+        given_by: str = "ckpt_dir",
     ) -> None:
-        self.path, self.network, self.settings, self.cohorts = Path(path), network, settings, cohorts
+        self.path, self.network, self.given_by = Path(path), network, given_by
+        self.settings, self.cohorts = settings, cohorts
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.load)
 
-    def load(self, engine: Engine) -> None:
+    def load(self, engine: Engine | None = None) -> None:
         weights = read_weights(self.path)
         if not settings_of(str(self.path.parent)):
             unknown = f"there is no {SETTINGS} next to it to compare {', '.join(COMPARED)} with"
             logger.warning(f"'{self.path}' may mean something else than this run: {unknown}.")
-        require_same(self.settings, self.cohorts, self.network, self.path)
+        require_same(self.settings, self.cohorts, self.network, self.path, self.given_by)
         load_weights(self.network, weights, self.path)
+
+
+def start_from(
+    folder: str, ckpt_dir: str, network: nn.Module, settings: Mapping[str, Any], cohorts: Mapping[str, Cohort]
+) -> dict[str, str]:
+    """Load the weights that a training starts from, unless it starts from random ones.
+
+    Args:
+        folder: the folder of the weights; empty for random ones.
+        ckpt_dir: the folder of the training.
+        network, settings, cohorts: as in `LoadWeights`; the training may have another patch size.
+
+    Returns:
+        What a training records of it: their hash.
+
+    Raises:
+        InputError: as in `LoadWeights`, or the weights are where the training will write its own.
+    """
+    if not folder:
+        return {}
+    if Path(folder).resolve() == Path(ckpt_dir).resolve():
+        raise OptionError(f"start_from and ckpt_dir are both '{folder}'; give another --ckpt_dir for the new weights.")
+    trained, path = settings_of(folder), Path(folder, BEST)
+    alike = {**settings, **{name: trained[name] for name in MAY_CHANGE if name in trained}}
+    LoadWeights(str(path), network, alike, cohorts, given_by="start_from").load()
+    logger.info(f"starting from '{path}'.")
+    return {"started_from": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 class Checkpoints:

@@ -80,7 +80,13 @@ def layer_types(network: nn.Module) -> list[str]:
     return sorted(name for name in names if not name.startswith(NO_MEANING))
 
 
-def require_same(settings: Mapping[str, Any], cohorts: Mapping[str, Cohort], network: nn.Module, path: Path) -> None:
+def require_same(
+    settings: Mapping[str, Any],
+    cohorts: Mapping[str, Cohort],
+    network: nn.Module,
+    path: Path,
+    given_by: str = "ckpt_dir",
+) -> None:
     """Refuse settings that contradict those that weights were trained with; what is not recorded may have any value.
 
     Args:
@@ -88,6 +94,7 @@ def require_same(settings: Mapping[str, Any], cohorts: Mapping[str, Cohort], net
         cohorts: all cohorts by name.
         network: the network that the weights will be loaded into.
         path: the file of the weights.
+        given_by: the setting that names their folder.
 
     Raises:
         InputError: a setting differs; the message names it, both values and how to fix it.
@@ -97,7 +104,7 @@ def require_same(settings: Mapping[str, Any], cohorts: Mapping[str, Cohort], net
         if name in trained and trained[name] != now[name]:
             raise OptionError(
                 f"{name} is {now[name]}, but '{path}' was trained with {name} {trained[name]}; leave --{name} out and "
-                f"give --ckpt_dir '{path.parent}'."
+                f"give --{given_by} '{path.parent}'."
             )
     require_same_channels(trained, now, cohorts, path)
     require_same_reading(trained.get("reading"), now.get("reading"), path)
