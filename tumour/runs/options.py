@@ -322,7 +322,7 @@ def wanted(rule: Mapping[str, Any]) -> str:
     text = {
         "switch": "true or false",
         "device": "cpu, cuda, cuda:1, mps or xpu",
-        "reference": "a part of the config, as @losses::dice",
+        "reference": "a part of the config, as @losses::dice or @heads::classes",
         "list of names": 'a list without repetitions, as "[T1, FLAIR]"',
         "numbers by region": 'numbers by region, as "{ET: 0.4}", each',
     }.get(kind, f"a {kind}".replace("a i", "an i"))
