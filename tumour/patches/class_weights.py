@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 from tumour.cases.case import Case, item_of
 from tumour.cohort import Cohort
-from tumour.errors import OptionError
+from tumour.errors import InputError, OptionError
 from tumour.scans.readers import read_classes
 
 
@@ -19,7 +19,9 @@ def channel_weights(
     cohort: Cohort,
     channels: Mapping[str, Sequence[str]],
 ) -> torch.Tensor:
-    """The weights of the channels: the given ones, or the inverse frequencies of the channels in the labels, mean 1.
+    """The weights of the channels (C,), float32: the given ones, or the inverse frequencies of the channels in the labels.
+
+    The computed weights have the mean 1 over the channels that the labels contain; the others have the weight 0.
 
     Args:
         given: a weight per channel; empty to compute them.
@@ -29,6 +31,7 @@ def channel_weights(
 
     Raises:
         OptionError: the number of given weights is not the number of channels, or all are 0.
+        InputError: the labels contain none of the channels.
     """
     if given and len(given) != len(channels):
         raise OptionError(f"channel_weights has {len(given)} values, but the network has the channels {[*channels]}.")
@@ -44,5 +47,7 @@ def channel_weights(
     with ThreadPoolExecutor() as pool:
         counts = sum(tqdm(pool.map(count, cases), total=len(cases), desc="class weights", unit="case", disable=None))
     voxels = np.array([counts[cohort.members(names)].sum() for names in channels.values()])
-    weights = 1 / np.maximum(voxels, 1)
-    return torch.tensor(weights / weights.mean(), dtype=torch.float32)
+    if not voxels.any():
+        raise InputError(f"None of the {len(cases):,} labels contains {' or '.join(channels)}; check them and --cohort.")
+    weights = np.divide(1, voxels, out=np.zeros_like(voxels), where=voxels > 0)
+    return torch.tensor(weights / weights[voxels > 0].mean(), dtype=torch.float32)
