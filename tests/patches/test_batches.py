@@ -8,7 +8,7 @@ from monai.data import DataLoader
 from monai.transforms import Compose
 from tumour.patches import datasets
 from tumour.patches.batches import AugmentBatch
-from tumour.patches.transforms import RandSeedd
+from tumour.patches.transforms import RandDropChannelsd, RandSeedd
 
 from tests.conftest import BUNDLES, succeed
 from tools.show import merged
@@ -50,21 +50,37 @@ def test_every_bundle_trains(bundle, patients, tmp_path):
 
 def test_the_steps_and_their_probabilities_are_those_of_the_workers_which_only_cut(parsed_once):
     usual, layered = parser_with(), parser_with(LAYER)
-    steps = {name: usual.get_parsed_content(name) for name in ("crop", "augment", "target")}
+    steps = {name: usual.get_parsed_content(name) for name in ("crop", "augment", "drop", "target")}
     compact = [each for key in ("image", "label") for each in usual.get_parsed_content(f"compact::{key}")]
     on_device = layered.get_parsed_content("train::trainer::prepare_batch").transforms.transforms
-    assert kinds(on_device) == kinds([*steps["augment"], *steps["target"]]) and len(steps["augment"]) > 8
+    assert kinds(on_device) == kinds([*steps["augment"], *steps["drop"], *steps["target"]])
+    assert len(steps["augment"]) > 8
     in_workers = layered.get_parsed_content("train::dataset::augment")
     assert kinds(in_workers) == kinds([*steps["crop"], RandSeedd(), *compact])
     rotation = on_device[0].rand_affine
     assert rotation.rand_affine_grid.device == rotation.resampler.device == "cpu"
 
 
+@pytest.mark.parametrize(
+    ("layers", "steps"),
+    [
+        ((), "train::dataset::augment"),
+        ((), "train::preprocessing::transforms"),
+        ((LAYER,), "train::trainer::prepare_batch::transforms"),
+    ],
+)
+def test_modalities_are_dropped_as_recorded_whatever_replaces_the_augmentation(layers, steps, parsed_once):
+    parser = parser_with(*layers)
+    parser["augment"], parser["modality_dropout"] = [], 0.4
+    drops = [step for step in parser.get_parsed_content(steps) if isinstance(step, RandDropChannelsd)]
+    assert [drop.share for drop in drops] == [0.4]
+
+
 def test_each_patch_becomes_what_a_worker_makes_of_it_with_the_same_seed(augment):
     batch = batch_of(range(20))
     images, targets = augment(batch, "cpu", **FLOAT)
     usual = parser_with()
-    steps = Compose([*usual.get_parsed_content("augment"), *usual.get_parsed_content("target")])
+    steps = Compose([step for name in ("augment", "drop", "target") for step in usual.get_parsed_content(name)])
     for index in range(20):
         steps.set_random_state(index)
         expected = steps({"image": batch["image"][index].float(), "label": batch["label"][index]})

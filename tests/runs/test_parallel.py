@@ -93,6 +93,7 @@ def test_two_processes_learn_the_same_as_one_with_the_same_total_batch(patients,
     settings = {
         "patch_size": [48, 48, 48],
         "augment": [],
+        "drop": [],
         "norm": "instance",  # batch normalisation: each process has its own batch
         "losses::dice_bce::dice_weight": 0,
         "iterations_per_epoch": 3,
