@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from monai.transforms import Invertd, ToDeviced
 from torch import nn
 from tumour import processes
 from tumour.errors import InputError
@@ -115,6 +116,24 @@ def test_weights_are_loaded_into_the_network_itself_and_never_into_its_wrapper(b
     assert len(loading) == 3 and all(each["network"] == "@network_def" for each in loading)
     (saving,) = [each for each in config["train"]["handlers"] if each["_target_"].endswith("Checkpoints")]
     assert saving["state"]["network"] == "@network_def"
+
+
+def test_several_devices_train_a_compiled_network_if_asked(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network: nn.Sequential(network))
+    parser = merged(f"bundles/{BUNDLES[0]}/args.yaml", "bundles/common/multi_gpu_train.yaml")
+    parser.update({"device": "cpu", "compile": True})
+    network = parser.get_parsed_content("network::module")
+    assert isinstance(network, nn.Sequential) and network[0] is parser.get_parsed_content("network_def")
+
+
+@pytest.mark.parametrize("device", ["mps", "cuda", "cpu"])
+def test_probabilities_leave_a_device_without_float64_before_they_are_resampled_in_it(device):
+    parser = merged(f"bundles/{BUNDLES[0]}/args.yaml")
+    parser["device"] = device
+    first, *rest = parser.get_parsed_content("own_grid")
+    assert type(first) is (ToDeviced if device == "mps" else Invertd)
+    if rest:
+        assert first.converter.device == "cpu" and type(rest[0]) is Invertd
 
 
 @pytest.mark.parametrize("kind", ["mps", "xpu", "cuda"])

@@ -107,6 +107,8 @@ NONSENSE = [  # and part of the sentence
     ("overlap", "50", "from 0 to 0.95"),
     ("device", "gpu", "cpu, cuda"),
     ("device", "cuda:99", "--device cpu"),
+    ("device", "mps", "0 such devices; take --device cpu"),
+    ("device", "xpu:1", "0 such devices; take --device cpu"),
     ("loss", "dice", "@losses::dice"),
     ("loss", "@losses::dics", "dice"),
     ("head", "classes", "a part of the config"),
@@ -218,6 +220,13 @@ def test_a_loss_for_another_head_and_weights_without_use_are_refused(check):
     check("--loss", "@losses::dice_ce", *classes)
     check("--loss", "@losses::focal", *weights)
     check(*classes)
+
+
+@pytest.mark.parametrize("given", [("--fold", "all"), ("--keep", "last")])
+def test_patience_without_a_selection_is_refused_since_the_training_would_never_stop(check, given):
+    assert "patience is 20, which has no effect with keep last" in refused(check, "--patience", "20", *given)
+    check("--patience", "0", *given)
+    check("--patience", "20")
 
 
 @pytest.mark.parametrize("run_id", ["trainig", "run", ""])

@@ -88,6 +88,13 @@ def test_probabilities_that_are_not_finite_are_refused_with_the_case():
         Measured("pred", COHORT)({"case": "c1", "pred": torch.full((3, 6, 5, 4), torch.nan)})
 
 
+def test_sums_leave_the_device_before_they_become_float64_which_apples_gpus_lack(monkeypatch):
+    double, here = torch.Tensor.double, []
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: here.append(tensor) or tensor)
+    monkeypatch.setattr(torch.Tensor, "double", lambda tensor: double(here[-1] if tensor is here[-1] else None))
+    assert evidence(with_reference=True)
+
+
 def test_the_entropy_of_a_slice_is_that_of_the_least_certain_region_at_each_voxel():
     probabilities = torch.rand(3, 6, 5, 4, generator=torch.Generator().manual_seed(0)).double()
     item = {"case": "c1", "image": MetaTensor(torch.zeros(4, 6, 5, 4)), "pred": probabilities}

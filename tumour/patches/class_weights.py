@@ -19,7 +19,7 @@ def channel_weights(
     cohort: Cohort,
     channels: Mapping[str, Sequence[str]],
 ) -> torch.Tensor:
-    """The weights of the channels (C,), float32: the given ones, or the inverse frequencies of the channels in the labels.
+    """The weights (C,), float32, of the channels: the given ones, or the inverse of their frequencies in the labels.
 
     The computed weights have the mean 1 over the channels that the labels contain; the others have the weight 0.
 
@@ -48,6 +48,7 @@ def channel_weights(
         counts = sum(tqdm(pool.map(count, cases), total=len(cases), desc="class weights", unit="case", disable=None))
     voxels = np.array([counts[cohort.members(names)].sum() for names in channels.values()])
     if not voxels.any():
-        raise InputError(f"None of the {len(cases):,} labels contains {' or '.join(channels)}; check them and --cohort.")
+        wanted = " or ".join(channels)
+        raise InputError(f"None of the {len(cases):,} labels contains {wanted}; check them and --cohort.")
     weights = np.divide(1, voxels, out=np.zeros_like(voxels), where=voxels > 0)
     return torch.tensor(weights / weights[voxels > 0].mean(), dtype=torch.float32)

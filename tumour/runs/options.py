@@ -277,6 +277,8 @@ def check_settings(parser: ConfigParser, as_typed: Mapping[str, str]) -> None:
             raise OptionError(f"{name} must be {wanted(rule)}; it is {value!r}.")
         elif rule["type"] == "device":
             check_device(value)
+        elif value and "without" in rule:
+            check_use(parser, name, value, rule["without"])
         elif "by" in rule:
             resolved(parser, rule["by"])
         elif "only_for" in rule:
@@ -336,12 +338,19 @@ def wanted(rule: Mapping[str, Any]) -> str:
 
 
 def check_device(value: Any) -> None:
-    """Refuse a GPU that PyTorch does not find."""
+    """Refuse a device that PyTorch does not find."""
     device = torch.device(value)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise OptionError(
-            f"device is {value}, but PyTorch finds {torch.cuda.device_count()} GPU(s); take --device cpu."
-        )
+    found = torch.get_device_module(device).device_count()
+    if (device.index or 0) >= found:
+        there = f"{found} such device{'s' * (found != 1)}"
+        raise OptionError(f"device is {value}, but PyTorch finds {there}; take --device cpu.")
+
+
+def check_use(parser: ConfigParser, name: str, value: Any, without: Mapping[str, Any]) -> None:
+    """Refuse a setting that has no effect with the value of another one."""
+    for other, useless in without.items():
+        if resolved(parser, other) == useless:
+            raise OptionError(f"{name} is {value}, which has no effect with {other} {useless}; leave --{name} out.")
 
 
 def check_loss(parser: ConfigParser, only_for: Mapping[str, Sequence[str]]) -> None:

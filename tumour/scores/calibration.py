@@ -83,7 +83,7 @@ class Measured(MapTransform):
 
         def by_slice(values: torch.Tensor) -> list[float]:
             sums = torch.zeros(head.shape[axial], dtype=torch.float64)
-            sums[box[axial]] = values.sum(dim=others).double().cpu()
+            sums[box[axial]] = values.sum(dim=others).cpu().double()
             return sums.round(decimals=1).tolist()
 
         evidence: dict[str, Any] = {
