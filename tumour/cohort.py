@@ -19,6 +19,11 @@ def stem_of(file_name: str) -> str:
     return next((file_name[: -len(each)] for each in ENDINGS if file_name.lower().endswith(each)), file_name)
 
 
+def is_nifti(file_name: str) -> bool:
+    """Whether a file is called like a NIfTI file."""
+    return file_name.lower().endswith(ENDINGS)
+
+
 @dataclass(frozen=True)
 class Cohort:
     """The naming and meaning of the files of a data set: one entry of `cohorts` in bundles/common/cohorts.yaml.

@@ -19,6 +19,7 @@ from tumour.scanner.prepare import (
     Prepared,
     finish,
     is_prepared,
+    patients_to_prepare,
     prepare_patients,
     register_all,
     with_patients,
@@ -71,7 +72,8 @@ def quick(monkeypatch):
 
 
 def run(raw, out, cohort=COHORT):
-    return prepare_patients(str(raw), str(out), cohort, NAMES, np.eye(4).tolist(), np.eye(4).tolist(), "cpu")
+    patients = patients_to_prepare(str(raw), str(out), cohort)
+    return prepare_patients(patients, str(out), cohort, NAMES, np.eye(4).tolist(), np.eye(4).tolist(), "cpu")
 
 
 def test_a_patient_becomes_a_case_on_the_atlas_grid_without_skull(raw, quick, tmp_path):
@@ -244,7 +246,7 @@ def test_what_cannot_be_prepared_is_listed_and_the_rest_is_done(raw, quick, tmp_
 
 def test_if_nothing_can_be_prepared_the_run_stops_with_the_reason(raw, quick, tmp_path):
     (raw / "P1" / "P1_t2.nii.gz").unlink()
-    with pytest.raises(InputError, match="No patient in .* can be prepared; P1: it has no series that is certainly T2"):
+    with pytest.raises(InputError, match="No patient can be prepared; P1: it has no series that is certainly T2"):
         run(raw, tmp_path / "out")
 
 
@@ -252,6 +254,26 @@ def test_prepared_cases_are_not_written_between_the_raw_scans(raw, quick):
     for folder in (raw, raw / "prepared", ""):
         with pytest.raises(InputError, match="must be a folder outside scans_dir"):
             run(raw, folder)
+
+
+def test_scans_are_prepared_for_cohorts_with_a_t1ce_alone_and_by_one_process(raw, monkeypatch, tmp_path):
+    suffixes = {"T1": ("_t1",), "T2": ("_t2",), "label": ("_seg",)}
+    for cohort, fault in (
+        (COHORTS["msd"], "cohort msd has 4-D files; prepare scans for one with a file per modality"),
+        (replace(COHORT, suffixes=suffixes), "cohort brats2021 has no T1ce, to which the other scans are registered"),
+    ):
+        with pytest.raises(InputError, match=fault):
+            patients_to_prepare(str(raw), str(tmp_path / "out"), cohort)
+    monkeypatch.setattr(prepare, "processes", lambda: 2)
+    with pytest.raises(InputError, match="prepared by one process, not by 2; .* `run inferring`"):
+        patients_to_prepare(str(raw), str(tmp_path / "out"), COHORT)
+
+
+def test_a_copied_scan_is_named_by_whether_it_is_compressed_also_in_upper_case(tmp_path):
+    for name, copy in (("a.NII.GZ", "x_t1.nii.gz"), ("b.NII", "y_t1.nii")):
+        (tmp_path / name).write_text(name)
+        prepare.copy_scan(tmp_path / name, tmp_path / f"{copy[0]}_t1.nii.gz")
+        assert (tmp_path / copy).read_text() == name
 
 
 def test_a_case_in_the_form_of_brats_passes_untouched(quick, tmp_path):

@@ -1,16 +1,20 @@
 """One command prepares, segments and returns, another only prepares; the exit status says whether all are done."""
 
+import os
 import shutil
+import signal
+import time
 from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from tumour.files import Hold
 from tumour.scanner import prepare
 from tumour.scans.readers import read_scan
 
-from tests.conftest import BUNDLES, run
+from tests.conftest import BUNDLES, forked, run
 
 
 @pytest.fixture
@@ -42,6 +46,32 @@ def test_raw_scans_are_segmented_and_what_cannot_be_prepared_is_listed(raw, trai
     shutil.rmtree(maps[1])
     again = run("returning", BUNDLES[0], tmp_path, "brats2021", tmp_path / "prepared", ckpt_dir=models)
     assert again.returncode == 0 and (maps[1] / f"{complete}_T1ce.nii.gz").is_file()
+
+
+def test_a_wrong_request_and_a_folder_in_use_are_refused_before_any_work(raw, trained, tmp_path):
+    folder, _ = raw
+    places = BUNDLES[0], tmp_path, "brats2021", tmp_path / "prepared"
+    models = trained(BUNDLES[0]) / "models"
+    given = {"scans_dir": folder, "ckpt_dir": models}
+    for run_id in ("segmenting", "returning"):
+        done = run(run_id, *places, back_to="[T1CE]", **given)
+        assert done.returncode == 2 and "back_to has T1CE; it takes T1, T1ce, T2, FLAIR" in done.stderr
+    assert not (tmp_path / "prepared").exists()
+    for work, name, run_ids in (
+        ("preparing", "prepared", ["preparing", "segmenting"]),
+        ("returning", "results/native", ["returning", "segmenting"]),
+    ):
+        held = forked(lambda work=work, name=name: (Hold(tmp_path / name, work), time.sleep(600)))
+        while not (tmp_path / name / f".{work}.lock").exists():
+            time.sleep(0.01)
+        try:
+            for run_id in run_ids:
+                done = run(run_id, *places, **given)
+                assert done.returncode == 1 and f"is in use for {work} by process {held}" in done.stderr
+        finally:
+            os.kill(held, signal.SIGKILL)
+            os.waitpid(held, 0)
+    assert not [*tmp_path.rglob("prepare.json")]
 
 
 def test_label_maps_of_another_folder_are_returned(raw, trained, tmp_path):

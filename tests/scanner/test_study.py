@@ -1,5 +1,7 @@
 """The modality of a series is found from its description and parameters, and asked for where that is not certain."""
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -109,6 +111,15 @@ def test_nifti_files_are_found_by_the_names_of_a_cohort_by_words_and_by_their_fo
     chosen = choose(series_of(tmp_path, COHORTS["brats2021"], NAMES), FOUR)
     names = ["P1_t1.nii.gz", "sub-1_T1w_post.nii.gz", "scan.nii.gz", "P1_t2_flair.nii"]
     assert [chosen[name].name for name in FOUR] == names and chosen["T2"].sure
+
+
+def test_the_ending_of_a_nifti_file_may_be_in_upper_case_and_its_longest_suffix_is_its_modality(tmp_path):
+    cohort = replace(COHORTS["brats2021"], suffixes={"T1": ("_t1",), "T1ce": ("_ce_t1",), "label": ("_seg",)})
+    nib.save(nib.Nifti1Image(np.ones((9, 9, 9)), np.eye(4)), tmp_path / "a_t1.nii.gz")
+    (tmp_path / "a_t1.nii.gz").rename(tmp_path / "P1_ce_t1.NII.GZ")
+    assert patient_folders(str(tmp_path)) == [tmp_path]
+    (series,) = series_of(tmp_path, cohort, NAMES)
+    assert series.modality == "T1ce" and not series.is_dicom and series.read().shape == (9, 9, 9)
 
 
 def test_a_folder_of_patients_and_the_folder_of_one_are_both_taken(tmp_path):

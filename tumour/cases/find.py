@@ -10,7 +10,7 @@ from tumour.cases.case import Case, Cases, LeftOut
 from tumour.cases.datalist import read_datalist, require_channels
 from tumour.cases.folder import folders_below, look_through
 from tumour.cases.series import dicom_folders, series_cases
-from tumour.cohort import ENDINGS, LABEL, Cohort
+from tumour.cohort import LABEL, Cohort, is_nifti
 from tumour.errors import InputError, OptionError, require_text
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
@@ -137,7 +137,7 @@ def _what_is_there(root: Path, cohort: Cohort) -> str:
         return "check dataset_dir and cohort."
     files = [str((folder / name).relative_to(root)) for folder, names in folders_below(root) for name in names]
     packed = [file for file in files if file.lower().endswith(ARCHIVES)]
-    scans = [file for file in files if file.lower().endswith(ENDINGS)]
+    scans = [file for file in files if is_nifti(file)]
     channels = [file for file in scans if re.search(r"images[^/]*/[^/]+_\d{4}\.nii(\.gz)?$", file)]
     if channels:
         fix = 'name them as in a cohort, or list them in a datalist with "modality" (docs/data.md)'

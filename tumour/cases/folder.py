@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tumour.cases.case import Case, Cases, LeftOut, alike, case_or_left_out, unique_names
-from tumour.cohort import ENDINGS, LABEL, Cohort, stem_of
+from tumour.cohort import LABEL, Cohort, is_nifti, stem_of
 from tumour.errors import printable
 
 
@@ -46,7 +46,7 @@ def folders_below(root: Path, hidden: list[LeftOut] | None = None) -> Iterator[t
         names = {entry.name for entry in inner}
         yield folder, [entry.name for entry in entries if entry.name not in names]
         for entry in entries:
-            if entry.is_symlink() and not os.path.exists(entry) and not entry.name.lower().endswith(ENDINGS):
+            if entry.is_symlink() and not os.path.exists(entry) and not is_nifti(entry.name):
                 why = f"'{entry.path}' is a link to '{os.readlink(entry)}', which does not exist; restore or remove it"
                 hidden.append(LeftOut(entry.name, why))
         inner.sort(key=lambda entry: (entry.is_symlink(), entry.name))  # a folder goes by its own name
@@ -127,7 +127,7 @@ def _of_suffixes(root: Path, cohort: Cohort, modalities: Sequence[str], files: S
         present = tuple(kind for kind in modalities if kind in group.files)
         missing = [f"{group.stem}{cohort.suffixes[kind][0]}.nii.gz" for kind in modalities if kind not in present]
         images = tuple(group.files[kind] for kind in present)
-        if missing and group.folder.name.endswith(ENDINGS):
+        if missing and is_nifti(group.folder.name):
             moved = "move the file in it up and give it that name"
             left_out.append(LeftOut(name, f"'{group.folder}' is a folder that is named like a file; {moved}"))
             continue

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tumour.cases.case import Case, Cases, LeftOut, alike, case_or_left_out, unique_names
 from tumour.cases.folder import folders_below, not_used
-from tumour.cohort import ENDINGS
+from tumour.cohort import is_nifti
 
 BETWEEN = {"dicom", "dicoms", "dcm", "files", "image", "images", "img", "resources", "scans"}  # they name no series
 
@@ -62,7 +62,7 @@ def series_cases(
 def dicom_folders(root: Path) -> Iterator[Path]:
     """The folders from `root` down that hold DICOM files."""
     for folder, names in folders_below(root):
-        if any(is_dicom(folder / name) for name in names if not name.lower().endswith(ENDINGS)):
+        if any(is_dicom(folder / name) for name in names if not is_nifti(name)):
             yield folder
 
 

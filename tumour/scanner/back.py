@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from tumour.cases.case import Case, LeftOut
-from tumour.cohort import ENDINGS, Cohort
+from tumour.cohort import Cohort, is_nifti
 from tumour.errors import CaseError, InputError, OptionError
 from tumour.files import atomic_write
 from tumour.maps.writer import save_on_scan
@@ -44,6 +44,17 @@ def on_scan(label: Scan, grid: Scan, count: int) -> NDArray[np.uint8]:
     return np.argmax([background, *shares], axis=0).astype(np.uint8)
 
 
+def scans_to_return_to(modalities: Sequence[str], cohort: Cohort) -> Sequence[str]:
+    """The modalities on whose scans label maps are written.
+
+    Raises:
+        OptionError: the cohort lacks one.
+    """
+    if unknown := set(modalities) - set(cohort.modalities):
+        raise OptionError(f"back_to has {', '.join(sorted(unknown))}; it takes {', '.join(cohort.modalities)}.")
+    return modalities
+
+
 def bring_back(
     cases: Sequence[Case],
     dataset_dir: str,
@@ -71,10 +82,8 @@ def bring_back(
         The cases whose label map cannot be brought back, with the reason.
 
     Raises:
-        InputError: a modality is unknown, highdicom is missing, or no case was prepared.
+        InputError: highdicom is missing, or no case was prepared.
     """
-    if unknown := set(modalities) - set(cohort.modalities):
-        raise OptionError(f"back_to has {', '.join(sorted(unknown))}; it takes {', '.join(cohort.modalities)}.")
     if rank():
         return []
     prepared = [case for case in cases if (Path(case.images[0]).parent / RECORD).is_file()]
@@ -113,7 +122,7 @@ def require_files(record: Prepared, modality: str) -> None:
     for file in record.files[modality]:
         if not Path(file).is_file():
             raise CaseError(f"'{file}' does not exist any more; {again}")
-        if file.endswith(ENDINGS) and list(read_header(file).get_data_shape()[:3]) != list(record.shapes[modality]):
+        if is_nifti(file) and list(read_header(file).get_data_shape()[:3]) != list(record.shapes[modality]):
             raise CaseError(f"'{file}' has another shape than when it was prepared; {again}")
 
 
@@ -122,7 +131,7 @@ def write_on_scan(
 ) -> None:
     """Write a label map that is on the grid of a scan, as positions in the cohort's classes."""
     files = [Path(file) for file in record.files[modality]]
-    is_dicom = not files[0].name.endswith(ENDINGS)
+    is_dicom = not is_nifti(files[0].name)
     affine, name = np.array(record.affines[modality]), folder / f"{case}_{modality}"
     source = files[0].parent if is_dicom else files[0]
     save_on_scan(cohort.to_values(classes), source, affine, name.with_name(f"{name.name}.nii.gz"))

@@ -16,6 +16,7 @@ from tumour.cases.case import Case, LeftOut
 from tumour.cohort import Cohort
 from tumour.errors import CaseError, InputError, OptionError, reason
 from tumour.files import atomic_write, copy_file, save_json
+from tumour.processes import processes
 from tumour.records import read_json
 from tumour.scanner.extra import require
 from tumour.scanner.picture import PICTURE, picture
@@ -246,7 +247,7 @@ def prepare_case(
 
 def copy_scan(source: Path, target: Path) -> None:
     """Copy a file unchanged; decompressed files are stored under a name that says so."""
-    target = target if source.name.endswith(".gz") else target.with_suffix("")
+    target = target if source.name.lower().endswith(".gz") else target.with_suffix("")
     copy_file(source, target)
 
 
@@ -263,8 +264,37 @@ def write_scan(head: Scan, brain: Mask, target: Path) -> None:
         nib.save(image, part)
 
 
+def patients_to_prepare(scans_dir: str, dataset_dir: str, cohort: Cohort) -> list[Path]:
+    """The folder of each patient whose scans are prepared.
+
+    Args:
+        scans_dir: one folder per patient, with DICOM series or NIfTI files, or the folder of one patient.
+        dataset_dir: where the cases will be written.
+        cohort: how their files will be named.
+
+    Raises:
+        OptionError: there is no patient, a folder or the cohort cannot be used, or there are several processes.
+    """
+    folders = patient_folders(scans_dir)
+    target = Path(dataset_dir).resolve()
+    if not dataset_dir or Path(scans_dir).resolve() in (target, *target.parents):
+        raise OptionError(f"dataset_dir '{dataset_dir}' must be a folder outside scans_dir; prepared cases go there.")
+    if cohort.channels:
+        raise OptionError(f"cohort {cohort.name} has 4-D files; prepare scans for one with a file per modality.")
+    if REFERENCE not in cohort.modalities:
+        raise OptionError(
+            f"cohort {cohort.name} has no {REFERENCE}, to which the other scans are registered; give another cohort."
+        )
+    if processes() > 1:
+        raise OptionError(
+            f"Scans are prepared by one process, not by {processes()}; use `run preparing` without torchrun, then "
+            "`run inferring` with it."
+        )
+    return [Path(os.path.abspath(folder)) for folder in folders]  # has a name; a link keeps its own
+
+
 def prepare_patients(
-    scans_dir: str,
+    folders: Sequence[Path],
     dataset_dir: str,
     cohort: Cohort,
     series: Names,
@@ -272,10 +302,10 @@ def prepare_patients(
     head: Sequence[Sequence[float]],
     device: torch.device | str,
 ) -> list[LeftOut]:
-    """Prepare all patients of a folder; those that are prepared already are kept.
+    """Prepare patients; those that are prepared already are kept.
 
     Args:
-        scans_dir: one folder per patient, with DICOM series or NIfTI files, or the folder of one patient.
+        folders: the folder of each patient.
         dataset_dir: where to write the cases.
         cohort: how the files are named.
         series: words of the names of series, by modality.
@@ -287,18 +317,11 @@ def prepare_patients(
         The patients that cannot be prepared, with the reason.
 
     Raises:
-        InputError: there is no patient, none can be prepared, or a package is missing.
+        InputError: none can be prepared, or a package is missing.
     """
-    folders = patient_folders(scans_dir)
-    target = Path(dataset_dir).resolve()
-    if not dataset_dir or Path(scans_dir).resolve() in (target, *target.parents):
-        raise OptionError(f"dataset_dir '{dataset_dir}' must be a folder outside scans_dir; prepared cases go there.")
-    if cohort.channels:
-        raise OptionError(f"cohort {cohort.name} has 4-D files; prepare scans for one with a file per modality.")
     atlas = atlas_head(brats_grid(grid), head)
     left_out = []
     for folder in tqdm(folders, "preparing", unit="patient", disable=None):
-        folder = Path(os.path.abspath(folder))  # has a name; a link keeps its own
         target = Path(dataset_dir, folder.name)
         try:
             if (target / RECORD).is_file():
@@ -310,7 +333,7 @@ def prepare_patients(
             logger.error(f"left out, {left_out[-1]}")
     logger.info(f"{len(folders) - len(left_out)} of {len(folders)} patients prepared; see '{dataset_dir}'.")
     if len(left_out) == len(folders):
-        raise InputError(f"No patient in '{scans_dir}' can be prepared; {left_out[0]}")
+        raise InputError(f"No patient can be prepared; {left_out[0]}")
     return left_out
 
 

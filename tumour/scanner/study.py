@@ -9,7 +9,7 @@ from typing import Any
 
 from tumour.cases.folder import folders_below, nifti_files
 from tumour.cases.series import is_dicom, modality_named, named_folder, words_of
-from tumour.cohort import ENDINGS, LABEL, Cohort
+from tumour.cohort import LABEL, Cohort, is_nifti
 from tumour.errors import CaseError, InputError, OptionError
 from tumour.scanner.extra import require
 from tumour.scans.grid import Scan
@@ -51,7 +51,7 @@ class Series:
 
     @property
     def is_dicom(self) -> bool:
-        return not self.files[0].endswith(ENDINGS)
+        return not is_nifti(self.files[0])
 
     def read(self) -> Scan:
         """Its voxels on their grid.
@@ -74,7 +74,7 @@ def patient_folders(root: str) -> list[Path]:
     folder = Path(root)
     if not root or not folder.is_dir():
         raise OptionError(f"scans_dir '{root}' is not a folder; give the folder that contains one folder per patient.")
-    if any(name.endswith(ENDINGS) or is_dicom(folder / name) for name in _files(folder)):
+    if any(is_nifti(name) or is_dicom(folder / name) for name in _files(folder)):
         return [folder]
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not folders:
@@ -135,10 +135,9 @@ def series_of(folder: Path, cohort: Cohort, names: Names) -> list[Series]:
     Raises:
         InputError: a DICOM file is damaged, or pydicom is missing.
     """
-    suffixes = {suffix: kind for kind, given in cohort.suffixes.items() for suffix in given}
     found = []
     for path, stem in nifti_files(folder):
-        kind = next((kind for suffix, kind in suffixes.items() if stem.endswith(suffix)), "")
+        kind = (cohort.ending_of(stem) or ("",))[0]
         by_folder, sure = modality_named(path.parent.name, names)
         words = re.sub(r"(sub|ses)-[^_]*_", "", stem)  # of BIDS; `sub` also means subtraction
         if kind != LABEL and not words_of(words) & MASKS:
