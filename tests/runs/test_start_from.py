@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from tumour.cases.case import Case
 from tumour.cases.parts import recorded_patients
 from tumour.checks.usable import patients_of
 from tumour.runs.trained import settings_of
@@ -104,17 +105,17 @@ class Usable:
 
 
 def case(patient):
-    return {"image": [f"{patient}_t1.nii.gz"]}
+    return Case(f"{patient}_1", patient, (), ())
 
 
 @pytest.mark.parametrize(("keep", "test"), [("best", ["t1"]), ("last", ["t1", "v1"])])
 def test_patients_of_the_weights_count_as_trained_on_whatever_their_part_is(keep, test, tmp_path, caplog):
-    record = {"train": ["a", "v2", "t2"], "validate": ["b"], "test": ["t1"]}
+    record = {"train": ["a", "v2_1", "t2"], "validate": ["b"], "test": ["t1"]}  # v2 by another cohort
     (tmp_path / "patients.json").write_text(json.dumps(record))
     parts = {name: [case(f"{name[0]}{n}") for n in (1, 2)] for name in ("train", "validate", "test")}
     parts["train"] = [case("n")]
     used = patients_of(parts["train"], parts["validate"], Usable(parts["test"]), keep, str(tmp_path))
-    assert used["train"] == ["a", "b", "n", "t2", "v2"] and used["test"] == test
-    assert "1 of 2 patients for validation, e.g. v2, were used to train" in caplog.text
+    assert used["train"] == ["a", "b", "n", "t2", "v2", "v2_1"] and used["test"] == test
+    assert "1 of 2 patients for validation, e.g. v2, are among those" in caplog.text
     fresh = patients_of(parts["train"], parts["validate"], Usable(parts["test"]), keep)
     assert fresh["train"] == ["n"] and "t2" in fresh["test"]

@@ -52,6 +52,7 @@ def common_part(bundle: str, config: Mapping[str, Any], checkpoint: Path | None,
         cohort=config["defaults"]["cohort"],
         interface=interface(config),
         weights=WEIGHTS[state] + ensemble,
+        published=checkpoint is not None and checkpoint.parent.resolve() == folder_of(bundle) / "weights",
         performance=results({bundle: checkpoint}) if checkpoint else WEIGHTS["none"],
     )
 

@@ -212,8 +212,7 @@ def not_seen(cases: Sequence[Case], checkpoint: str, cohort: str = "", trained_o
     else:
         logger.warning(f"'{record}' does not exist: if patients to test on were used for training is not known.")
     used = set(known["train"]) | set(known["validate"])
-    # another cohort's pattern may have recorded the case as the patient: Brats18_A_1, whose patient is Brats18_A
-    unused = [case for case in cases if case.name not in used and not _among(case.patient, used)]
+    unused = [case for case in cases if not is_of(case, used)]
     count = f"{len(cases) - len(unused)} of {len(cases)} cases were used for training or model selection"
     if not cases:
         raise OptionError("The test part has no patient; increase test_share or add patients.")
@@ -229,11 +228,13 @@ def not_seen(cases: Sequence[Case], checkpoint: str, cohort: str = "", trained_o
     return unused
 
 
-def _among(patient: str, known: Collection[str]) -> bool:
-    """Whether a patient is among others, also if one of the two is named after its folders, as in `unique_names`."""
-    return patient in known or any(
-        patient.endswith(f"_{each}") or each.endswith(f"_{patient}") for each in known if each
-    )
+def is_of(case: Case, known: Collection[str]) -> bool:
+    """Whether a case is of one of these patients, also if it or the patient is named after its folders.
+
+    Another cohort's pattern may have recorded the case as the patient: Brats18_A_1, whose patient is Brats18_A.
+    """
+    ends = (case.patient.endswith(f"_{each}") or each.endswith(f"_{case.patient}") for each in known if each)
+    return case.name in known or case.patient in known or any(ends)
 
 
 def used_for_selection(cases: Sequence[Case], record: str) -> list[Case]:

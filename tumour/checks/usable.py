@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 from tumour.cases.case import Case, LeftOut
-from tumour.cases.parts import FOLDS, PATIENTS, Parts, patients, recorded_patients
+from tumour.cases.parts import FOLDS, PATIENTS, Parts, is_of, patients, recorded_patients
 from tumour.checks.case import CaseCheck, Finding
 from tumour.checks.label import contradiction
 from tumour.checks.strangers import ranges
@@ -174,12 +174,13 @@ def patients_of(
     record = Path(started_from, PATIENTS)
     if started_from and record.is_file():
         before = {each for part in ("train", "validate") for each in recorded_patients(record)[part]}
-        if seen := before & {*used["validate"]}:
+        known = {case.patient for case in (*validate, *usable.test) if isinstance(case, Case) and is_of(case, before)}
+        if seen := known & {*used["validate"]}:
             logger.warning(
-                f"{len(seen):,} of {len(used['validate']):,} patients for validation, e.g. {min(seen)}, were used to "
-                f"train '{started_from}': their scores are too good. Train on other patients, or with --fold all."
+                f"{len(seen):,} of {len(used['validate']):,} patients for validation, e.g. {min(seen)}, are among those "
+                f"that '{started_from}' was trained on: their scores are too good. Train on others, or with --fold all."
             )
-        used |= {"train": sorted({*used["train"], *before}), "test": sorted({*used["test"]} - before)}
+        used |= {"train": sorted({*used["train"], *before, *known}), "test": sorted({*used["test"]} - known)}
     elif started_from:
         logger.warning(f"'{record}' does not exist: which patients '{started_from}' was trained on is not known.")
     if keep == "last":
