@@ -116,6 +116,6 @@ def test_patients_of_the_weights_count_as_trained_on_whatever_their_part_is(keep
     parts["train"] = [case("n")]
     used = patients_of(parts["train"], parts["validate"], Usable(parts["test"]), keep, str(tmp_path))
     assert used["train"] == ["a", "b", "n", "t2", "v2", "v2_1"] and used["test"] == test
-    assert "1 of 2 patients for validation, e.g. v2, are among those" in caplog.text
+    assert "1 of 2 patients for validation, e.g. v2, are among those of" in caplog.text
     fresh = patients_of(parts["train"], parts["validate"], Usable(parts["test"]), keep)
     assert fresh["train"] == ["n"] and "t2" in fresh["test"]

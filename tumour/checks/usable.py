@@ -177,8 +177,8 @@ def patients_of(
         known = {case.patient for case in (*validate, *usable.test) if isinstance(case, Case) and is_of(case, before)}
         if seen := known & {*used["validate"]}:
             logger.warning(
-                f"{len(seen):,} of {len(used['validate']):,} patients for validation, e.g. {min(seen)}, are among those "
-                f"that '{started_from}' was trained on: their scores are too good. Train on others, or with --fold all."
+                f"{len(seen):,} of {len(used['validate']):,} patients for validation, e.g. {min(seen)}, are among "
+                f"those of '{started_from}', so their scores are too good. Train on others, or with --fold all."
             )
         used |= {"train": sorted({*used["train"], *before, *known}), "test": sorted({*used["test"]} - known)}
     elif started_from:
