@@ -7,14 +7,15 @@ from tumour.cases.case import Case
 from tumour.cases.find import find_cases
 from tumour.cases.parts import split
 
-from tools.cohorts import cohort_named, modalities
+from tools.cohorts import cohort_named, modalities_of
 
 TEST_SHARE = 0.2  # as in bundles/common/brats.yaml
 
 
 def cases_of(cohort: str, data: str) -> list[Case]:
     """All labelled cases of a folder."""
-    return [case for case in find_cases(data, cohort_named(cohort), modalities()).complete if case.label]
+    data_set = cohort_named(cohort)
+    return [case for case in find_cases(data, data_set, modalities_of(data_set)).complete if case.label]
 
 
 def parts_of(cohort: str, data: str, seed: int) -> dict[str, list[Case]]:

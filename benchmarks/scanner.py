@@ -47,7 +47,7 @@ from tumour.scans.readers import read_classes, read_scan
 
 from benchmarks.machine import measured
 from tools.bundles import COMMON
-from tools.cohorts import cohort_named, modalities
+from tools.cohorts import cohort_named, modalities_of
 
 GRIDS = {  # voxels and their mm, by modality
     "T1": ((208, 208, 44), (1.1, 1.1, 5.0)),
@@ -281,7 +281,7 @@ def main() -> None:
     given = parser.parse_args()
     config = yaml.safe_load((COMMON / "prepare.yaml").read_text())
     atlas, cohort = atlas_head(brats_grid(config["grid"]), config["atlas_head"]), cohort_named(given.cohort)
-    cases = find_cases(given.data, cohort, modalities()).complete
+    cases = find_cases(given.data, cohort, modalities_of(cohort)).complete
     if given.heads:
         measure_heads(given.heads, atlas)
     elif given.patients:

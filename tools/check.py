@@ -13,7 +13,7 @@ from tumour.checks.usable import examine
 from tumour.errors import OptionError
 from tumour.runs.folders import Claim
 
-from tools.cohorts import cohort_named, known_cohorts, modalities
+from tools.cohorts import cohort_named, known_cohorts, modalities_of
 
 
 def check(cohort: str, dataset_dir: str, output: str = "check", workers: int | None = None) -> int:
@@ -32,9 +32,10 @@ def check(cohort: str, dataset_dir: str, output: str = "check", workers: int | N
         InputError: nothing can be checked, or the labels contradict the name of the data set.
     """
     data_set, cohorts = cohort_named(cohort), known_cohorts()
-    found = find_cases(dataset_dir, data_set, modalities(), cohorts)
+    modalities = modalities_of(data_set)
+    found = find_cases(dataset_dir, data_set, modalities, cohorts)
     with Claim("checking", [output]):
-        findings = examine(found.complete, CaseCheck(data_set, cohorts, modalities()), workers)
+        findings = examine(found.complete, CaseCheck(data_set, cohorts, modalities), workers)
     for finding in findings:
         finding.across += found.unused.get(finding.case, ())
     report = Report(findings, found.left_out, data_set.regions, found.strays)

@@ -27,6 +27,11 @@ def cohort_named(name: str) -> Cohort:
 
 
 @cache
-def modalities() -> list[str]:
-    """The modalities of the networks, in order."""
+def _usual_modalities() -> list[str]:
     return yaml.safe_load((COMMON / "brats.yaml").read_text(encoding="utf-8"))["defaults"]["modalities"]
+
+
+def modalities_of(cohort: Cohort) -> list[str]:
+    """The modalities of the bundles' networks, in order, or those of a cohort that does not have them all."""
+    usual = _usual_modalities()
+    return usual if {*usual} <= {*cohort.modalities} else [*cohort.modalities]

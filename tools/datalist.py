@@ -14,7 +14,7 @@ from tumour.errors import InputError, OptionError
 from tumour.files import save_json
 from tumour.records import read_json
 
-from tools.cohorts import cohort_named, known_cohorts, modalities
+from tools.cohorts import cohort_named, known_cohorts, modalities_of
 
 
 def require_datalist_of_ours(path: Path) -> None:
@@ -40,7 +40,7 @@ def datalist(
         seed: determines the split, as in training.
     """
     data_set = cohort_named(cohort)
-    cases = find_cases(dataset_dir, data_set, modalities(), known_cohorts()).complete
+    cases = find_cases(dataset_dir, data_set, modalities_of(data_set), known_cohorts()).complete
     fold_of: dict[str, int] = {}
     for fold in range(FOLDS):
         fold_of |= {case.patient: fold for case in split(cases, fold, test_share, seed)["validate"]}
@@ -57,7 +57,7 @@ def datalist(
     labels = sorted(zip(data_set.label_values, data_set.classes, strict=True))
     listed = {
         "name": cohort,
-        "modality": dict(enumerate(data_set.channels or modalities())),
+        "modality": dict(enumerate(data_set.channels or modalities_of(data_set))),
         "labels": {str(value): name for value, name in labels},
         "training": [entry for entry in entries if "fold" in entry],
         "testing": [entry for entry in entries if "fold" not in entry],

@@ -14,7 +14,7 @@ from tumour.errors import InputError
 from tumour.pictures.drawing import outlined, write_image
 from tumour.pictures.volumes import read_case
 
-from tools.cohorts import cohort_named, modalities
+from tools.cohorts import cohort_named, modalities_of
 
 WIDTH, HEIGHT, GAP = 1600, 860, 12  # pixels
 REPORT = 1240  # pixels, the width of its window
@@ -24,10 +24,10 @@ DARK = "#17181c"
 def tiles(patients: str, segmentations: Path, case: str) -> Image.Image:
     """The four scans at the slice with most tumour, with the predicted outlines, in two rows."""
     cohort = cohort_named("brats2021")
-    found = {each.name: each for each in find_cases(patients, cohort, modalities()).complete}
+    found = {each.name: each for each in find_cases(patients, cohort, modalities_of(cohort)).complete}
     if case not in found:
         raise InputError(f"'{patients}' has no case {case}; it has {', '.join(found)}.")
-    volumes = read_case(found[case], segmentations / f"{case}.nii.gz", cohort, modalities())
+    volumes = read_case(found[case], segmentations / f"{case}.nii.gz", cohort, modalities_of(cohort))
     index, pixel = volumes.centre()[2], float(min(volumes.spacing)) / 4
     drawn = [outlined(volumes, name, "axial", index, pixel, ["prediction"]) for name in volumes.images]
     width, height = drawn[0].size

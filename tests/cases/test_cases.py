@@ -245,6 +245,44 @@ def test_scans_of_both_kinds_are_found_and_incomplete_ones_need_modality_dropout
     assert found.complete[1].modalities == ("T1", "T2", "FLAIR")
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_case_of_a_datalist_that_lacks_a_modality_is_as_one_of_a_folder(named, tmp_path):
+    kinds = {"T1": "_t1", "T2": "_t2", "FLAIR": "_flair"}
+    brats2021(tmp_path, "c1", parts=tuple(kinds.values()))
+    brats2021(tmp_path, "c2")
+    entries = [
+        {"case": case, "image": [f"{case}/{case}{part}.nii.gz" for part in parts]}
+        for case, parts in (("c1", [*kinds.values()]), ("c2", ["_t1", "_t1ce", "_t2", "_flair"]), ("c3", ["_flair"]))
+    ]
+    brats2021(tmp_path, "c3", parts=("_flair",))
+    if not named:
+        entries = entries[:1]
+        for number, part in enumerate(kinds.values()):
+            (tmp_path / "c1" / f"c1{part}.nii.gz").rename(tmp_path / "c1" / f"{number}.nii.gz")
+        entries[0]["image"] = [f"c1/{number}.nii.gz" for number in range(3)]
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps({"modality": dict(enumerate(kinds)), "training": entries}))
+    place = str(path), OWN, FOUR, COHORTS, SERIES
+    found = find_scans(*place, 0.1)
+    assert not found.left_out and {case.name: case.modalities for case in found.complete} == {
+        "c1": ("T1", "T2", "FLAIR"),
+        **({"c2": tuple(FOUR), "c3": ("FLAIR",)} if named else {}),
+    }
+    left_out = find_cases(*place[:3]).left_out
+    assert str(left_out[0]) == f"c1: it has no T1ce; add it to '{path}' or use fewer modalities."
+    whole = find_cases(str(path), OWN, ["FLAIR", "T1"]).complete
+    assert [case.name for case in whole] == (["c1", "c2"] if named else ["c1"])
+
+
+def test_the_modalities_of_a_datalist_are_not_those_of_a_case_with_fewer_files(tmp_path):
+    touch(tmp_path, *(f"{number}.nii.gz" for number in range(3)))
+    entries = [{"case": "a", "image": [f"{number}.nii.gz" for number in range(3)]}]
+    content = {"modality": dict(enumerate(FOUR)), "training": entries}
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="the modality of its files is unknown"):
+        find_cases(str(tmp_path / "list.json"), OWN, ["T1"])
+
+
 def test_linked_folders_are_followed_and_a_loop_ends(tmp_path):
     brats2021(tmp_path / "store", "c1", "c2")
     brats2021(tmp_path / "data", "c3")
@@ -700,6 +738,9 @@ def test_only_patients_used_for_selection_are_used_for_fitting(tmp_path):
     cases = people(3, scans=2) + people(4, label=None)[3:]
     assert [case.name for case in used_for_selection(cases, str(record))] == ["p002-0", "p002-1"]
     with pytest.raises(InputError, match="no labelled case of the patients that were used for model selection"):
+        used_for_selection(people(2), str(record))
+    record.write_text('{"train": ["p000"], "validate": []}')
+    with pytest.raises(InputError, match="no patient was used for model selection .*; fit .* with --keep best"):
         used_for_selection(people(2), str(record))
 
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from weakref import ref
 
 import nibabel as nib
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from tumour.cases.case import Case
 from tumour.errors import InputError
 from tumour.scans.grid import Scan
+from tumour.scans.readers import read_classes
+from tumour.scores import measurements
 from tumour.scores.measurements import change, diameters, measure, rano, write_measurements
 
 from tests.cohorts import COHORTS, glioma
@@ -163,6 +166,23 @@ def test_the_tables_have_a_row_per_case_and_the_changes_of_patients_with_several
     assert changes[["before", "after"]].drop_duplicates().to_numpy().tolist() == [names[0:2], names[1:3]]
     assert changes["change_ml"].to_numpy() == pytest.approx([0.1] * 6)
     assert "from BraTS-GLI-00002-000 to BraTS-GLI-00002-001 is not measured, because" in caplog.text
+
+
+def test_few_label_maps_are_in_memory_at_a_time_however_many_patients_have_several(tmp_path, monkeypatch):
+    cohort, maps, together = COHORTS["brats2023_gli"], [], []
+    names = [f"BraTS-GLI-0000{patient}-00{time}" for patient in range(6) for time in range(3)]
+
+    def read(path, cohort):
+        label = read_classes(path, cohort)
+        maps.append(ref(label))
+        together.append(sum(each() is not None for each in maps))
+        return label
+
+    for name in names:
+        save(tmp_path, name, (5, 5, 5))
+    monkeypatch.setattr(measurements, "read_classes", read)
+    write_measurements([Case(name, cohort.patient_of(name), ("a",)) for name in names], str(tmp_path), cohort)
+    assert len(together) == len(names) and max(together) <= 3
 
 
 def test_the_commands_measure_a_folder_and_print_a_change(tmp_path):

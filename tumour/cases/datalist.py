@@ -25,6 +25,9 @@ def read_datalist(path: Path, cohort: Cohort, modalities: Sequence[str]) -> Case
         cohort: how the files are named.
         modalities: the modalities to use, in order.
 
+    Returns:
+        The cases, as of a folder: one that lacks a modality is incomplete, and left out with the reason.
+
     Raises:
         InputError: the file is not a datalist, or two cases have the same id.
     """
@@ -47,22 +50,30 @@ def read_datalist(path: Path, cohort: Cohort, modalities: Sequence[str]) -> Case
     twice = repeated(names)
     if twice:
         raise InputError(f"'{path}' has two cases called {twice}; give each entry a unique \"case\".")
-    complete, left_out = [], []
+    wanted = () if cohort.channels else tuple(modalities)
+    complete: list[Case] = []
+    incomplete: list[Case] = []
+    left_out = []
     unused: dict[str, tuple[str, ...]] = {}
     for (part, entry), name, files in zip(entries, names, images, strict=True):
-        fault = _fault(path, entry, files, cohort)
-        ordered = None if fault else _in_order(files, cohort, modalities, stored)
-        if ordered is None:
-            unknown = f'the modality of its files is unknown: name them as in {cohort.name}, or add "modality"'
-            left_out.append(LeftOut(name, f"{fault or unknown}; correct '{path}'"))
+        known = _by_modality(files, cohort, stored)
+        if fault := _fault(path, entry, files, cohort, known):
+            left_out.append(LeftOut(name, f"{fault}; correct '{path}'"))
+            continue
+        present = tuple(each for each in wanted if each in known)
+        if missing := [each for each in wanted if each not in known]:
+            lacks = f"it has no {', '.join(missing)}; add it to '{path}' or use fewer modalities"
+            left_out.append(LeftOut(name, lacks))
+        if wanted and not present:
             continue
         label = str(path.parent / entry["label"]) if entry.get("label") else None
-        paths = tuple(str(path.parent / file) for file in ordered)
+        paths = tuple(str(path.parent / file) for file in ([known[each] for each in present] or files))
         if len(stems := _stems([*files, *([entry["label"]] if label else [])], cohort)) > 1:
             unused[name] = (f"its files are named after {' and '.join(stems)}; check that they are of one case",)
-        present = () if cohort.channels else tuple(modalities)
-        complete.append(Case(name, cohort.patient_of(name), paths, present, label, _part_of(part, entry)))
-    return Cases(tuple(sorted(complete, key=lambda case: case.name)), left_out=tuple(left_out), unused=unused)
+        case = Case(name, cohort.patient_of(name), paths, present, label, _part_of(part, entry))
+        (incomplete if missing else complete).append(case)
+    complete.sort(key=lambda case: case.name)
+    return Cases(tuple(complete), tuple(incomplete), tuple(left_out), unused)
 
 
 def descriptions(dataset_dir: str) -> list[Path]:
@@ -97,15 +108,20 @@ def _part_of(part: str, entry: Mapping[str, Any]) -> str | int:
     return int(fold) if str(fold).isdecimal() else fold
 
 
-def _fault(path: Path, entry: Mapping[str, Any], files: Sequence[str], cohort: Cohort) -> str | None:
+def _fault(
+    path: Path, entry: Mapping[str, Any], files: Sequence[str], cohort: Cohort, known: Mapping[str, str]
+) -> str | None:
     """Why an entry cannot be a case of the cohort, or None."""
     listed = [*files, entry["label"]] if entry.get("label") else files
     missing = [str(path.parent / file) for file in listed if not (path.parent / file).exists()]
     if missing:
         return f"'{missing[0]}' does not exist"
-    if not files or (len(files) == 1) != bool(cohort.channels) and len(cohort.modalities) > 1:
+    one = len(files) == 1
+    if not files or (not one if cohort.channels else one and not known and len(cohort.modalities) > 1):
         wanted = "one 4-D file" if cohort.channels else "a list with one file per modality"
         return f"its image is {entry.get('image')}, but {cohort.name} needs {wanted}"
+    if not known and not cohort.channels:
+        return f'the modality of its files is unknown: name them as in {cohort.name}, or add "modality"'
     return None
 
 
@@ -115,18 +131,13 @@ def _stems(files: Sequence[str], cohort: Cohort) -> list[str]:
     return list(dict.fromkeys(cohort.case_of(name) for name in names if cohort.ending_of(stem_of(name))))
 
 
-def _in_order(
-    files: Sequence[str], cohort: Cohort, modalities: Sequence[str], stored: Sequence[str]
-) -> list[str] | None:
-    """The files of the modalities, in their order.
-
-    The modality of a file is taken from its name, or else from the datalist's `modality`; None if both fail.
-    """
-    if cohort.channels:
-        return list(files)
+def _by_modality(files: Sequence[str], cohort: Cohort, stored: Sequence[str]) -> dict[str, str]:
+    """The files by modality, from their names or else from the datalist's `modality`; empty if both fail."""
     by_name: dict[str, str] = {}
     for file in files:
         ending = cohort.ending_of(stem_of(Path(file).name))
         by_name |= {ending[0]: file} if ending else {}
-    known = by_name if len(by_name) == len(files) else dict(zip(stored, files, strict=False))
-    return [known[name] for name in modalities] if set(modalities) <= known.keys() else None
+    if len(by_name) == len(files):
+        return by_name
+    listed = zip(stored, files, strict=True) if len(stored) == len(files) else ()
+    return {name: file for name, file in listed if name in cohort.modalities}

@@ -250,6 +250,11 @@ def used_for_selection(cases: Sequence[Case], record: str) -> list[Case]:
     if not Path(record).is_file():
         raise OptionError(f"'{record}' does not exist; train first, or give the checkpoint's folder as --ckpt_dir.")
     selected = set(recorded_patients(Path(record))["validate"])
+    if not selected:
+        raise OptionError(
+            f"According to '{record}' no patient was used for model selection of these weights; fit to weights that "
+            "were trained with --keep best and one --fold, or choose an after-treatment by `make best`."
+        )
     found = [case for case in cases if case.label and {case.patient, case.name} & selected]  # as in `not_seen`
     if not found:
         few = f"dataset_dir has no labelled case of the patients that were used for model selection ('{record}')"

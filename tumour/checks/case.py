@@ -165,13 +165,13 @@ class CaseCheck:
             scores: the z-scores by modality.
         """
         channels = self.cohort.channels
-        if scan.data.shape[3:] != ((len(channels),) if channels else ()):
+        if scan.volumes.shape[3] != len(channels or [name]):
             wanted = f"four axes, the last for {', '.join(channels)}" if channels else "three axes"
             finding.faults.append(f"'{scan.path}' has the shape {scan.data.shape}, not {wanted}; export it again")
             return
         digests = finding.facts.setdefault("digests", {})
         for modality in self.modalities if channels else [name]:
-            data = scan.data[..., channels.index(modality)] if channels else scan.data
+            data = scan.volumes[..., channels.index(modality) if channels else 0]
             low, high = data.min(), data.max()
             if low == high:
                 finding.faults.append(f"'{scan.path}': every voxel of its {modality} is {low}; export it again")

@@ -99,7 +99,8 @@ def read_case(
     if case.modalities:
         images = {m: scan.data for m, scan in zip(case.modalities, scans, strict=True) if m in modalities}
     else:
-        images = {m: scans[0].data[..., n] for m, n in zip(modalities, cohort.channel_indices(modalities), strict=True)}
+        indices = zip(modalities, cohort.channel_indices(modalities), strict=True)
+        images = {m: scans[0].volumes[..., n] for m, n in indices}
     order = sorted(cohort.regions, key=lambda region: -len(cohort.regions[region]))
     drawn = {kind: cohort.masks(label.data) for kind, label in labels.items()}
     masks = {kind: {region: regions[region] for region in order} for kind, regions in drawn.items()}

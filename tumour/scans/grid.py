@@ -34,6 +34,11 @@ class Scan:
         return self.data.shape[:3]
 
     @property
+    def volumes(self) -> NDArray[Any]:
+        """The voxel values (x, y, z, channel); with one channel `data` lacks the last axis."""
+        return self.data.reshape(*self.shape, -1)
+
+    @property
     def spacing(self) -> NDArray[np.float64]:
         """Edge lengths of a voxel, (3,), mm."""
         return nib.affines.voxel_sizes(self.affine)

@@ -4,6 +4,7 @@ For research, not for clinical use.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -155,7 +156,8 @@ def write_measurements(
         return
     rows: list[Row] = []
     changes: list[Row] = []
-    earlier: dict[str, tuple[str, Scan]] = {}  # the last time point of each patient
+    left = Counter(patients.values())  # time points that were not measured yet
+    earlier: dict[str, tuple[str, Scan]] = {}  # the last time point of each patient with another one to come
     for case, patient in sorted(patients.items()):
         label = read_classes((maps or {}).get(case, f"{folder}/{case}.nii.gz"), cohort)
         rows.append({"case": case, **measure(label, cohort)})
@@ -165,7 +167,8 @@ def write_measurements(
         elif before:
             pair = {"patient": patient, "before": before, "after": case}
             changes += [{**pair, **row} for row in change(then, label, cohort)]
-        if list(patients.values()).count(patient) > 1:
+        left[patient] -= 1
+        if left[patient]:
             earlier[patient] = case, label
     _write(rows, Path(folder, TABLE))
     Path(folder, CHANGES).unlink(missing_ok=True)  # of other cases
