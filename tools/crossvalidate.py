@@ -241,12 +241,15 @@ def final(
     settings = settings_of_folds(shared, folds)
     _claim = Claim("cross-validating", [output])
     require_same_settings(target, settings)
+    scores, quality = read_json(summary, SUMMARY), None  # read before the training, which takes long
+    if (target / QUALITY).is_file():
+        quality = Quality.read(target / QUALITY)
     if status := run(command):
         raise failed(command, status)
     checkpoint = target / "final" / "models" / BEST
-    record_crossvalidation(checkpoint, cohort, read_json(summary, SUMMARY))
-    if (target / QUALITY).is_file():
-        Quality.read(target / QUALITY).save(checkpoint)
+    record_crossvalidation(checkpoint, cohort, scores)
+    if quality:
+        quality.save(checkpoint)
     return f"{checkpoint}: trained on all patients; the score of the cross-validation is recorded next to it"
 
 
@@ -302,7 +305,7 @@ def row_of(name: str, scores: pd.DataFrame) -> dict[str, str]:
     for region in dice:
         row[f"Dice {region}"] = mean_text(dice[region].to_numpy())
     row["mean Dice"] = mean_text(dice.mean(axis=1).to_numpy())
-    hd95 = regions.groupby("region", sort=False)["hd95"].mean()
+    hd95 = regions.groupby("region", sort=False)["hd95"].mean().dropna()
     return row | {"HD95, mm": ", ".join(f"{region} {value:.1f}" for region, value in hd95.items())}
 
 

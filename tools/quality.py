@@ -36,11 +36,14 @@ def evidence_in(results: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def scored_cases(results: Sequence[Path], evidence: Sequence[Mapping[str, Any]]) -> list[Scored]:
-    """The cases of all folds with their Dice."""
+    """The cases of all folds with their Dice.
+
+    A region that is in neither mask has no Dice by some rules; it counts as 1, because its prediction is right.
+    """
     cases = []
     for fold, (folder, of_case) in enumerate(zip(results, evidence, strict=True)):
         rows = read_scores(folder / "scores" / "scores.csv")
-        dice = rows[rows["kind"] == "region"].pivot(index="case", columns="region", values="dice")
+        dice = rows[rows["kind"] == "region"].pivot(index="case", columns="region", values="dice").fillna(1.0)
         for case, found in of_case.items():
             histograms = {name: np.array(counts) for name, counts in found["histograms"].items()}
             cases.append(Scored(case, fold, histograms, {name: float(dice.loc[case, name]) for name in histograms}))

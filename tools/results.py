@@ -41,7 +41,7 @@ def row(cohort: str, record: Mapping[str, Any]) -> dict[str, str]:
     dice = {name: scores["dice"] for name, scores in regions.items()}
     cells = {"test patients": f"{patients(record)} of {cohort}", "rules": record["challenge"]}
     for name, mean in dice.items():
-        cells[f"Dice {name}"] = interval_text(mean["mean"], mean["interval_low"], mean["interval_high"])
+        cells[f"Dice {name}"] = interval_text(mean)
     cells["mean Dice"] = f"{np.mean([mean['mean'] for mean in dice.values()]):.3f}"
     hd95 = [f"{name} {scores['hd95']['mean']:.1f}" for name, scores in regions.items() if "hd95" in scores]
     return cells | {"HD95, mm": ", ".join(hd95) or "not measured"}

@@ -111,8 +111,7 @@ def row_of(folder: Path, bundle: str, options: Mapping[str, Any], measured: Mapp
     for region, metrics in scores.items():
         if metrics["kind"] == "region":
             for name, heading, form in (("dice", "Dice", ".3f"), ("hd95", "HD95", ".1f")):
-                m = metrics[name]
-                row[f"{heading} {region}"] = interval_text(m["mean"], m["interval_low"], m["interval_high"], form)
+                row[f"{heading} {region}"] = interval_text(metrics[name], form)
     return row
 
 
@@ -241,7 +240,7 @@ def recipe_row(recipe: str, costs: pd.DataFrame, scores: pd.DataFrame) -> dict[s
         "bundle": RECIPES[recipe],
         "steps": f"{costs['steps'].iloc[0]:.0f}",
         "minutes": ", ".join(f"{value:.1f}" for value in costs["minutes"]),
-        "peak GB": f"{costs['peak GB'].max():.1f}",
+        **({"peak GB": f"{costs['peak GB'].max():.1f}"} if "peak GB" in costs else {}),
         "mean Dice": mean_text(scores[recipe].to_numpy()),
         "by seed": ", ".join(f"{value:.3f}" for value in scores[recipe].groupby("seed").mean()),
         "minus default": mean_text(difference) if recipe else "",

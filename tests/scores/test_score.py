@@ -15,7 +15,7 @@ from tumour.checks.usable import examine
 from tumour.errors import InputError
 from tumour.scores.challenges import score_case
 from tumour.scores.evaluation import ScoreCases
-from tumour.scores.tables import mean_interval, table, write_scores
+from tumour.scores.tables import mean_interval, mean_text, table, write_scores
 
 from tests.cohorts import COHORTS, FOUR, glioma
 from tools import score as module
@@ -281,6 +281,12 @@ def test_the_interval_of_a_mean_has_its_stated_coverage():
     low, high = mean_interval(samples)
     assert np.mean((low <= 0.7) & (0.7 <= high)) == pytest.approx(0.95, abs=0.03)
     assert np.median(high - low) == pytest.approx(2 * 1.96 * 0.1 / np.sqrt(40), rel=0.1)
+
+
+def test_the_text_of_a_mean_leaves_out_cases_without_a_value_and_is_empty_without_any():
+    assert mean_text(np.array([0.1, np.nan, 0.3])) == "0.200 (0.100 to 0.300)"
+    assert mean_text(np.array([-0.5]), "+.1f") == "-0.5 (-0.5 to -0.5)"
+    assert mean_text(np.array([np.nan, np.nan])) == ""
 
 
 @pytest.mark.parametrize("step", ["write_text", "replace"])

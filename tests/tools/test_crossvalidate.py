@@ -342,6 +342,14 @@ def test_a_final_network_before_the_folds_are_done_is_refused(copy):
         final(output=str(folder), **given)
 
 
+def test_a_damaged_model_of_the_quality_is_noticed_before_the_final_training(copy, in_this_process):
+    given, folder = copy
+    (folder / "quality.json").write_text('{"low": NaN}')
+    with pytest.raises(InputError, match="quality.json' is not what it should be"):
+        final(output=str(folder), **given)
+    assert in_this_process == []
+
+
 def test_an_ensemble_of_all_folds_has_their_score_and_one_of_some_has_not(crossvalidated, tmp_path):
     _, folder, _ = crossvalidated
     members = [f"{folder}/fold{fold}/models" for fold in range(FOLDS)]

@@ -1,11 +1,14 @@
 """A cross-validation shows calibration and predicted Dice of cases that neither was fitted to, and doubtful labels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from tumour.files import save_json
 from tumour.records import read_table
-from tumour.scores.calibration import STEPS
+from tumour.scores.calibration import STEPS, histogram
 from tumour.scores.quality import Quality, fit_regions, read_rows
 
 from tests.scores.test_quality import scored
@@ -105,6 +108,26 @@ def test_planted_wrong_labels_come_first_in_the_list(cases):
     assert {row["case"] for row in rows[:4]} == wrong and all(row["region"] == "ET" for row in rows[:4])
     assert rows[0]["slices"] == "1 4" and rows[0]["difference"] > rows[4]["difference"]
     assert [row["difference"] for row in rows] == sorted((row["difference"] for row in rows), reverse=True)
+
+
+def test_a_region_that_is_in_neither_mask_is_right_and_the_model_is_finite(cases, tmp_path):
+    """By the rules of 2026 it has no Dice; quality.json must not contain NaN, which cannot be read again."""
+    nothing = histogram(torch.full((50,), 0.1), torch.zeros(50, dtype=torch.bool))
+    empty = {"P03", "P04"}
+    without = [
+        replace(case, histograms={**case.histograms, "ET": nothing}, dice={**case.dice, "ET": np.nan})
+        if case.case in empty
+        else case
+        for case in cases
+    ]
+    quality, tables = assess(tmp_path, crossvalidation(tmp_path, without), STARTED)
+    assert quality and quality.regions["ET"].empty == pytest.approx((2 + 1) / (2 + 2))
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    quality.save(tmp_path / "model.pt")
+    assert Quality.read(tmp_path / "quality.json").regions == quality.regions
+    assert "nan" not in text_of(tables) + str(read_rows(tmp_path / "segmentations"))
+    looks = read_table(tmp_path / "second_look.csv").set_index("case")
+    assert looks["difference"].notna().all() and (looks.loc[[*empty], "region"] == "WT").all()
 
 
 def test_folds_without_evidence_and_too_few_cases_have_no_model(cases, tmp_path):

@@ -6,10 +6,12 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from tumour.errors import InputError, OptionError
 from tumour.runs.record import MAIN
+from tumour.scores.tables import write_scores
 
 from tests.conftest import BUNDLES, ROOT, here
 from tools import trials
@@ -95,6 +97,50 @@ def test_recipes_stand_beside_our_default_with_every_seed(patients, tmp_path, mo
     less = pd.concat([dice[recipe, seed] - dice["default", seed] for seed in (0, 1)])
     assert theirs[8].startswith(f"{less.mean():.3f} (") and f"{len(less)} test scans" in text
     assert ours[7] == ", ".join(f"{dice['default', seed].mean():.3f}" for seed in (0, 1))
+
+
+def write_run(folder, dice):
+    """The results of a trial with these Dice of WT by case; no case has ET, and IoU is far from Dice."""
+    about: dict[str, Any] = {"kind": "region", "hd95": 2.0, "lesion_dice": 0.0}
+    rows = [{"case": case, "region": "WT", "dice": value, "iou": value / 9, **about} for case, value in dice.items()]
+    rows += [{"case": case, "region": "ET", **about, "dice": np.nan, "iou": np.nan, "hd95": np.nan} for case in dice]
+    write_scores(rows, [], str(folder / "results" / "scores"), challenge="goat2026")
+
+
+def test_a_region_that_no_case_has_leaves_its_cells_empty(tmp_path, monkeypatch):
+    monkeypatch.setattr(trials, "cost", lambda *_, **__: (1.0, 2.0))
+    write_run(tmp_path, {"a": 0.4, "b": 0.6})
+    row = trials.row_of(tmp_path, "unet3d", {}, {"seconds per step": 1.0, "peak GB": 3.0})
+    assert row["peak GB"] == "3.0" and row["HD95 WT"] == "2.0 (2.0 to 2.0)"
+    assert (row["Dice WT"], row["Dice ET"], row["HD95 ET"]) == ("0.500 (0.400 to 0.600)", "", "")
+
+
+def test_a_difference_is_that_of_the_later_trial_from_the_first_in_dice(tmp_path, monkeypatch):
+    """0.1 and 0.3 better: by 0.2, in an interval from 0.1 to 0.3."""
+    dice = {"first": {"a": 0.4, "b": 0.5}, "second": {"a": 0.5, "b": 0.8}}
+    monkeypatch.setattr(trials, "trial", lambda folder, *_: write_run(folder, dice[folder.name]) or {})
+    monkeypatch.setattr(trials, "row_of", lambda *_: {})
+    for name in ("check_command", "require_same_trials"):
+        monkeypatch.setattr(trials, name, lambda *_: None)
+    text = trials.compare_trials(str(tmp_path), {name: ("unet3d", {}) for name in dice})
+    columns, values = text.partition("Dice, second - first:\n")[2].splitlines()
+    found = dict(zip(["region", *columns.replace("B - A", "mean").split()], values.split(), strict=True))
+    assert found["region"] == "WT" and found["cases"] == "2"
+    assert [float(found[name]) for name in ("mean", "from", "to")] == [0.2, 0.1, 0.3]
+
+
+@pytest.mark.parametrize("memory", [{}, {"peak GB": 3.0}])
+def test_the_row_of_a_recipe_is_its_difference_from_the_default_on_the_same_scans(memory, monkeypatch):
+    """0.1 and 0.3 worse; on Windows memory is not measured."""
+    monkeypatch.setattr(trials, "RECIPES", {"": "neuroseg3d", "other": "unet3d"})
+    index = pd.MultiIndex.from_product([[0, 1], ["a"]], names=["seed", "case"])
+    scores = pd.DataFrame({"": [0.6, 0.9], "other": [0.5, 0.6]}, index)
+    costs = pd.DataFrame([{"steps": 4.0, "minutes": 1.0, **memory}, {"steps": 4.0, "minutes": 2.0, **memory}])
+    row = trials.recipe_row("other", costs, scores)
+    assert row["minus default"] == "-0.200 (-0.300 to -0.100)" and row["mean Dice"] == "0.550 (0.500 to 0.600)"
+    assert (row["bundle"], row["minutes"], row["by seed"]) == ("unet3d", "1.0, 2.0", "0.500, 0.600")
+    assert row.get("peak GB") == (f"{memory['peak GB']}" if memory else None)
+    assert trials.recipe_row("", costs, scores)["minus default"] == ""
 
 
 def test_an_interrupted_measurement_of_the_speed_is_completed(tmp_path, monkeypatch):

@@ -46,7 +46,7 @@ class Scored:
         case: its id.
         fold: of the cross-validation.
         histograms: (2, STEPS) by region.
-        dice: by region.
+        dice: by region; 1 where it is in neither mask.
     """
 
     case: str

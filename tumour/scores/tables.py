@@ -107,15 +107,18 @@ def mean_interval(values: NDArray) -> NDArray:
         return np.nanquantile(means, [0.025, 0.975], axis=0)
 
 
-def interval_text(mean: float, low: float, high: float, form: str = ".3f") -> str:
-    """A mean with its interval as text for tables."""
-    return f"{mean:{form}} ({low:{form}} to {high:{form}})"
+def interval_text(statistics: Mapping[str, Any], form: str = ".3f") -> str:
+    """The `mean` of a summary with its interval as text for tables; empty if no case has a value."""
+    if statistics["mean"] is None:
+        return ""
+    return "{mean:{0}} ({interval_low:{0}} to {interval_high:{0}})".format(form, **statistics)
 
 
 def mean_text(values: NDArray, form: str = ".3f") -> str:
-    """The mean of values (cases,) with its interval as text for tables."""
+    """The mean of values (cases,) with its interval as text for tables; cases without a value (NaN) are left out."""
     low, high = mean_interval(values)
-    return interval_text(values.mean(), low, high, form)
+    mean = None if np.isnan(values).all() else np.nanmean(values)
+    return interval_text({"mean": mean, "interval_low": low, "interval_high": high}, form)
 
 
 def table(summary: Mapping[str, Any]) -> str:
