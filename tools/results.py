@@ -22,7 +22,7 @@ from tools.tables import filled, markdown
 
 START = "<!-- results: written by `make results` from bundles/*/weights/scores.json -->"
 END = "<!-- end of results -->"
-FEW = 10  # patients; the mean of fewer is not reliable for other patients
+FEW = 10  # scans; the mean of fewer is not reliable for other patients
 
 
 def training_patients(checkpoint: Path) -> str:
@@ -32,29 +32,24 @@ def training_patients(checkpoint: Path) -> str:
         return "not recorded"
     patients = recorded_patients(record)
     cohort = settings_of(str(checkpoint.parent)).get("cohort", "an unknown data set")
-    return f"{len(patients['train'])} + {len(patients['validate'])} of {cohort}"
+    return f"{len(patients['train'])} + {len(patients['validate'])}, read as {cohort}"
 
 
 def row(cohort: str, record: Mapping[str, Any]) -> dict[str, str]:
     """The scores of one data set as cells, by column."""
     regions = record["scores"]
     dice = {name: scores["dice"] for name, scores in regions.items()}
-    cells = {"test patients": f"{patients(record)} of {cohort}", "rules": record["challenge"]}
+    cells = {"test scans": f"{scans(record)}, read as {cohort}", "rules": record["challenge"]}
     for name, mean in dice.items():
         cells[f"Dice {name}"] = interval_text(mean)
-    cells["mean Dice"] = f"{np.mean([mean['mean'] for mean in dice.values()]):.3f}"
+    cells["mean Dice"] = f"{np.mean([mean['mean'] for mean in dice.values()]):.3f}" if dice else "no region to score"
     hd95 = [f"{name} {scores['hd95']['mean']:.1f}" for name, scores in regions.items() if "hd95" in scores]
     return cells | {"HD95, mm": ", ".join(hd95) or "not measured"}
 
 
-def patients(record: Mapping[str, Any]) -> int:
-    """The number of patients of one data set that were scored."""
-    return max(scores["dice"]["cases"] for scores in record["scores"].values())
-
-
-def crossvalidated(cohort: str, record: Mapping[str, Any]) -> str:
-    """The patients of a cross-validation, named as such."""
-    return f"{patients(record)} of {cohort}, cross-validation in {record['folds']} folds"
+def scans(record: Mapping[str, Any]) -> int:
+    """The number of scans of one data set that were scored; a patient may have several."""
+    return max((scores["dice"]["cases"] for scores in record["scores"].values()), default=0)
 
 
 def results(checkpoints: Mapping[str, Path]) -> str:
@@ -69,14 +64,17 @@ def results(checkpoints: Mapping[str, Path]) -> str:
         records = scores_of(checkpoint)
         rows += [first | row(cohort, record) for cohort, record in records.items()]
         for cohort, record in crossvalidation_of(checkpoint).items():
-            rows.append(first | row(cohort, record) | {"test patients": crossvalidated(cohort, record)})
+            cells = row(cohort, record)
+            cells["test scans"] += f", cross-validation in {record['folds']} folds"
+            rows.append(first | cells)
             out_of_fold = True
-        rows += [] if records or crossvalidation_of(checkpoint) else [first | {"test patients": "not scored yet"}]
-        counts |= {patients(record) for record in records.values()}
+        rows += [] if records or crossvalidation_of(checkpoint) else [first | {"test scans": "not scored yet"}]
+        counts |= {scans(record) for record in records.values()}
     few = " or ".join(str(count) for count in sorted(counts) if count < FEW)
     note = (
-        "Training patients: used for training + used to select the checkpoint. The test patients were used for\n"
-        "neither; scores are means over them, with 95% bootstrap intervals."
+        "Training patients: used for training + used to select the checkpoint. The patients of the test scans were\n"
+        "used for neither; scores are means over the scans, with 95% bootstrap intervals. Read as: files and labels\n"
+        "are named as in this data set; some of the patients may be of another one."
     )
     if out_of_fold:
         note += (
@@ -85,7 +83,7 @@ def results(checkpoints: Mapping[str, Path]) -> str:
             "trained on all of them."
         )
     if few:
-        note += f"\n**Only {few} test patients**: the scores show that training works, not which network is best."
+        note += f"\n**Only {few} test scans**: the scores show that training works, not which network is best."
     return f"{note}\n\n{markdown(rows)}"
 
 

@@ -169,8 +169,10 @@ def test_the_card_and_the_metadata_give_the_scores_of_the_weights_in_the_release
     record_scores(weights, "brats2021", {"challenge": "legacy", "scores": {"TC": region, "oedema": {"kind": "class"}}})
     files = release.content(bundle, weights)
     text = files["docs/README.md"].decode()
-    assert "| 2 + 2 of brats2018 | 2 of brats2021 | legacy | 0.750 (0.500 to 1.000) | 0.750 | TC 9.0 |" in text
-    metrics = {"brats2021": {"dice_TC": 0.75, "hd95_TC": 9.0, "patients": 2}}
+    assert (
+        "| 2 + 2, read as brats2018 | 2, read as brats2021 | legacy | 0.750 (0.500 to 1.000) | 0.750 | TC 9.0 |" in text
+    )
+    metrics = {"brats2021": {"dice_TC": 0.75, "hd95_TC": 9.0, "scans": 2}}
     assert json.loads(files["configs/metadata.json"])["eval_metrics"] == metrics and "models/scores.json" in files
     torch.save({"a": torch.zeros(3)}, weights)
     assert "| not scored yet |" in release.content(bundle, weights)["docs/README.md"].decode()

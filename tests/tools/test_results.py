@@ -36,10 +36,20 @@ def scored(folder, cases):
 
 
 @pytest.mark.parametrize(("cases", "few"), [(4, True), (40, False)])
-def test_the_number_of_patients_is_given_and_a_small_number_is_marked(cases, few, tmp_path):
+def test_the_number_of_scans_is_given_and_a_small_number_is_marked(cases, few, tmp_path):
+    """Scores are recorded per scan, and a patient may have several; the data set is the one that they are read as."""
     text = results.results({"mine": scored(tmp_path, cases)})
-    assert f"| `mine` | 2 + 1 of msd | {cases} of msd | legacy | 0.700 (0.600 to 0.800) | 0.700 | TC 9.0 |" in text
-    assert ("**Only 4 test patients**" in text) is few
+    assert (
+        f"| `mine` | 2 + 1, read as msd | {cases}, read as msd | legacy | 0.700 (0.600 to 0.800) | 0.700 | TC 9.0 |"
+        in text
+    )
+    assert ("**Only 4 test scans**" in text) is few
+
+
+def test_scans_without_any_region_to_score_are_given_as_such(tmp_path):
+    checkpoint = scored(tmp_path, 40)
+    record_scores(checkpoint, "msd", {"challenge": "goat2026", "scores": {}})
+    assert "| 0, read as msd | goat2026 | no region to score |" in results.results({"mine": checkpoint})
 
 
 def test_scores_without_a_distance_are_shown_as_not_measured(tmp_path):

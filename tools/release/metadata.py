@@ -11,7 +11,7 @@ from monai.bundle import ConfigParser
 from tumour.scores.evaluation import crossvalidation_of, scores_of
 
 from tools.bundles import COMMON, folder_of
-from tools.results import patients
+from tools.results import scans
 
 CLASS_NAMES = {
     "necrotic": "necrotic core",
@@ -69,11 +69,11 @@ def release_metadata(bundle: str, config: Mapping[str, Any], checkpoint: Path | 
 
 
 def eval_metrics(checkpoint: Path) -> dict[str, dict[str, float]]:
-    """The mean scores recorded for a checkpoint and their number of patients, by data set."""
+    """The mean scores recorded for a checkpoint and their number of scans, by data set."""
     metrics: dict[str, dict[str, float]] = {}
     crossvalidation = {f"{name}, cross-validation": each for name, each in crossvalidation_of(checkpoint).items()}
     for cohort, record in (scores_of(checkpoint) | crossvalidation).items():
-        metrics[cohort] = {"patients": patients(record)}
+        metrics[cohort] = {"scans": scans(record)}
         for region, scores in record["scores"].items():
             metrics[cohort] |= {f"{metric}_{region}": round(float(of["mean"]), 4) for metric, of in scores.items()}
     return metrics
