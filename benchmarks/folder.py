@@ -6,13 +6,11 @@ python -m benchmarks.folder --data DIR [--cohort brats2018] [--scans 36] [--work
 import json
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import fire
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
@@ -24,7 +22,7 @@ from benchmarks import nnunet, results
 from benchmarks.inference import CHECKPOINT, PATCH, segmenting
 from benchmarks.machine import seconds_text
 from benchmarks.patients import cases_of, folder_with
-from benchmarks.sides import ratio_of, serve, take_turns
+from benchmarks.sides import command_line, ratio_of, serve, take_turns
 from tools.cohorts import cohort_named
 from tools.command import run_command
 from tools.ensemble import OVERLAY, ensemble
@@ -114,6 +112,7 @@ def measure(
 ) -> None:
     """Measure the sides and write the table."""
     folder, cases = nnunet.home(work), cases_of(cohort, data)
+    sides = list(dict.fromkeys(["ours", *sides]))  # the base of the ratios
     if "nnunet-ours" in sides:
         nnunet.ready(folder, cases, cohort_named(cohort).label_values)
     number = len(cases[:scans])
@@ -139,4 +138,4 @@ def measure(
 
 
 if __name__ == "__main__":
-    fire.Fire({"side": side} if sys.argv[1:2] == ["side"] else measure)
+    command_line(measure, side)

@@ -3,12 +3,10 @@
 python -m benchmarks.inference --data DIR [--cohort brats2018] [--work DIR] [--checkpoint model.pt of unet3d]
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import fire
 import nibabel as nib
 import numpy as np
 from monai.bundle import ConfigParser
@@ -18,7 +16,7 @@ from tumour.runs.inferers import best_precision
 from benchmarks import nnunet, ours, results, zoo
 from benchmarks.machine import seconds_text
 from benchmarks.patients import cases_of, folder_with
-from benchmarks.sides import ratio_of, serve, take_turns
+from benchmarks.sides import command_line, ratio_of, serve, take_turns
 from tools.cohorts import cohort_named
 
 SIDES = {
@@ -81,6 +79,7 @@ def measure(
 ) -> None:
     """Measure the sides on the first patient and write the table."""
     folder, cases = nnunet.home(work), cases_of(cohort, data)
+    sides = list(dict.fromkeys(["ours", *sides]))  # the base of the ratios
     nnunet.ready(folder, cases, cohort_named(cohort).label_values)
     case = cases[0].name
     folder_with(folder / "scan" / case, cases[:1])
@@ -98,12 +97,15 @@ def measure(
     about = (
         f"One real scan (240 x 240 x 155), overlap 0.5, no mirroring, {cores()} threads, {rounds} rounds, without "
         f"starting Python and building the network. Ours computes in {best_precision('cpu')} here; the other tools "
-        "support only float32 on a CPU. nnU-Net's predictor with the same network, weights and windows predicts the "
-        f"same label as ours in {agreement(work, case, cohort):.4%} of the voxels. The networks of the other tools are "
-        "untrained, which does not change the time."
+        "support only float32 on a CPU. The networks of the other tools are untrained, which does not change the time."
     )
+    if "nnunet-ours" in sides:
+        about += (
+            " nnU-Net's predictor with the same network, weights and windows predicts the same label as ours in "
+            f"{agreement(work, case, cohort):.4%} of the voxels."
+        )
     results.keep("inference", "Segmenting a scan, from file to file", about, rows, ["torch", "monai", "nnunetv2"])
 
 
 if __name__ == "__main__":
-    fire.Fire({"side": side} if sys.argv[1:2] == ["side"] else measure)
+    command_line(measure, side)

@@ -18,7 +18,6 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
-import fire
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -31,6 +30,7 @@ from tumour.scores.tables import mean_text
 
 from benchmarks import nnunet, results, zoo
 from benchmarks.patients import cases_of, folder_with, parts_of
+from benchmarks.sides import command_line
 from tools import trials
 from tools.cohorts import cohort_named
 from tools.compare import mean_dice
@@ -217,4 +217,4 @@ def write_table(
 
 
 if __name__ == "__main__":
-    fire.Fire({"side": side} if sys.argv[1:2] == ["side"] else measure)
+    command_line(measure, side)

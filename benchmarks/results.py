@@ -70,9 +70,10 @@ def keep(name: str, title: str, about: str, rows: Sequence[Mapping[str, str]], p
         name, title = name + KINDS["without"], f"{title}, {WITHOUT}"
     sections[name] = {"title": title, "about": about, "command": command, "machine": machine(*packages)}
     sections[name]["rows"] = list(rows)
+    results, readme = page(sections), updated((HERE / "README.md").read_text(encoding="utf-8"), sections)
     save_json(sections, path)
-    save_text(page(sections), HERE / "RESULTS.md")
-    save_text(updated((HERE / "README.md").read_text(encoding="utf-8"), sections), HERE / "README.md")
+    save_text(results, HERE / "RESULTS.md")
+    save_text(readme, HERE / "README.md")
     print(markdown(rows))
 
 
@@ -97,12 +98,13 @@ def page(sections: Mapping[str, Mapping]) -> str:
 
 
 def updated(readme: str, sections: Mapping[str, Mapping]) -> str:
-    """README.md with the rows of `COMPARED`, in seconds, for CPUs with bfloat16 and without."""
+    """README.md with the rows of `COMPARED`, in seconds, by kind of CPU; a side that was not measured has no cell."""
     rows = []
     for what, (name, column, sides) in COMPARED.items():
         for cpu, ending in KINDS.items():
             if found := sections.get(name + ending):
                 cells = {row["side"]: row[column].split()[0] for row in found["rows"]}  # of equal sides the last
-                figures = {tool: cells[side] for tool, side in sides.items()}
-                rows.append({"seconds, 2 cores": what, "CPU": cpu, **figures})
+                figures = {tool: cells[side] for tool, side in sides.items() if side in cells}
+                number = found["machine"].split(", ")[1].split()[0]  # of "2 x Xeon" after the date
+                rows.append({"seconds": what, "CPU": f"{number} cores, {cpu}", **figures})
     return filled(readme, START, END, markdown(rows))

@@ -230,9 +230,14 @@ def measure_patients(cases: Sequence[Case], cohort: Cohort, atlas: Scan) -> None
         brains = []
         for case, truth in zip(cases, truths, strict=True):
             ways = (plain, ""), (plain, TRUE_POSE), (out, "")
-            maps = [read_classes(f"{way}/segmentations/{case.name}{end}.nii.gz", cohort) for way, end in ways]
-            native = read_segmentation(out / "native" / f"{case.name}_T1ce.dcm", cohort)
-            maps.append(replace(atlas, data=on_scan(moved(native, truth.back), atlas, len(cohort.classes))))
+            paths = [way / "segmentations" / f"{case.name}{end}.nii.gz" for way, end in ways]
+            paths.append(out / "native" / f"{case.name}_T1ce.dcm")
+            if missing := [path.relative_to(scratch) for path in paths if not path.exists()]:
+                print(f"{case.name}: left out by a command, which did not write {missing[0]}", flush=True)
+                continue
+            maps = [read_classes(str(path), cohort) for path in paths[:-1]]
+            native = moved(read_segmentation(paths[-1], cohort), truth.back)
+            maps.append(replace(atlas, data=on_scan(native, atlas, len(cohort.classes))))
             masks = [cohort.masks(each.data) for each in maps]
             for region, mask in cohort.masks(truth.label.data).items():
                 row = [f"{dice(mask, each[region]):.3f}" for each in masks]
@@ -241,7 +246,7 @@ def measure_patients(cases: Sequence[Case], cohort: Cohort, atlas: Scan) -> None
             brains.append(dice(read_scan(str(t1ce)).data > 0, truth.brain))
         print("brain masks: " + ", ".join(f"{each:.3f}" for each in brains))
         for name, (seconds, gigabytes) in cost.items():
-            print(f"{name}: {seconds:.0f} s for {len(cases)} patients, {gigabytes:.1f} GB")
+            print(f"{name}: {seconds:.0f} s for {len(brains)} of {len(cases)} patients, {gigabytes:.1f} GB")
 
 
 def measure_poses(cases: Sequence[Case], cohort: Cohort, atlas: Scan, numbers: Sequence[int]) -> None:

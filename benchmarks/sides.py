@@ -8,9 +8,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import fire
 import numpy as np
 import torch
 from tumour.processes import cores, peak_memory
+
+
+def command_line(measure: Callable, side: Callable) -> None:
+    """The command line of a benchmark: `measure`, or, for a process that `Side` starts, `side` and its arguments."""
+    fire.Fire({"side": side} if sys.argv[1:2] == ["side"] else measure)
 
 
 class Side:

@@ -11,13 +11,12 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-import fire
 from tumour.processes import cores
 
 from benchmarks import nnunet, results, zoo
 from benchmarks.machine import seconds_text
 from benchmarks.patients import cases_of, folder_with
-from benchmarks.sides import ratio_of
+from benchmarks.sides import command_line, ratio_of
 from tools.cohorts import cohort_named
 
 SIDES = {
@@ -111,4 +110,4 @@ def measure(data: str, cohort: str = "brats2018", patients: int = 6, rounds: int
 
 
 if __name__ == "__main__":
-    fire.Fire({"side": side} if sys.argv[1:2] == ["side"] else measure)
+    command_line(measure, side)

@@ -3,11 +3,9 @@
 python -m benchmarks.training_step --data DIR [--cohort brats2018] [--work DIR] [--patches "(96, 128)"]
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import fire
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tumour.processes import cores
@@ -16,7 +14,7 @@ from tumour.runs.inferers import best_precision
 from benchmarks import nnunet, ours, results, zoo
 from benchmarks.machine import seconds_text
 from benchmarks.patients import cases_of
-from benchmarks.sides import ratio_of, serve, take_turns
+from benchmarks.sides import command_line, ratio_of, serve, take_turns
 from tools.cohorts import cohort_named
 
 SIDES = {
@@ -130,4 +128,4 @@ def write_table(patch: int, rounds: int, measured: Mapping[str, Mapping[str, lis
 
 
 if __name__ == "__main__":
-    fire.Fire({"side": side} if sys.argv[1:2] == ["side"] else measure)
+    command_line(measure, side)

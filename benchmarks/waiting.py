@@ -53,8 +53,8 @@ def wait_and_step(
         return waited / seconds, seconds / (steps - WARM_UP)
 
 
-def measure(data: str, cohort: str = "brats2018", bundle: str = "neuroseg3d", steps: int = 60, **_: Any) -> None:
-    """Measure and write the table; options of other benchmarks are ignored."""
+def measure(data: str, cohort: str = "brats2018", bundle: str = "neuroseg3d", steps: int = 60) -> None:
+    """Measure and write the table."""
     share, seconds = wait_and_step(data, cohort, bundle, steps)
     row = {
         "training": f"`{bundle}`, defaults",
