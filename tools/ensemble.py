@@ -19,7 +19,7 @@ from tumour.checks.strangers import widest
 from tumour.errors import InputError, OptionError
 from tumour.files import save_json, save_text
 from tumour.records import read_json
-from tumour.runs.checkpoints import BEST, PATIENTS, read_weights, save_checkpoint
+from tumour.runs.checkpoints import BEST, OF_WEIGHTS, PATIENTS, read_weights, save_checkpoint
 from tumour.runs.folders import Claim
 from tumour.runs.reading import require_same_reading
 from tumour.runs.trained import SETTINGS, settings_of, settings_to_use
@@ -80,7 +80,7 @@ def patients_of(paths: Sequence[Path]) -> dict[str, list[str]]:
 
 def crossvalidation(paths: Sequence[Path]) -> dict[str, Any]:
     """The summary of the cross-validation of which the members are all folds; empty if they are something else."""
-    folders = {path.resolve().parents[2] for path in paths}
+    folders = {path.resolve().parent.parent.parent for path in paths}
     summary = folders.pop() / "summary.json"
     found = read_json(summary, SUMMARY) if summary.is_file() and not folders else {}
     return found if found.get("folds") == len({path.resolve().parent for path in paths}) else {}
@@ -118,7 +118,7 @@ def ensemble(members: str, output: str, bundle: str = "") -> str:
     return f"{target / BEST}: {len(paths)} networks ({', '.join(bundles_of)}), {size}; use it with ENSEMBLE={output}"
 
 
-def write(paths: Sequence[Path], target: Path, bundle: str) -> list[str]:
+def write(paths: Sequence[Path], target: Path, bundle: str = "") -> list[str]:
     """Write the ensemble of some checkpoints; the bundle of each."""
     weights = {path: read_weights(path) for path in paths}
     settings = {path: settings_of(str(path.parent)) for path in paths}
@@ -133,7 +133,9 @@ def write(paths: Sequence[Path], target: Path, bundle: str) -> list[str]:
         bundles_of.append(name)
     common = {key: value for key, value in settings[paths[0]].items() if key not in MAY_DIFFER}
     patients = patients_of(paths)
-    (target / BEST).unlink(missing_ok=True)  # if this is stopped, the records of one ensemble are not those of another
+    summary = crossvalidation(paths)
+    for name in (BEST, *OF_WEIGHTS):  # if this is stopped, the records of one ensemble are not those of another
+        (target / name).unlink(missing_ok=True)
     save_json(patients, target / PATIENTS)
     seen = widest(each.get("seen", {}) for each in settings.values())
     save_json(common | {"members": bundles_of, "seen": seen}, target / SETTINGS)
@@ -141,6 +143,6 @@ def write(paths: Sequence[Path], target: Path, bundle: str) -> list[str]:
     save_text(f"# The ensemble in {BEST}, for --+config_file.\n{text}", target / OVERLAY)
     joint = {f"members.{n}.{key}": value for n, path in enumerate(paths) for key, value in weights[path].items()}
     save_checkpoint(joint, target / BEST)
-    if summary := crossvalidation(paths):
+    if summary:
         record_crossvalidation(target / BEST, summary["cohort"], summary)
     return bundles_of

@@ -3,17 +3,19 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from tumour.errors import InputError, OptionError
+from tumour.runs.checkpoints import OF_WEIGHTS
 
 import tools.ensemble as module
 from tests.conftest import BUNDLES, ROOT, run, succeed
 from tests.members import ensemble_of, member
-from tools.ensemble import ensemble
+from tools.ensemble import crossvalidation, ensemble
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 
@@ -61,6 +63,18 @@ def test_an_ensemble_that_is_stopped_while_it_replaces_another_leaves_no_weights
     with pytest.raises(KeyboardInterrupt):
         ensemble_of(tmp_path, "unet3d", "unet3d", "unet3d")
     assert not checkpoint.exists()
+
+
+def test_a_new_ensemble_has_no_scores_and_no_after_treatment_of_the_one_that_it_replaces(tmp_path):
+    folder = ensemble_of(tmp_path, "unet3d", "unet3d").parent
+    for name in OF_WEIGHTS:
+        (folder / name).write_text("{}")
+    ensemble_of(tmp_path, "unet3d", "unet3d", "unet3d")
+    assert not {*OF_WEIGHTS} & {path.name for path in folder.iterdir()}
+
+
+def test_a_member_at_the_root_of_a_disk_belongs_to_no_cross_validation():
+    assert crossvalidation([Path("/fold0/model.pt"), Path("/fold1/model.pt")]) == {}
 
 
 def test_an_ensemble_without_its_config_file_is_refused_with_what_to_add(patients, tmp_path):
