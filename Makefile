@@ -34,11 +34,11 @@ ONLY_FOR_TORCH = cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-
 quote = '$(subst ','\'',$(value $(1)))'
 # config files on top of those that args.yaml lists: a recipe; an ensemble; where patches are augmented; one for several devices
 SEVERAL = $(filter-out 1,$(DEVICES))
-ON_TOP = $(if $(RECIPE),'bundles/common/recipes/$(RECIPE).yaml'$(COMMA))$(if $(ENSEMBLE),'$(ENSEMBLE)/ensemble.yaml'$(COMMA))\
-$(AUGMENT:%='bundles/common/augment_on_%.yaml'$(COMMA))$(if $(SEVERAL),$(1:%='bundles/common/multi_gpu_%.yaml'))
+ON_TOP = $(if $(RECIPE),"bundles/common/recipes/$(RECIPE).yaml"$(COMMA))$(if $(ENSEMBLE),"'$(call quote,ENSEMBLE)'/ensemble.yaml"$(COMMA))\
+$(AUGMENT:%="bundles/common/augment_on_%.yaml"$(COMMA))$(if $(SEVERAL),$(1:%="bundles/common/multi_gpu_%.yaml"))
 # a recipe sets its own cohort, unless the user sets one
 ITS_COHORT = $(if $(RECIPE),$(filter file,$(origin COHORT)))
-LAYERS = --args_file bundles/$(BUNDLE)/args.yaml $(if $(strip $(ON_TOP)),--+config_file "[$(strip $(ON_TOP))]") \
+LAYERS = --args_file bundles/$(BUNDLE)/args.yaml $(if $(strip $(ON_TOP)),--+config_file '[$(ON_TOP)]') \
 	$(if $(ITS_COHORT),,--cohort $(COHORT)) --dataset_dir $(call quote,DATA) $(if $(ENSEMBLE),--ckpt_dir $(call quote,ENSEMBLE)) $(ARGS)
 SCANNER = --args_file bundles/$(BUNDLE)/args.yaml --cohort $(COHORT) --scans_dir $(call quote,SCANS) \
 	--dataset_dir $(call quote,OUT)/prepared --output_dir $(call quote,OUT) $(ARGS)
@@ -46,9 +46,10 @@ LAUNCH = $(if $(SEVERAL),$(PY) -m torch.distributed.run --standalone --nproc_per
 DEMO_LAYERS = --args_file bundles/neuroseg3d/args.yaml --cohort brats2021 --dataset_dir $(DEMO)/$(1) \
 	--patch_size "[64, 64, 64]" --ckpt_dir $(DEMO)/models --output_dir $(DEMO)/results
 CROSSVALIDATION = $(if $(filter file,$(origin OUT)),bundles/$(BUNDLE)/crossvalidation,$(call quote,OUT))
-ON_FOLDS = --cohort $(COHORT) --dataset_dir $(call quote,DATA) --folds $(FOLDS) $(if $(RECIPE),--recipe $(RECIPE)) $(ARGS)
+ON_FOLDS = $(if $(ITS_COHORT),,--cohort $(COHORT)) --dataset_dir $(call quote,DATA) --folds $(FOLDS) $(if $(RECIPE),--recipe $(RECIPE)) $(ARGS)
 FOLDED = --bundle $(BUNDLE) --output $(CROSSVALIDATION) $(ON_FOLDS)
 BENCHMARKS = commands training_step waiting inference folder start quality
+MEASURED := .venv/benchmark/measured/$(shell printf '%s\n' $(call quote,DATA) $(call quote,COHORT) | cksum | cut -d' ' -f1)
 CODE = custom_components tumour tools tests benchmarks
 # the BUNDLE that the user gave, else all
 GIVEN = $(if $(filter file,$(origin BUNDLE)),all,$(BUNDLE))
@@ -64,6 +65,8 @@ $(if $(MISSPELT),$(error There is no variable $(MISSPELT); a setting of a run go
 # `smoke` takes any word, and an image of Docker is made before the bundles are copied into it
 $(if $(and $(BUNDLES),$(filter-out smoke,$(or $(MAKECMDGOALS),help))),$(call require_one_of,BUNDLE,$(BUNDLES) $(if $(filter release verify,$(MAKECMDGOALS)),all)))
 $(if $(RECIPE),$(call require_one_of,RECIPE,$(RECIPES)))
+# it is a text of Python within one of the shell
+$(if $(or $(findstring ",$(value ENSEMBLE)),$(findstring \,$(value ENSEMBLE))),$(error ENSEMBLE is '$(value ENSEMBLE)'; a folder with " or \ cannot be given, so rename it))
 $(if $(shell echo $(call quote,DEVICES) | grep -vx '[1-9][0-9]*'),$(error DEVICES is '$(DEVICES)'; it must be a whole number of 1 or more))
 
 .DEFAULT_GOAL := help
@@ -198,10 +201,10 @@ best: setup ## choose network, mirroring and after-treatment from the scores of 
 ensemble: setup ## write one network that averages others to OUT (MEMBERS="DIR DIR ..."); then: make evaluate ENSEMBLE=OUT
 	@$(PY) -m tools ensemble --members $(call quote,MEMBERS) --output $(call quote,OUT) --bundle $(BUNDLE)
 
-benchmark: $(addprefix .venv/benchmark/measured/,score $(if $(DATA),$(BENCHMARKS))) ## compare the speed with other tools (benchmarks/README.md; DATA=real patients: all benchmarks, takes hours)
-	rm -r .venv/benchmark/measured
+benchmark: $(addprefix $(MEASURED)/,score $(if $(DATA),$(BENCHMARKS))) ## compare the speed with other tools (benchmarks/README.md; DATA=real patients: all benchmarks, takes hours)
+	rm -r $(MEASURED)
 
-.venv/benchmark/measured/%: .venv/benchmark/ready # kept until all are done, so that a run that was stopped goes on
+$(MEASURED)/%: .venv/benchmark/ready # kept until all are done, so that a run that was stopped goes on with the same data
 	.venv/benchmark/bin/python -m benchmarks.$* $(if $(filter-out score,$*),--data $(call quote,DATA) --cohort $(COHORT))
 	mkdir -p $(@D) && touch $@
 

@@ -68,11 +68,20 @@ def test_augmentation_on_the_device_adds_its_config_file_before_that_for_several
     assert ast.literal_eval(option(several, "+config_file")) == [ON_DEVICE, "bundles/common/multi_gpu_train.yaml"]
 
 
+@pytest.mark.parametrize("folder", ["my  folds/joint", "/home/o'neil", "$HOME", "a`b`", "a(b)", "Köln"])
 @pytest.mark.parametrize("target", ["evaluate", "infer"])
-def test_an_ensemble_adds_its_config_file_and_its_folder(target):
-    line = words(target, ENSEMBLE="my folds/joint")
-    assert ast.literal_eval(option(line, "+config_file")) == ["my folds/joint/ensemble.yaml"]
-    assert option(line, "ckpt_dir") == "my folds/joint"
+def test_an_ensemble_adds_its_config_file_and_its_folder(target, folder):
+    line = words(target, ENSEMBLE=folder, DEVICES="2")
+    own = f"bundles/common/multi_gpu_{target}.yaml"
+    assert ast.literal_eval(option(line, "+config_file")) == [f"{folder}/ensemble.yaml", own]
+    assert option(line, "ckpt_dir") == folder
+
+
+@pytest.mark.parametrize("target", ["train", "crossvalidate", "final", "best"])
+@pytest.mark.parametrize("cohort", ["", "brats2021"])
+def test_a_recipe_sets_the_cohort_of_every_training_unless_the_user_does(target, cohort):
+    line = words(target, RECIPE="metastases_brats2024", **({"COHORT": cohort} if cohort else {}))
+    assert (option(line, "cohort") if "--cohort" in line else "") == cohort
 
 
 @pytest.mark.parametrize(
@@ -102,6 +111,7 @@ def test_a_folder_may_be_called_what_you_like(target, folder):
         ("RECIPE=brats2021", "RECIPE is 'brats2021'; it must be one of attention_dropout_brats2020"),
         ("DEVICES=two", "DEVICES is 'two'; it must be a whole number of 1 or more"),
         ("DEVICES=0", "DEVICES is '0'"),
+        ('ENSEMBLE=a"b', "ENSEMBLE is 'a\"b'; a folder with \" or \\ cannot be given"),
     ],
 )
 def test_a_misspelt_variable_or_name_is_refused_before_anything_is_run(given, message):
@@ -109,6 +119,13 @@ def test_a_misspelt_variable_or_name_is_refused_before_anything_is_run(given, me
     own = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True)
     assert done.returncode == 2 and message in done.stderr and not done.stdout
+
+
+def test_a_benchmark_that_was_stopped_does_not_go_on_with_other_data():
+    stamps = {
+        words("benchmark", DATA=data, COHORT=cohort)[-1] for data in ("a", "b's") for cohort in ("msd", "brats2018")
+    }
+    assert len(stamps) == 4 and {words("benchmark", DATA="a", COHORT="msd")[-1]} < stamps
 
 
 @pytest.mark.parametrize(("target", "run_id"), [("prepare", "preparing"), ("segment", "segmenting")])
