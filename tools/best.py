@@ -1,6 +1,6 @@
 """Choose network, mirroring and after-treatment from the scores of cross-validations alone.
 
-python -m tools best --crossvalidations "DIR DIR ..." --cohort NAME --dataset_dir DIR --output DIR
+python -m tools best --crossvalidations "DIR DIR ..." --dataset_dir DIR --cohort NAME --output DIR
 
 The candidates are the networks of each cross-validation and the ensemble of all of them, with and without mirroring.
 Where the paired differences do not distinguish candidates from the best one, the cheapest of them is chosen. Its
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from tumour.cases.case import repeated, unique_names
 from tumour.errors import OptionError
 from tumour.files import save_json, save_text
 from tumour.maps.fitting import FitAfterTreatment, FittingCase
@@ -25,22 +26,14 @@ from tumour.runs.folders import Claim
 from tumour.scores.tables import mean_interval, mean_text
 
 from tools.cohorts import cohort_named
-from tools.command import run_command
+from tools.command import failed, run_command, status_of
 from tools.command_line import words_of
-from tools.compare import mean_dice
-from tools.crossvalidate import (
-    STARTED,
-    failed,
-    folder_of,
-    options_of,
-    require_same_settings,
-    run,
-    scores_in,
-    settings_of_folds,
-)
+from tools.compare import common, mean_dice
+from tools.crossvalidate import folder_of, options_of, scores_in, settings_of_folds
 from tools.ensemble import OVERLAY as ENSEMBLE
-from tools.ensemble import ensemble
+from tools.ensemble import write as write_ensemble
 from tools.networks import cost
+from tools.started import STARTED, require_same_settings
 from tools.tables import markdown
 
 CASES = "fitting.pt"  # in the results of a fold: what its after-treatment is fitted to
@@ -54,14 +47,16 @@ class Candidate:
     Attributes:
         folders: finished cross-validations; more than one: the ensemble of their networks.
         mirror: whether the logits are averaged over the flips.
+        names: those of the folders' networks in the table.
     """
 
     folders: tuple[Path, ...]
     mirror: bool
+    names: tuple[str, ...]
 
     @property
     def name(self) -> str:
-        return " + ".join(map(bundle_of, self.folders)) + (", mirrored" if self.mirror else "")
+        return " + ".join(self.names) + (", mirrored" if self.mirror else "")
 
     def cost(self, settings: Mapping[str, Any]) -> float:
         """Multiply-adds for a patch, in billions."""
@@ -74,12 +69,29 @@ def bundle_of(folder: Path) -> str:
     return Path(started(folder)["args_file"]).parent.name
 
 
+def names_of(folders: Sequence[Path]) -> dict[Path, str]:
+    """The bundle of each cross-validation, with the name of its folder if several are of one bundle.
+
+    Raises:
+        OptionError: a folder is given twice.
+    """
+    places = [folder.resolve() for folder in folders]
+    if twice := repeated(map(str, places)):
+        raise OptionError(f"'{twice}' is named twice in --crossvalidations; name each folder once.")
+    bundles = [*map(bundle_of, folders)]
+    unique = unique_names([place.parts for place in places])
+    return {
+        folder: bundle if bundles.count(bundle) == 1 else f"{bundle} {name}"
+        for folder, bundle, name in zip(folders, bundles, unique, strict=True)
+    }
+
+
 def started(folder: Path) -> dict[str, Any]:
     """The settings of a finished cross-validation."""
     for name in (STARTED, "summary.json"):
         if not (folder / name).is_file():
             raise OptionError(f"'{folder}' is not a finished cross-validation; run make crossvalidate first.")
-    return read_json(folder / STARTED, {"args_file": str, "patients": {str: int}})
+    return read_json(folder / STARTED, {"args_file": str, "patients": {str: int}, "cohort": str})
 
 
 class Folds:
@@ -102,7 +114,7 @@ class Folds:
         target = self.place(candidate, fold) / "models"
         members = [folder_of(folder, fold) / "models" for folder in candidate.folders]
         if len(members) > 1 and not (target / BEST).is_file():
-            ensemble(" ".join(f"'{each.resolve()}'" for each in members), str(target))
+            write_ensemble([each / BEST for each in members], target)
         elif len(members) == 1:
             target.mkdir(parents=True, exist_ok=True)
             for name in (SETTINGS, PATIENTS, BEST):
@@ -120,7 +132,7 @@ class Folds:
         places = {"ckpt_dir": models, "output_dir": self.place(candidate, fold) / "results"}
         command = run_command(run_id, **{**shared, "fold": fold, "mirror": candidate.mirror, **places, **options})
         print(f"\n== {candidate.name}, fold {fold} of {self.folds}: {run_id}", flush=True)
-        status = run(command)
+        status = status_of(command)
         if not done.is_file():
             raise failed(command, status)
 
@@ -182,13 +194,19 @@ def choose(
 
 
 def compare(
-    crossvalidations: str, cohort: str, dataset_dir: str, output: str, folds: int = 5, recipe: str = "", **options: Any
+    crossvalidations: str,
+    dataset_dir: str,
+    output: str,
+    cohort: str = "",
+    folds: int = 5,
+    recipe: str = "",
+    **options: Any,
 ) -> str:
     """Score the candidates on the folds and choose one.
 
     Args:
         crossvalidations: folders of finished cross-validations of the same patients, separated by blanks.
-        cohort, dataset_dir, folds, recipe, options: the same as for the cross-validations.
+        dataset_dir, cohort, folds, recipe, options: the same as for the cross-validations.
         output: folder for the candidates, best.json and best.md.
     """
     target, folders = Path(output), [*map(Path, words_of(crossvalidations, "crossvalidations"))]
@@ -197,10 +215,11 @@ def compare(
     shared, settings = {}, {}
     for folder in folders:
         settings[folder] = started(folder)
-        shared[folder] = options_of(bundle_of(folder), cohort, dataset_dir, folds, recipe, options)
+        shared[folder] = options_of(bundle_of(folder), dataset_dir, cohort, folds, recipe, options)
         require_same_settings(folder, settings_of_folds(shared[folder], folds))
         if settings[folder]["patients"] != settings[folders[0]]["patients"]:
             raise OptionError(f"'{folders[0]}' and '{folder}' have other patients or folds; use the same for both.")
+    names = names_of(folders)
     weights = {
         str(path): hashlib.sha256(path.read_bytes()).hexdigest()
         for folder, fold in product(folders, range(folds))
@@ -210,13 +229,24 @@ def compare(
     require_same_settings(target, {"weights": weights, **{f"settings of {each}": settings[each] for each in folders}})
     runs = Folds(target, shared, folds)
     networks = [(each,) for each in folders] + ([tuple(folders)] if len(folders) > 1 else [])
-    candidates = [Candidate(each, mirror) for each in networks for mirror in (False, True)]
+    candidates = [
+        Candidate(each, mirror, tuple(names[folder] for folder in each))
+        for each in networks
+        for mirror in (False, True)
+    ]
     costs = {each: each.cost(settings[folders[0]]) for each in candidates}
-    scores = {each: runs.scored(each) for each in candidates}
+    table, left_out = common(pd.DataFrame({each: runs.scored(each) for each in candidates}))
+    scores = {each: table[each] for each in candidates}
     chosen, level = choose(scores, costs)
-    treated, fitted = runs.treated(chosen, cohort)
-    gain = mean_interval((treated - scores[chosen]).to_numpy())
-    return write(target, scores, costs, chosen, level, treated, fitted if gain[0] > 0 else None)
+    treated, fitted = runs.treated(chosen, settings[folders[0]]["cohort"])
+    treated = treated.reindex(table.index)
+    used = fitted if improves(treated, scores[chosen]) else None
+    return write(target, scores, costs, chosen, level, treated, used, left_out)
+
+
+def improves(treated: pd.Series, plain: pd.Series) -> bool:
+    """Whether the interval of the paired difference of an after-treatment is above 0."""
+    return bool(mean_interval((treated - plain).to_numpy())[0] > 0)
 
 
 def write(
@@ -227,6 +257,7 @@ def write(
     level: Sequence[Candidate],
     treated: pd.Series,
     fitted: Path | None,
+    left_out: str,
 ) -> str:
     """Write best.json and best.md; the text."""
     best = scores[max(scores, key=lambda each: scores[each].mean())]
@@ -241,10 +272,16 @@ def write(
     treatment = f"{change}; it is used: --after_treatment %{fitted}" if fitted else f"{change}; it is not used."
     text = (
         f"{len(best)} scans, each scored by networks that were trained without its patient; means with 95% bootstrap\n"
-        f"intervals over the scans.\n\n{markdown(rows)}\n\n"
+        f"intervals over the scans. {left_out}".rstrip()
+        + f"\n\n{markdown(rows)}\n\n"
         f"Use {chosen.name}. {reason}\nAfter-treatment, fitted for each fold on the others: {treatment}"
     )
-    content = {"bundles": list(map(bundle_of, chosen.folders)), "mirror": chosen.mirror}
-    save_json({**content, "after_treatment": str(fitted) if fitted else None}, target / "best.json")
+    content = {
+        "bundles": [*map(bundle_of, chosen.folders)],
+        "crossvalidations": [*map(str, chosen.folders)],
+        "mirror": chosen.mirror,
+        "after_treatment": str(fitted) if fitted else None,
+    }
+    save_json(content, target / "best.json")
     save_text(text + "\n", target / "best.md")
     return text

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.stats import wilcoxon
-from tumour.errors import OptionError
+from tumour.errors import InputError, OptionError
 from tumour.records import read_json
 from tumour.scores.tables import mean_interval, read_scores
 
@@ -34,6 +34,24 @@ def mean_dice(*folders: Path) -> pd.Series:
     """Mean Dice over the regions, for each case in the scores.csv of some folders."""
     rows = pd.concat([read_scores(folder / "scores.csv") for folder in folders])
     return rows[rows["kind"] == "region"].groupby("case")["dice"].mean()
+
+
+def common(scores: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The scores of the cases that all of several runs scored, and a sentence on the others; empty if there is none.
+
+    Means over different cases cannot be compared: a run that left out a hard case would seem better.
+
+    Args:
+        scores: one row per case, one column per run.
+
+    Raises:
+        InputError: no case was scored by all.
+    """
+    known = scores.dropna()
+    others = scores.index.difference(known.index).get_level_values("case").unique()
+    if known.empty:
+        raise InputError("No case was scored by all that are compared; the outputs above say why each was left out.")
+    return known, f"Left out, because not all of them scored these cases: {', '.join(others)}." if len(others) else ""
 
 
 def differences(run_a: str, run_b: str, metric: str) -> pd.DataFrame:

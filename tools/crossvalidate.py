@@ -1,16 +1,14 @@
 """Cross-validate a bundle: each patient is scored by a network that was trained without it.
 
-python -m tools crossvalidate folds --bundle neuroseg3d --cohort NAME --dataset_dir DIR --output DIR
-python -m tools crossvalidate final --bundle neuroseg3d --cohort NAME --dataset_dir DIR --output DIR
+python -m tools crossvalidate folds --bundle neuroseg3d --dataset_dir DIR --cohort NAME --output DIR
+python -m tools crossvalidate final --bundle neuroseg3d --dataset_dir DIR --cohort NAME --output DIR
 
 The first trains one network per fold and collects the scores of all patients. The second trains the final network on
 all of them, with the same settings. All other options are passed to every run. A command that was stopped continues
 where it stopped if it is run again, and finished folds are not repeated.
 """
 
-import hashlib
 import json
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,30 +16,28 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from monai.bundle import ConfigParser
-from tumour.cases.case import CASE, Case
+from tumour.cases.case import CASE, LEFT_OUT, LeftOut
 from tumour.cases.parts import ALL, recorded_patients
-from tumour.errors import InputError, OptionError, Stopped, one_of
+from tumour.errors import InputError, OptionError, one_of
 from tumour.files import remove_locks, save_json, save_text
 from tumour.records import read_json, read_table
 from tumour.runs.checkpoints import BEST, PATIENTS
 from tumour.runs.folders import Claim
 from tumour.runs.layers import layers, merge
-from tumour.runs.options import check_command, rules
+from tumour.runs.options import check_command
 from tumour.scores.evaluation import record_crossvalidation
 from tumour.scores.quality import FILE as QUALITY
 from tumour.scores.quality import Quality
 from tumour.scores.tables import SUMMARY, mean_text, read_scores, write_scores
 
 from tools.bundles import require_bundle
-from tools.command import run_command
+from tools.command import failed, run_command, status_of
 from tools.quality import assess, text_of
+from tools.started import OF_THE_MACHINE, STARTED, hash_of, require_same_settings, settings_in
 from tools.tables import markdown
 
 OVERLAY = "bundles/common/crossvalidate.yaml"
 DAY = 24 * 60  # minutes; submitit's own limit for a job is 5 minutes
-STARTED = "settings.json"  # what the folds are trained with
-OF_THE_MACHINE = ("device", "workers", "cache", "compile", "strict", "resume", "report_at_end", "fold")
 
 
 def command_of(run_id: str, folder: Path, output: Path, options: Mapping[str, Any]) -> list[str]:
@@ -51,17 +47,22 @@ def command_of(run_id: str, folder: Path, output: Path, options: Mapping[str, An
 
 
 def options_of(
-    bundle: str, cohort: str, dataset_dir: str, folds: int, recipe: str, given: Mapping[str, Any]
+    bundle: str, dataset_dir: str, cohort: str, folds: int, recipe: str, given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The options of all runs of a cross-validation."""
+    """The options of all runs of a cross-validation; without a cohort it is that of the recipe, or else the default."""
     require_bundle(bundle, recipe)
     on_top = [f"bundles/common/recipes/{recipe}.yaml"] if recipe else []
     options = {"args_file": f"bundles/{bundle}/args.yaml", "+config_file": [*on_top, OVERLAY]}
-    return {**options, "cohort": cohort, "dataset_dir": dataset_dir, "folds": folds, **given}
+    options |= {"cohort": cohort} if cohort else {}
+    return {**options, "dataset_dir": dataset_dir, "folds": folds, **given}
 
 
 def settings_of_folds(options: Mapping[str, Any], folds: int) -> dict[str, Any]:
-    """What the folds are trained and scored with: all settings, the network, the patients of each fold, the files."""
+    """What the folds are trained and scored with: all settings, the network, the patients of each fold, the files.
+
+    Raises:
+        InputError: a patient to score would be used for training or model selection, or a fold has no patient.
+    """
     parser = merge(*layers(options))
     values = {**settings_in(parser), "network_def": parser["network_def"]}
     given = {name: value for name, value in options.items() if name not in ("dataset_dir", *OF_THE_MACHINE, *values)}
@@ -72,65 +73,17 @@ def settings_of_folds(options: Mapping[str, Any], folds: int) -> dict[str, Any]:
         parts.refuse_empty("train")
         values["patients"] |= {case.patient: fold for case in parts.by_name["validate"]}
         values["files"] |= {case.name: hash_of(case) for case in parts.by_name["validate"]}
+    if values["keep"] != "last":
+        raise OptionError("--keep best would select the weights on the patients of the fold; leave it out.")
+    start = parser.get_parsed_content("start_from")
+    record = Path(start, PATIENTS)
+    used = recorded_patients(record) if start and record.is_file() else {"train": [], "validate": []}
+    if both := sorted({*used["train"], *used["validate"]} & {*values["patients"]}):
+        raise OptionError(
+            f"{len(both)} of {len(values['patients'])} patients, e.g. {both[0]}, are among those of '{record}' and "
+            "could not be scored; leave --start_from out, or give weights that were trained on others."
+        )
     return json.loads(json.dumps({**given, **values}, default=str))
-
-
-def settings_in(parser: ConfigParser) -> dict[str, Any]:
-    """The settings of a merged config by name, without folders and what only concerns the machine."""
-    return {
-        name: parser[name] if rule["type"] == "reference" else parser.get_parsed_content(name)
-        for name, rule in rules(parser["settings"])
-        if rule["type"] != "path" and name not in OF_THE_MACHINE and name.split("::")[0] in parser
-    }
-
-
-def hash_of(case: Case) -> str:
-    """A hash of the label of a case and of the sizes of its scans, whose voxels would take long to read."""
-    sizes = [Path(image).stat().st_size for image in case.images]
-    return hashlib.blake2b(Path(str(case.label)).read_bytes() + f"{sizes}".encode(), digest_size=8).hexdigest()
-
-
-def require_same_settings(output: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings of new work in a folder; refuse others than those with which it was started."""
-    path = output / STARTED
-    shape = {"patients": {str: int}, "files?": {str: str}} if "patients" in settings else {str: object}
-    before: dict[str, Any] = read_json(path, shape) if path.is_file() else dict(settings)
-    if "files" in settings:
-        before.setdefault("files", settings["files"])  # earlier versions did not write it
-    for name in dict.fromkeys([*before, *settings]):
-        if before.get(name) != settings.get(name):
-            was, now = before.get(name, "unset"), settings.get(name, "unset")
-            if name == "files":
-                other = min(case for case in {*was, *now} if was.get(case) != now.get(case))
-                raise InputError(
-                    f"'{output}' was started with other files of {other}; restore its label and scans, or give another "
-                    "folder."
-                )
-            if name == "patients":
-                gone, new = (", ".join(sorted({*a} - {*b})) or "none" for a, b in ((was, now), (now, was)))
-                raise InputError(
-                    f"'{output}' was started with other patients: {gone} removed, {new} added; restore the data, or "
-                    "give another folder."
-                )
-            raise OptionError(
-                f"'{output}' was started with {name} = {was}, but {name} is now {now}; set it back, or give another "
-                "folder."
-            )
-    save_json(settings, path)
-
-
-def run(command: Sequence[str]) -> int:
-    """Run a command; its exit status. After Ctrl-C, which the command receives too, wait until it has stopped."""
-    process = subprocess.Popen(command)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.wait()
-        raise Stopped("stopped; run the same command again to continue.") from None
-
-
-def failed(command: Sequence[str], status: int) -> InputError:
-    return InputError(f"'{' '.join(command)}' ended with status {status}; see its output above.")
 
 
 def folder_of(output: Path, fold: int) -> Path:
@@ -143,9 +96,9 @@ def scores_in(folder: Path) -> Path:
 
 def crossvalidate(
     bundle: str,
-    cohort: str,
     dataset_dir: str,
     output: str,
+    cohort: str = "",
     folds: int = 5,
     recipe: str = "",
     cluster: str = "",
@@ -156,10 +109,10 @@ def crossvalidate(
 
     Args:
         bundle: a folder of bundles/.
-        cohort: name of the data set.
         dataset_dir: folder of the data set.
         output: folder for the folds, scores.csv, lesions.csv, summary.json, quality.json, second_look.csv and
             crossvalidation.md.
+        cohort: name of the data set; default: that of the recipe or of the bundle.
         folds: number of folds.
         recipe: name of a file in bundles/common/recipes.
         cluster: slurm or local: each fold is a job, submitted by submitit; this command waits for them.
@@ -167,7 +120,7 @@ def crossvalidate(
         options: settings of the bundle, such as --epochs 50; passed to every run.
     """
     target = Path(output)
-    shared = options_of(bundle, cohort, dataset_dir, folds, recipe, options)
+    shared = options_of(bundle, dataset_dir, cohort, folds, recipe, options)
     commands = {
         fold: command_of("crossvalidating", folder_of(target, fold), target, {**shared, "fold": fold})
         for fold in range(folds)
@@ -181,11 +134,11 @@ def crossvalidate(
         run_on_cluster(left, target / "jobs", cluster, cluster_options)
     for fold, command in {} if cluster else left.items():
         print(f"\n== fold {fold} of {folds}", flush=True)
-        status = run(command)
+        status = status_of(command)
         if not scores_in(folder_of(target, fold)).is_file():  # a status alone may mean that a case was left out
             raise failed(command, status)
     remove_locks(target)  # of folds that were killed at their very end, which are not repeated
-    return collect(target, folds, cohort, dataset_dir)
+    return collect(target, folds, settings["cohort"], dataset_dir)
 
 
 def run_on_cluster(commands: Mapping[int, Sequence[str]], folder: Path, cluster: str, parameters: str) -> None:
@@ -224,18 +177,18 @@ def run_on_cluster(commands: Mapping[int, Sequence[str]], folder: Path, cluster:
 
 
 def final(
-    bundle: str, cohort: str, dataset_dir: str, output: str, folds: int = 5, recipe: str = "", **options: Any
+    bundle: str, dataset_dir: str, output: str, cohort: str = "", folds: int = 5, recipe: str = "", **options: Any
 ) -> str:
     """Train the final network on all patients of a finished cross-validation, whose score is recorded next to it.
 
     Args:
-        bundle, cohort, dataset_dir, output, folds, recipe, options: the same as for the cross-validation.
+        bundle, dataset_dir, output, cohort, folds, recipe, options: the same as for the cross-validation.
     """
     target = Path(output)
     summary = target / "summary.json"
     if not summary.is_file():
         raise OptionError(f"'{summary}' does not exist; finish the cross-validation first.")
-    shared = options_of(bundle, cohort, dataset_dir, folds, recipe, options)
+    shared = options_of(bundle, dataset_dir, cohort, folds, recipe, options)
     command = command_of("training", target / "final", target, {**shared, "fold": ALL})
     check_command(command[3:])
     settings = settings_of_folds(shared, folds)
@@ -244,10 +197,10 @@ def final(
     scores, quality = read_json(summary, SUMMARY), None  # read before the training, which takes long
     if (target / QUALITY).is_file():
         quality = Quality.read(target / QUALITY)
-    if status := run(command):
+    if status := status_of(command):
         raise failed(command, status)
     checkpoint = target / "final" / "models" / BEST
-    record_crossvalidation(checkpoint, cohort, scores)
+    record_crossvalidation(checkpoint, settings["cohort"], scores)
     if quality:
         quality.save(checkpoint)
     return f"{checkpoint}: trained on all patients; the score of the cross-validation is recorded next to it"
@@ -255,11 +208,12 @@ def final(
 
 def collect(output: Path, folds: int, cohort: str, dataset_dir: str) -> str:
     """Write the scores of all patients, each of its own fold, into the folder; the table."""
-    rows, lesions, fold_of, place_of = [], [], {}, {}
+    rows, lesions, fold_of, place_of, left_out = [], [], {}, {}, []
     for fold in range(folds):
         folder = folder_of(output, fold)
         trained = {*recorded_patients(folder / "models" / PATIENTS)["train"]}
-        record = read_json(folder / "results" / "runs" / "evaluating.json", {"cases": [CASE]})
+        record = read_json(folder / "results" / "runs" / "evaluating.json", {"cases": [CASE], "left_out": [LEFT_OUT]})
+        left_out += [f"Left out, {LeftOut(each['case'], each['why'])}" for each in record["left_out"]]
         for case in record["cases"]:
             if case["patient"] in trained or case["name"] in fold_of:
                 raise InputError(f"{case['name']} is scored by a network that was trained on it; give another OUT.")
@@ -284,7 +238,7 @@ def collect(output: Path, folds: int, cohort: str, dataset_dir: str) -> str:
     text = (
         f"{len(fold_of)} scans in {folds} folds; each is scored by a network that was trained without its patient and\n"
         f"keeps its last weights. Means with 95% bootstrap intervals over the scans, rules of {challenge}.\n\n"
-        f"{markdown(table)}{text_of(tables)}"
+        + "\n\n".join([markdown(table) + text_of(tables), *left_out])
     )
     save_text(text + "\n", output / "crossvalidation.md")
     return text

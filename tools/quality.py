@@ -88,17 +88,16 @@ def pooled(tables: Sequence[Any]) -> Any:
 
 
 def judge_folds(
-    cases: Sequence[Scored], evidence: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
+    cases: Sequence[Scored], evidence: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> list[tuple[Scored, Judgement]]:
     """Each case, judged by a model that was fitted to the other folds; none if these have too few cases."""
-    found = {case: each for of_case in evidence for case, each in of_case.items()}
     judged = []
     for others, own in by_fold(cases):
         if len(others) < FEWEST:
             return []
         quality = Quality.fit(others, settings)
         for case in own:
-            slices = uncertain_slices(found[case.case]["entropy"])
+            slices = uncertain_slices(evidence[case.case]["entropy"])
             judged.append((case, quality.judge(case.case, case.histograms, slices)))
     return judged
 
@@ -123,20 +122,17 @@ def quality_rows(judged: Sequence[tuple[Scored, Judgement]]) -> list[dict[str, s
     return [{"predicted quality": name, "value": text} for name, text in texts.items()]
 
 
-def second_look(
-    judged: Sequence[tuple[Scored, Judgement]], evidence: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def second_look(judged: Sequence[tuple[Scored, Judgement]], evidence: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The references by how much worse than predicted their cases score, largest difference first.
 
     A network that is sure and yet disagrees with the reference may be right: look at its label again, in the slices
     with most disagreement.
     """
-    found = {case: each for of_case in evidence for case, each in of_case.items()}
     rows = []
     for case, judgement in judged:
         gaps = {name: judgement.regions[name] - dice for name, dice in case.dice.items()}
         region = max(gaps, key=lambda name: gaps[name])
-        slices = uncertain_slices(found[case.case]["disagreement"][region])
+        slices = uncertain_slices(evidence[case.case]["disagreement"][region])
         dice = {"predicted_dice": judgement.regions[region], "dice": case.dice[region], "difference": gaps[region]}
         rounded = {name: round(value, 3) for name, value in dice.items()}
         rows.append({"case": case.case, "region": region, **rounded, "slices": " ".join(map(str, slices))})
@@ -165,11 +161,12 @@ def assess(output: Path, results: Sequence[Path], started: Mapping[str, Any]) ->
         return None, {}
     cases, settings = scored_cases(results, evidence), settings_for(started)
     tables: dict[str, Any] = {"calibration": calibration_rows(cases)}
-    judged = judge_folds(cases, evidence, settings)
+    of_case = {case: each for fold in evidence for case, each in fold.items()}
+    judged = judge_folds(cases, of_case, settings)
     if not judged:
         return None, tables
     write_table((found.row() for _, found in judged), output / "segmentations")
-    save_text(csv_text(second_look(judged, evidence)), output / SECOND_LOOK)
+    save_text(csv_text(second_look(judged, of_case)), output / SECOND_LOOK)
     return Quality.fit(cases, settings), {**tables, "quality": quality_rows(judged)}
 
 

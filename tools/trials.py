@@ -8,14 +8,13 @@ All other options are passed to every run. Finished trials are not repeated: rer
 """
 
 import json
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from monai.utils import ensure_tuple
-from tumour.errors import InputError, OptionError, one_of
+from tumour.errors import OptionError, one_of
 from tumour.files import save_json, save_text
 from tumour.records import read_json, read_table
 from tumour.runs.folders import Claim
@@ -24,11 +23,11 @@ from tumour.runs.record import MAIN
 from tumour.scores.tables import SUMMARY, interval_text, mean_text
 
 from tools.bundles import bundles, require_bundle
-from tools.command import run_command
-from tools.compare import differences, mean_dice, significance
-from tools.crossvalidate import hash_of, require_same_settings, settings_in
+from tools.command import failed, run_command, status_of
+from tools.compare import common, differences, mean_dice, significance
 from tools.networks import cost
 from tools.show import merged
+from tools.started import hash_of, require_same_settings, settings_in
 from tools.tables import markdown
 
 OVER = {  # settings that can be compared within a bundle: the id and its values
@@ -64,8 +63,8 @@ def command_of(run_id: str, folder: Path, args_files: Sequence[str], options: Ma
 def run(run_id: str, folder: Path, args_files: Sequence[str], options: Mapping[str, Any]) -> None:
     """Run a bundle with its models and results below a folder."""
     command = command_of(run_id, folder, args_files, options)
-    if subprocess.run(command).returncode:
-        raise InputError(f"'{' '.join(command)}' failed; see its output above.")
+    if status := status_of(command):
+        raise failed(command, status)
 
 
 def trial(folder: Path, args_files: Sequence[str], options: Mapping[str, Any]) -> dict[str, float]:
@@ -145,7 +144,10 @@ def compare_trials(output: str, trials: Mapping[str, tuple[str, Mapping[str, Any
         print(f"\n== {name}", flush=True)
         measured = trial(folders[name], args_of(bundle), options)
         rows.append({"": name, **row_of(folders[name], bundle, options, measured)})
-    parts = ["Means with 95% bootstrap intervals.", markdown(rows)]
+    scores = {name: mean_dice(folder / "results" / "scores") for name, folder in folders.items()}
+    _, left_out = common(pd.DataFrame(scores))
+    note = f" {left_out.rstrip('.')}; the means include them, the differences do not." if left_out else ""
+    parts = [f"Means with 95% bootstrap intervals.{note}", markdown(rows)]
     first, *others = trials
     for name in others:
         a, b = (str(folders[each] / "results" / "scores") for each in (first, name))
@@ -226,11 +228,11 @@ def compare_recipes(
             place = trials / f"seed{seed}"
             measured[recipe, seed] = trial(place, args_files, {**data, **budget, "seed": seed})
             dice[recipe, seed] = mean_dice(place / "results" / "scores")
-    scores = pd.concat(dice, names=["recipe", "seed", "case"]).unstack("recipe")
+    scores, left_out = common(pd.concat(dice, names=["recipe", "seed", "case"]).unstack("recipe"))
     head = f"{minutes:g} minutes of training, {len(numbers)} seeds, {len(scores)} test scans; 95% bootstrap intervals."
     costs = pd.DataFrame(measured).T
     rows = [{"": names[recipe], **recipe_row(recipe, costs.loc[recipe], scores)} for recipe in RECIPES]
-    return write_comparison(folder, [head, markdown(rows)])
+    return write_comparison(folder, [f"{head} {left_out}".strip(), markdown(rows)])
 
 
 def recipe_row(recipe: str, costs: pd.DataFrame, scores: pd.DataFrame) -> dict[str, str]:

@@ -8,7 +8,7 @@ import pytest
 from tumour.errors import InputError
 
 from tools.command_line import command_line
-from tools.compare import compare, differences, significance
+from tools.compare import common, compare, differences, significance
 
 REGIONS = ["WT", "TC"]
 
@@ -73,6 +73,17 @@ def test_a_case_may_have_a_name_that_pandas_reads_as_missing_or_as_a_number(tmp_
     a, b = (write(tmp_path / run, dice, [name, "z"]) for run, dice in (("a", [0.5, 0.5]), ("b", [0.7, 0.5])))
     assert differences(a, b, "dice")["WT"].to_dict() == pytest.approx({name: 0.2, "z": 0.0})
     assert name in compare(a, b).split("differ most")[1]
+
+
+def test_cases_that_not_all_runs_scored_are_left_out_of_the_means_and_named():
+    scores = pd.DataFrame(
+        {"first": [0.5, 0.7, np.nan], "second": [0.4, 0.6, 0.0]}, pd.Index(["a", "b", "c"], name="case")
+    )
+    known, sentence = common(scores)
+    assert [*known.index] == ["a", "b"] and sentence == "Left out, because not all of them scored these cases: c."
+    assert common(known)[1] == ""
+    with pytest.raises(InputError, match="No case was scored by all"):
+        common(scores[2:])
 
 
 def test_a_run_is_a_file_or_its_folder_or_the_folder_of_an_evaluation(tmp_path, runs):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tumour.errors import InputError
+from tumour.errors import InputError, OptionError
 from tumour.files import save_json
 from tumour.records import read_table
 from tumour.runs.checkpoints import to_float16
@@ -39,9 +39,9 @@ def in_this_process(monkeypatch, at_the_root):
 
     def start(command):
         runs.append((command[4], command[command.index("--fold") + 1]))
-        return SimpleNamespace(wait=lambda: here(command).returncode)
+        return here(command).returncode
 
-    monkeypatch.setattr(module, "subprocess", SimpleNamespace(Popen=start))
+    monkeypatch.setattr(module, "status_of", start)
     return runs
 
 
@@ -64,9 +64,7 @@ def crossvalidated(two_sets, tmp_path_factory):
     given = {"bundle": BUNDLES[0], "cohort": "brats2021", "dataset_dir": str(two_sets), "folds": FOLDS, **TINY}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(module.__file__.rsplit("/", 2)[0])
-        patch.setattr(
-            module, "subprocess", SimpleNamespace(Popen=lambda c: SimpleNamespace(wait=lambda: here(c).returncode))
-        )
+        patch.setattr(module, "status_of", lambda command: here(command).returncode)
         text = crossvalidate(output=str(folder), **given)
     return given, folder, text
 
@@ -138,24 +136,6 @@ def test_a_second_call_finishes_what_was_stopped_and_repeats_nothing(copy, cross
     assert in_this_process == [("crossvalidating", "1"), ("crossvalidating", "2")]
 
 
-def test_an_interrupt_waits_for_the_run_and_the_same_command_continues(copy, crossvalidated, monkeypatch):
-    given, folder = copy
-    shutil.rmtree(folder / "fold1")
-    waits = []
-
-    def wait():
-        waits.append(1)
-        if len(waits) == 1:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "subprocess", SimpleNamespace(Popen=lambda command: SimpleNamespace(wait=wait)))
-        with pytest.raises(InputError, match="run the same command again"):
-            crossvalidate(output=str(folder), **given)
-    assert len(waits) == 2
-    assert crossvalidate(output=str(folder), **given) == crossvalidated[2]
-
-
 @pytest.mark.parametrize(
     ("changed", "part"),
     [
@@ -208,16 +188,27 @@ def test_corrected_labels_are_refused_by_name_and_not_mixed_with_the_scores_of_t
 
 def test_a_setting_out_of_range_ends_it_before_any_work(two_sets, tmp_path, in_this_process):
     with pytest.raises(InputError, match="batch_size"):
-        crossvalidate("unet3d", "brats2021", str(two_sets), str(tmp_path / "out"), 2, batch_size=0)
+        crossvalidate("unet3d", str(two_sets), str(tmp_path / "out"), "brats2021", 2, batch_size=0)
     with pytest.raises(InputError, match="There is no patient to validate on in fold 7"):
-        crossvalidate("unet3d", "brats2021", str(two_sets), str(tmp_path / "out"), 9)
+        crossvalidate("unet3d", str(two_sets), str(tmp_path / "out"), "brats2021", 9)
     assert in_this_process == [] and not (tmp_path / "out").exists()
 
 
+def test_what_would_train_or_select_a_network_on_the_patients_that_it_scores_ends_it_before_any_work(
+    two_sets, crossvalidated, tmp_path, in_this_process
+):
+    given, out = ("unet3d", str(two_sets), str(tmp_path / "out"), "brats2021", 2), tmp_path / "out"
+    with pytest.raises(OptionError, match="--keep best would select the weights on the patients of the fold"):
+        crossvalidate(*given, keep="best")
+    with pytest.raises(OptionError, match="4 of 7 patients, e.g. .* could not be scored; leave --start_from out"):
+        crossvalidate(*given, start_from=str(crossvalidated[1] / "fold0" / "models"))
+    assert in_this_process == [] and not out.exists()
+
+
 def test_a_fold_that_fails_ends_it_with_its_command(two_sets, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "subprocess", SimpleNamespace(Popen=lambda c: SimpleNamespace(wait=lambda: 1)))
+    monkeypatch.setattr(module, "status_of", lambda _: 1)
     with pytest.raises(InputError, match="run crossvalidating .* ended with status 1"):
-        crossvalidate("unet3d", "brats2021", str(two_sets), str(tmp_path / "out"), 2)
+        crossvalidate("unet3d", str(two_sets), str(tmp_path / "out"), "brats2021", 2)
 
 
 def test_each_fold_is_a_job_of_submitit(tmp_path):
@@ -329,7 +320,7 @@ def test_the_final_network_is_trained_on_all_patients_and_its_card_gives_the_sco
     files = content(given["bundle"], models / "model.pt")
     assert files["models/quality.json"] == (models / "quality.json").read_bytes()
     card = files["docs/README.md"].decode()
-    assert "| 7 of brats2021, cross-validation in 3 folds |" in card and f"{dice:.3f} (" in card
+    assert "| 7, read as brats2021, cross-validation in 3 folds |" in card and f"{dice:.3f} (" in card
     assert "not scored yet" not in card and "Cross-validation: the scores of networks" in card
     metrics = json.loads(files["configs/metadata.json"])["eval_metrics"]
     assert metrics["brats2021, cross-validation"]["dice_WT"] == pytest.approx(dice, abs=1e-4)
@@ -355,7 +346,7 @@ def test_an_ensemble_of_all_folds_has_their_score_and_one_of_some_has_not(crossv
     members = [f"{folder}/fold{fold}/models" for fold in range(FOLDS)]
     ensemble(f"'{folder}/fold*/models'", str(tmp_path / "all"))
     ensemble(" ".join(members[:2]), str(tmp_path / "some"))
-    assert "7 of brats2021, cross-validation in 3 folds" in results({"unet3d": tmp_path / "all" / "model.pt"})
+    assert "7, read as brats2021, cross-validation in 3 folds" in results({"unet3d": tmp_path / "all" / "model.pt"})
     assert "cross-validation" not in results({"unet3d": tmp_path / "some" / "model.pt"})
 
 

@@ -9,11 +9,11 @@ import torch
 from tumour.files import save_json
 from tumour.records import read_table
 from tumour.scores.calibration import STEPS, histogram
-from tumour.scores.quality import Quality, fit_regions, read_rows
+from tumour.scores.quality import Judgement, Quality, Scored, fit_regions, read_rows
 
 from tests.scores.test_quality import scored
 from tools import quality as module
-from tools.quality import assess, calibration_rows, judge_folds, pooled, reliability, second_look, text_of
+from tools.quality import assess, calibration_rows, judge_folds, pooled, quality_rows, reliability, second_look, text_of
 
 STARTED = {"mirror": "no", **{f"after_treatment::{name}": {} for name in module.TREATMENT}}
 
@@ -68,7 +68,7 @@ def test_no_case_is_scored_by_what_was_fitted_to_it(cases, monkeypatch):
     monkeypatch.setattr(
         module, "Quality", type("Noted", (Quality,), {"fit": classmethod(lambda _, given, s: note(fitted, given, s))})
     )
-    judged = judge_folds(cases, [{case.case: evidence_of(case) for case in cases}], {})
+    judged = judge_folds(cases, {case.case: evidence_of(case) for case in cases}, {})
     assert [len(given) for given in fitted] == [20] * 3 and len(judged) == 30
     for given, fold in zip(fitted, range(3), strict=True):
         assert {case.fold for case in given} == {0, 1, 2} - {fold}
@@ -97,13 +97,35 @@ def test_tables_of_several_folds_are_the_table_of_all_their_cases(cases):
     assert np.allclose(parts, reliability(histograms))
 
 
+def test_the_table_says_how_well_quality_was_predicted():
+    """Ten cases of Dice 0.0, 0.1 ... 0.9; of the worst two one is red and one green; the interval misses three."""
+    lights = ["red", "green", "red", "yellow", "yellow", "green", "green", "green", "green", "green"]
+    judged = []
+    for number, light in enumerate(lights):
+        dice = number / 10
+        high = dice - 0.01 if number < 3 else 1.0
+        predicted = dice + (0.1 if number == 9 else 0.05)
+        found = Judgement(f"P{number}", light, predicted, dice - 0.2, high, {"WT": predicted})
+        judged.append((Scored(f"P{number}", 0, {}, {"WT": dice}), found))
+    shuffled = [judged[n] for n in (3, 0, 7, 1, 9, 2, 8, 5, 4, 6)]
+    assert [row["value"] for row in quality_rows(shuffled)] == [
+        "1.00",  # Spearman's correlation
+        f"{(9 * 0.05 + 0.1) / 10:.3f}",
+        "70%",
+        "1 of 2",
+        "1 of 8",
+        "1 of 2",
+        "5 of 8",
+    ]
+
+
 def test_planted_wrong_labels_come_first_in_the_list(cases):
     changed, wrong = [], {"P02", "P07", "P11", "P12"}  # of cases that the network segments well
     for case in cases:
         if case.case in wrong:
             case = type(case)(case.case, case.fold, case.histograms, {**case.dice, "ET": case.dice["ET"] / 3})
         changed.append(case)
-    evidence = [{case.case: evidence_of(case) for case in changed}]
+    evidence = {case.case: evidence_of(case) for case in changed}
     rows = second_look(judge_folds(changed, evidence, {}), evidence)
     assert {row["case"] for row in rows[:4]} == wrong and all(row["region"] == "ET" for row in rows[:4])
     assert rows[0]["slices"] == "1 4" and rows[0]["difference"] > rows[4]["difference"]

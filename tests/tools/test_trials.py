@@ -3,7 +3,6 @@
 import json
 import shutil
 import sys
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,7 @@ def at_the_root(monkeypatch):
 @pytest.fixture
 def no_processes(monkeypatch):
     """The runs of a trial in the process of the test."""
-    monkeypatch.setattr(trials, "subprocess", SimpleNamespace(run=here))
+    monkeypatch.setattr(trials, "status_of", lambda command: here(command).returncode)
 
 
 def lines(text):
@@ -56,7 +55,7 @@ def test_all_bundles_stand_in_one_table_with_their_differences(patients, tmp_pat
     def again(*args):
         raise AssertionError("what is done is not run again")
 
-    monkeypatch.setattr(trials.subprocess, "run", again)
+    monkeypatch.setattr(trials, "status_of", again)
     assert (
         trials.compare_bundles(str(tmp_path), "brats2021", str(patients("brats2021")), precision="float32", **TINY)
         == text
@@ -158,8 +157,8 @@ def test_an_interrupted_measurement_of_the_speed_is_completed(tmp_path, monkeypa
 
 
 def test_a_trial_that_fails_is_told_with_its_command(patients, tmp_path, monkeypatch):
-    monkeypatch.setattr(trials, "subprocess", SimpleNamespace(run=lambda _: SimpleNamespace(returncode=1)))
-    with pytest.raises(InputError, match="run training .* failed"):
+    monkeypatch.setattr(trials, "status_of", lambda _: 1)
+    with pytest.raises(InputError, match="run training .* ended with status 1"):
         trials.compare_bundles(str(tmp_path), "brats2021", str(patients("brats2021")), **TINY)
 
 
