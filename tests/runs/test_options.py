@@ -187,13 +187,38 @@ def test_every_recipe_names_ids_that_exist(check, path):
 def test_a_file_on_top_may_add_parts_that_it_refers_to_and_no_others(check, tmp_path):
     mine = tmp_path / "mine.yaml"
     layer = ("--+config_file", f"['{mine}']")
-    mine.write_text("sharpen: [{_target_: Identityd, keys: image}]\nresized: '@sharpen'\n+cohorts: {mine: {}}\n")
+    mine.write_text("sharpen: [{_target_: Identityd, keys: image}]\nresized: '@sharpen'\n")
     check(*layer)
     mine.write_text("learning_rat: 0.1\n")
     text = refused(check, *layer)
     assert str(mine) in text and "learning_rate" in text
     mine.write_text("epochs: three\n")
     assert "epochs" in refused(check, *layer)
+
+
+MINE = {"files": {"T1": "_a", "label": "_l"}, "label_values": [0, 2, 1, 3], "patient": "(.+)", "challenge": "legacy"}
+
+
+@pytest.mark.parametrize("key", ["+cohorts", "cohorts::mine"])
+def test_a_file_on_top_may_add_a_data_set_and_any_part_that_it_extends(key, check, tmp_path):
+    path, modalities = tmp_path / "mine.yaml", ("--modalities", "[T1]")
+    layer, own = ("--+config_file", f"['{path}']"), ("--cohort", "mine", *modalities)
+
+    def write(entry, **more):
+        path.write_text(json.dumps({key: {"mine": entry} if key.startswith("+") else entry, **more}))
+        layers._parsed.cache_clear()  # it knows a file by its time
+
+    write(MINE, **{"+losses": {"mine": {"_target_": "torch.nn.L1Loss"}}})
+    check(*layer, *own, "--loss", "@losses::mine")
+    write({**MINE, "label_values": [0, 1]})
+    assert "cohort mine has 2 label_values for 4 classes" in refused(check, *layer, *own)
+    write(MINE, **{"+losses": [1]})
+    assert f"'{path}': +losses must be entries by name" in refused(check, *layer, *own)
+
+
+def test_a_data_set_may_be_added_on_the_command_line(check):
+    check("--cohorts::mine", json.dumps(MINE), "--cohort", "mine", "--modalities", "[T1]")
+    assert "has no 'brats2o21'" in refused(check, "--cohorts::brats2o21::challenge", "legacy")
 
 
 def test_an_argument_that_a_class_takes_is_an_option_and_another_is_not(check):

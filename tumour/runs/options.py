@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigComponent, ConfigParser
 from monai.bundle.reference_resolver import ReferenceResolver
-from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
+from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS, merge_kv
 from tumour.errors import (
     OFF,
     ON,
@@ -103,7 +103,8 @@ def known_options(command: Sequence[str]) -> ConfigParser:
         content = content_of(file)
         if Path(file).parent == Path(own[-1]).parent:  # of a release: recipes fit all its workflows
             require_known(content, Path(file))
-            parser.update(content)
+            for key, value in content.items():
+                merge_kv(parser, key, value)
         else:
             lay(parser, content, f"'{file}': ", words(command)[1:2])
     lay(parser, settings, "")
@@ -168,11 +169,11 @@ def lay(parser: ConfigParser, content: Mapping[str, Any], source: str, run_id: S
     for key, value in content.items():
         if key not in used:  # else a new part of the config, to which the others refer
             require_id(parser, key, value, source)
-        parser.update({key: value})
+        merge_kv(parser, key, value)
         if key.endswith("_target_"):
             require_classes({"_target_": value}, source)
     for key, value in content.items():
-        for name in ReferenceResolver.find_refs_in_config(value, key):
+        for name in ReferenceResolver.find_refs_in_config(value, key.removeprefix("+")):
             if name not in parser:
                 hint = nearest(name.split("::")[-1], siblings(parser, name))
                 raise OptionError(f"{source}{key} refers to '{name}', which the config lacks{hint}.")
@@ -197,7 +198,7 @@ def require_id(parser: ConfigParser, key: str, value: Any, source: str) -> None:
                     return
                 raise OptionError(f"{source}There is no option '{part}'{nearest(part, [*settings, *place, *OPTIONS])}.")
             if part not in place:
-                if n == len(parts) - 1 and takes(place, part):
+                if n == len(parts) - 1 and (takes(place, part) or walked == "cohorts"):  # a data set of the user's
                     return
                 raise OptionError(f"{source}{walked} has no '{part}'{nearest(part, [*place, *arguments(place)])}.")
             place = place[part]
@@ -208,6 +209,9 @@ def require_id(parser: ConfigParser, key: str, value: Any, source: str) -> None:
         else:
             raise OptionError(f"{source}{walked} is {place!r} and has no '{part}'.")
         walked = f"{walked}::{part}" if walked else part
+    if extends and not any(isinstance(place, kind) and isinstance(value, kind) for kind in (Mapping, list)):
+        what = "entries by name" if isinstance(place, Mapping) else "a list"
+        raise OptionError(f"{source}+{key} must be {what}, as {key} is; it is {value!r}.")
     plain = not isinstance(value, Mapping | list | tuple) and str(value)[:1] not in ("@", "$", "%")
     if place and isinstance(place, Mapping | list) and plain and key not in settings and not extends:
         kind = "list" if isinstance(place, list) else "part with entries of its own"
