@@ -235,13 +235,13 @@ def compare(
         for mirror in (False, True)
     ]
     costs = {each: each.cost(settings[folders[0]]) for each in candidates}
-    table, left_out = common(pd.DataFrame({each: runs.scored(each) for each in candidates}))
+    table, others = common(pd.DataFrame({each: runs.scored(each) for each in candidates}))
     scores = {each: table[each] for each in candidates}
     chosen, level = choose(scores, costs)
     treated, fitted = runs.treated(chosen, settings[folders[0]]["cohort"])
     treated = treated.reindex(table.index)
     used = fitted if improves(treated, scores[chosen]) else None
-    return write(target, scores, costs, chosen, level, treated, used, left_out)
+    return write(target, scores, costs, chosen, level, treated, used, others)
 
 
 def improves(treated: pd.Series, plain: pd.Series) -> bool:
@@ -257,7 +257,7 @@ def write(
     level: Sequence[Candidate],
     treated: pd.Series,
     fitted: Path | None,
-    left_out: str,
+    left_out: Sequence[str],
 ) -> str:
     """Write best.json and best.md; the text."""
     best = scores[max(scores, key=lambda each: scores[each].mean())]
@@ -270,10 +270,10 @@ def write(
         reason = "Every other candidate is worse."
     change = f"It changes the mean Dice by {mean_text((treated - scores[chosen]).to_numpy(), '+.3f')}"
     treatment = f"{change}; it is used: --after_treatment %{fitted}" if fitted else f"{change}; it is not used."
+    missing = f" Left out, because not all candidates scored them: {', '.join(left_out)}." if left_out else ""
     text = (
         f"{len(best)} scans, each scored by networks that were trained without its patient; means with 95% bootstrap\n"
-        f"intervals over the scans. {left_out}".rstrip()
-        + f"\n\n{markdown(rows)}\n\n"
+        f"intervals over the scans.{missing}\n\n{markdown(rows)}\n\n"
         f"Use {chosen.name}. {reason}\nAfter-treatment, fitted for each fold on the others: {treatment}"
     )
     content = {

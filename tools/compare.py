@@ -36,8 +36,8 @@ def mean_dice(*folders: Path) -> pd.Series:
     return rows[rows["kind"] == "region"].groupby("case")["dice"].mean()
 
 
-def common(scores: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The scores of the cases that all of several runs scored, and a sentence on the others; empty if there is none.
+def common(scores: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The scores of the cases that all of several runs scored, and the names of the others.
 
     Means over different cases cannot be compared: a run that left out a hard case would seem better.
 
@@ -51,7 +51,7 @@ def common(scores: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     others = scores.index.difference(known.index).get_level_values("case").unique()
     if known.empty:
         raise InputError("No case was scored by all that are compared; the outputs above say why each was left out.")
-    return known, f"Left out, because not all of them scored these cases: {', '.join(others)}." if len(others) else ""
+    return known, [*others]
 
 
 def differences(run_a: str, run_b: str, metric: str) -> pd.DataFrame:

@@ -145,8 +145,8 @@ def compare_trials(output: str, trials: Mapping[str, tuple[str, Mapping[str, Any
         measured = trial(folders[name], args_of(bundle), options)
         rows.append({"": name, **row_of(folders[name], bundle, options, measured)})
     scores = {name: mean_dice(folder / "results" / "scores") for name, folder in folders.items()}
-    _, left_out = common(pd.DataFrame(scores))
-    note = f" {left_out.rstrip('.')}; the means include them, the differences do not." if left_out else ""
+    _, alone = common(pd.DataFrame(scores))
+    note = f" Not scored by all, and so in some of the means alone: {', '.join(alone)}." if alone else ""
     parts = [f"Means with 95% bootstrap intervals.{note}", markdown(rows)]
     first, *others = trials
     for name in others:
@@ -228,11 +228,12 @@ def compare_recipes(
             place = trials / f"seed{seed}"
             measured[recipe, seed] = trial(place, args_files, {**data, **budget, "seed": seed})
             dice[recipe, seed] = mean_dice(place / "results" / "scores")
-    scores, left_out = common(pd.concat(dice, names=["recipe", "seed", "case"]).unstack("recipe"))
+    scores, others = common(pd.concat(dice, names=["recipe", "seed", "case"]).unstack("recipe"))
     head = f"{minutes:g} minutes of training, {len(numbers)} seeds, {len(scores)} test scans; 95% bootstrap intervals."
     costs = pd.DataFrame(measured).T
     rows = [{"": names[recipe], **recipe_row(recipe, costs.loc[recipe], scores)} for recipe in RECIPES]
-    return write_comparison(folder, [f"{head} {left_out}".strip(), markdown(rows)])
+    head += f" Left out, because not all runs scored them: {', '.join(others)}." if others else ""
+    return write_comparison(folder, [head, markdown(rows)])
 
 
 def recipe_row(recipe: str, costs: pd.DataFrame, scores: pd.DataFrame) -> dict[str, str]:

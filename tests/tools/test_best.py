@@ -73,7 +73,9 @@ def test_an_after_treatment_is_used_if_the_interval_of_its_gain_is_above_zero(ch
 
 
 class Scored:
-    """Stands for the runs of the candidates: only `b` scored case2, which is hard; the treatment loses 0.1."""
+    """Stands for the runs of the candidates: only `b` scored case2, which is hard."""
+
+    gain: float  # of the after-treatment, on each case
 
     def __init__(self, *_):
         pass
@@ -84,10 +86,15 @@ class Scored:
 
     def treated(self, candidate, cohort):
         assert cohort == "msd"
-        return self.scored(candidate) - 0.1, Path("treatment.json")
+        return self.scored(candidate) + self.gain, Path("treatment.json")
 
 
-def test_candidates_are_compared_on_the_cases_that_all_scored_and_the_others_are_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("gain", "dice", "used"), [(-0.1, "0.500 (0.400 to 0.600)", False), (0.1, "0.700 (0.600 to 0.800)", True)]
+)
+def test_candidates_are_compared_on_the_cases_that_all_scored_and_the_others_are_named(
+    gain, dice, used, tmp_path, monkeypatch
+):
     """The mean of `a` over fewer and easier cases is higher (0.5 against 0.4), but it is worse on each of them."""
     for folder in ("a", "b"):
         (tmp_path / folder / "fold0" / "models").mkdir(parents=True)
@@ -98,17 +105,21 @@ def test_candidates_are_compared_on_the_cases_that_all_scored_and_the_others_are
     for name, stub in stubs.items():
         monkeypatch.setattr(f"tools.best.{name}", stub)
     monkeypatch.setattr(Candidate, "cost", lambda *_: 1.0)
+    monkeypatch.setattr(Scored, "gain", gain, raising=False)
     folders = f"'{tmp_path / 'a'}' '{tmp_path / 'b'}'"
     text = compare(folders, "data", str(tmp_path / "best"), folds=1)
-    assert text.startswith("2 scans") and "not all of them scored these cases: case2." in text
+    assert text.startswith("2 scans") and "not all candidates scored them: case2." in text
     assert "| a | 1.0 | 0.500 (0.400 to 0.600) | -0.100 (-0.100 to -0.100) |" in text
-    assert "| b, with after-treatment | 1.0 | 0.500 (0.400 to 0.600) | -0.100 (-0.100 to -0.100) |" in text
-    assert "Use b. " in text and "-0.100 (-0.100 to -0.100); it is not used" in text
+    assert f"| b, with after-treatment | 1.0 | {dice} | {gain:.3f} ({gain:.3f} to {gain:.3f}) |" in text
+    assert (
+        "Use b. " in text
+        and f"{gain:+.3f} ({gain:+.3f} to {gain:+.3f}); it is {'used' if used else 'not used'}" in text
+    )
     assert json.loads((tmp_path / "best" / "best.json").read_text()) == {
         "bundles": ["b"],
         "crossvalidations": [str(tmp_path / "b")],
         "mirror": False,
-        "after_treatment": None,
+        "after_treatment": "treatment.json" if used else None,
     }
 
 

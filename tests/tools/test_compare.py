@@ -79,9 +79,9 @@ def test_cases_that_not_all_runs_scored_are_left_out_of_the_means_and_named():
     scores = pd.DataFrame(
         {"first": [0.5, 0.7, np.nan], "second": [0.4, 0.6, 0.0]}, pd.Index(["a", "b", "c"], name="case")
     )
-    known, sentence = common(scores)
-    assert [*known.index] == ["a", "b"] and sentence == "Left out, because not all of them scored these cases: c."
-    assert common(known)[1] == ""
+    known, others = common(scores)
+    assert [*known.index] == ["a", "b"] and others == ["c"]
+    assert common(known)[1] == []
     with pytest.raises(InputError, match="No case was scored by all"):
         common(scores[2:])
 

@@ -301,6 +301,14 @@ def test_patients_of_a_network_trained_on_them_are_never_collected(copy):
         crossvalidate(output=str(folder), **given)
 
 
+def test_cases_that_a_fold_left_out_are_listed_with_the_reason(copy, crossvalidated):
+    given, folder = copy
+    path = folder / "fold1" / "results" / "runs" / "evaluating.json"
+    save_json({**json.loads(path.read_text()), "left_out": [{"case": "P7", "why": "its T1 is empty"}]}, path)
+    text = crossvalidate(output=str(folder), **given)
+    assert text == f"{crossvalidated[2]}\n\nLeft out, P7: its T1 is empty."
+
+
 def test_the_final_network_is_trained_on_all_patients_and_its_card_gives_the_score_of_the_folds(copy, in_this_process):
     given, folder = copy
     settings = settings_for(json.loads((folder / "settings.json").read_text()))

@@ -115,13 +115,14 @@ def test_a_region_that_no_case_has_leaves_its_cells_empty(tmp_path, monkeypatch)
 
 
 def test_a_difference_is_that_of_the_later_trial_from_the_first_in_dice(tmp_path, monkeypatch):
-    """0.1 and 0.3 better: by 0.2, in an interval from 0.1 to 0.3."""
-    dice = {"first": {"a": 0.4, "b": 0.5}, "second": {"a": 0.5, "b": 0.8}}
+    """0.1 and 0.3 better: by 0.2, in an interval from 0.1 to 0.3; the first left out one scan."""
+    dice = {"first": {"a": 0.4, "b": 0.5}, "second": {"a": 0.5, "b": 0.8, "hard": 0.1}}
     monkeypatch.setattr(trials, "trial", lambda folder, *_: write_run(folder, dice[folder.name]) or {})
     monkeypatch.setattr(trials, "row_of", lambda *_: {})
     for name in ("check_command", "require_same_trials"):
         monkeypatch.setattr(trials, name, lambda *_: None)
     text = trials.compare_trials(str(tmp_path), {name: ("unet3d", {}) for name in dice})
+    assert "Not scored by all, and so in some of the means alone: hard." in text
     columns, values = text.partition("Dice, second - first:\n")[2].splitlines()
     found = dict(zip(["region", *columns.replace("B - A", "mean").split()], values.split(), strict=True))
     assert found["region"] == "WT" and found["cases"] == "2"
