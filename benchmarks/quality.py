@@ -32,6 +32,7 @@ from benchmarks import nnunet, results, zoo
 from benchmarks.patients import cases_of, folder_with, parts_of
 from benchmarks.sides import command_line
 from tools import trials
+from tools.bundles import files_of
 from tools.cohorts import cohort_named
 from tools.compare import mean_dice
 from tools.score import score
@@ -79,11 +80,12 @@ def taken(log: Path) -> float:
 
 def _ours(folder: Path, given: dict[str, Any], seconds: float, patch: dict[str, str]) -> None:
     """Train with the commands of the bundle; its measured speed sets the number of steps."""
-    args, train = trials.args_of("neuroseg3d"), given | patch
-    each = trials.steps_in(seconds / cores() / 60, folder / "pace", args, train) // trials.EPOCHS
+    given = files_of("neuroseg3d") | given
+    train = given | patch
+    each = trials.steps_in(seconds / cores() / 60, folder / "pace", train) // trials.EPOCHS
     budget = {"epochs": trials.EPOCHS, "val_interval": trials.EPOCHS, "iterations_per_epoch": each}
-    trials.run("training", folder, args, {**train, **budget})
-    trials.run("evaluating", folder, args, given)
+    trials.run("training", folder, {**train, **budget})
+    trials.run("evaluating", folder, given)
     seconds = taken(folder / "results" / "training.csv")
     save_json({"steps": each * trials.EPOCHS, "seconds": seconds, "cores": cores()}, folder / "trial.json")
 

@@ -1,6 +1,7 @@
-"""The bundles of this checkout, and their folders."""
+"""The bundles of this checkout, their folders, and the options that choose one."""
 
 from pathlib import Path
+from typing import Any
 
 from tumour.errors import one_of
 
@@ -27,3 +28,10 @@ def require_bundle(bundle: str, recipe: str = "") -> None:
     folder_of(bundle)
     if recipe:
         one_of({path.stem: path for path in sorted(COMMON.glob("recipes/*.yaml"))}, recipe, "recipe")
+
+
+def files_of(bundle: str, recipe: str = "", *on_top: str) -> dict[str, Any]:
+    """The options that choose a bundle, a recipe on top of it if one is given, and config files on top of both."""
+    require_bundle(bundle, recipe)
+    files = [*([f"bundles/common/recipes/{recipe}.yaml"] if recipe else []), *on_top]
+    return {"args_file": f"bundles/{bundle}/args.yaml", **({"+config_file": files} if files else {})}

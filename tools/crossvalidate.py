@@ -30,7 +30,7 @@ from tumour.scores.quality import FILE as QUALITY
 from tumour.scores.quality import Quality
 from tumour.scores.tables import SUMMARY, mean_text, read_scores, write_scores
 
-from tools.bundles import require_bundle
+from tools.bundles import files_of
 from tools.command import failed, run_command, status_of
 from tools.quality import assess, text_of
 from tools.started import OF_THE_MACHINE, STARTED, hash_of, require_same_settings, settings_in
@@ -50,11 +50,8 @@ def options_of(
     bundle: str, dataset_dir: str, cohort: str, folds: int, recipe: str, given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The options of all runs of a cross-validation; without a cohort it is that of the recipe, or else the default."""
-    require_bundle(bundle, recipe)
-    on_top = [f"bundles/common/recipes/{recipe}.yaml"] if recipe else []
-    options = {"args_file": f"bundles/{bundle}/args.yaml", "+config_file": [*on_top, OVERLAY]}
-    options |= {"cohort": cohort} if cohort else {}
-    return {**options, "dataset_dir": dataset_dir, "folds": folds, **given}
+    data = {**({"cohort": cohort} if cohort else {}), "dataset_dir": dataset_dir, "folds": folds}
+    return {**files_of(bundle, recipe, OVERLAY), **data, **given}
 
 
 def settings_of_folds(options: Mapping[str, Any], folds: int) -> dict[str, Any]:

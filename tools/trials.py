@@ -18,15 +18,15 @@ from tumour.errors import OptionError, one_of
 from tumour.files import save_json, save_text
 from tumour.records import read_json, read_table
 from tumour.runs.folders import Claim
+from tumour.runs.layers import layers, merge
 from tumour.runs.options import check_command
 from tumour.runs.record import MAIN
 from tumour.scores.tables import SUMMARY, interval_text, mean_text
 
-from tools.bundles import bundles, require_bundle
+from tools.bundles import bundles, files_of
 from tools.command import failed, run_command, status_of
 from tools.compare import common, differences, mean_dice, significance
 from tools.networks import cost
-from tools.show import merged
 from tools.started import hash_of, require_same_settings, settings_in
 from tools.tables import markdown
 
@@ -47,37 +47,27 @@ EPOCHS = 4  # of a training whose time is fixed
 PACE_STEPS = 10  # per epoch of the short training that measures the speed
 
 
-def args_of(bundle: str, recipe: str = "") -> list[str]:
-    """The args files of a bundle, and of a recipe if one is given."""
-    require_bundle(bundle, recipe)
-    return [f"bundles/{bundle}/args.yaml", *([f"bundles/common/recipes/{recipe}.yaml"] if recipe else [])]
-
-
-def command_of(run_id: str, folder: Path, args_files: Sequence[str], options: Mapping[str, Any]) -> list[str]:
+def command_of(run_id: str, folder: Path, options: Mapping[str, Any]) -> list[str]:
     """The command that runs a bundle with its models and results below a folder."""
-    args_file = args_files[0] if len(args_files) == 1 else list(args_files)  # the second on top of the first
-    where = {"args_file": args_file, "ckpt_dir": folder / "models", "output_dir": folder / "results"}
-    return run_command(run_id, **where, **options)
+    return run_command(run_id, **{**options, "ckpt_dir": folder / "models", "output_dir": folder / "results"})
 
 
-def run(run_id: str, folder: Path, args_files: Sequence[str], options: Mapping[str, Any]) -> None:
+def run(run_id: str, folder: Path, options: Mapping[str, Any]) -> None:
     """Run a bundle with its models and results below a folder."""
-    command = command_of(run_id, folder, args_files, options)
+    command = command_of(run_id, folder, options)
     if status := status_of(command):
         raise failed(command, status)
 
 
-def trial(folder: Path, args_files: Sequence[str], options: Mapping[str, Any]) -> dict[str, float]:
+def trial(folder: Path, options: Mapping[str, Any]) -> dict[str, float]:
     """Train and score one variant, unless that is done; the time and peak memory (GB) of the training."""
     done = folder / "trial.json"
     if done.is_file():
         return read_json(done, {str: float})
-    run("training", folder, args_files, options)
-    run("evaluating", folder, args_files, options)
+    run("training", folder, options)
+    run("evaluating", folder, options)
     seconds = read_table(folder / "results" / "training.csv")["seconds"]
-    config = merged(*args_files)
-    config.update(dict(options))
-    steps = int(config.get_parsed_content("iterations_per_epoch"))
+    steps = int(merge(*layers(options)).get_parsed_content("iterations_per_epoch"))
     measured = {
         "seconds per step": float(seconds.median()) / steps,
         "steps": steps * len(seconds),
@@ -90,12 +80,12 @@ def trial(folder: Path, args_files: Sequence[str], options: Mapping[str, Any]) -
     return measured
 
 
-def steps_in(minutes: float, folder: Path, args_files: Sequence[str], options: Mapping[str, Any]) -> int:
+def steps_in(minutes: float, folder: Path, options: Mapping[str, Any]) -> int:
     """Number of training steps that fit into a time, without reading and validation; measured once per folder."""
     log = folder / "results" / "training.csv"
     if not log.is_file() or len(read_table(log)) < EPOCHS:  # not measured, or interrupted
         short = {"epochs": EPOCHS, "iterations_per_epoch": PACE_STEPS, "val_interval": EPOCHS}
-        run("training", folder, args_files, {**options, **short})
+        run("training", folder, {**options, **short})
     seconds = read_table(log)["seconds"].iloc[1:].mean() / PACE_STEPS  # the first epoch also starts the data loader
     return max(round(60 * minutes / seconds), EPOCHS)
 
@@ -114,18 +104,17 @@ def row_of(folder: Path, bundle: str, options: Mapping[str, Any], measured: Mapp
     return row
 
 
-def require_same_trials(output: str, trials: Sequence[tuple[Sequence[str], Mapping[str, Any]]], **more: Any) -> None:
+def require_same_trials(output: str, trials: Sequence[Mapping[str, Any]], **more: Any) -> None:
     """Refuse to continue in a folder whose trials were started with other settings or files.
 
     Args:
         output: the folder.
-        trials: the args files and the options of each.
+        trials: the options of each.
         more: what else must not change.
     """
-    configs = [merged(*args_files) for args_files, _ in trials]
-    for config, (_, options) in zip(configs, trials, strict=True):
-        config.update(dict(options))
-    first, *others = ({"args_files": [*files], **settings_in(c)} for c, (files, _) in zip(configs, trials, strict=True))
+    configs = [merge(*layers(options)) for options in trials]
+    files = [[options["args_file"], *options.get("+config_file", [])] for options in trials]
+    first, *others = ({"args_files": f, **settings_in(c)} for f, c in zip(files, configs, strict=True))
     shared = {name: value for name, value in first.items() if all(each.get(name) == value for each in others)}
     cases = (case for case in configs[0].get_parsed_content("parts").found.complete if case.label)
     settings = {**shared, **more, "files": {case.name: hash_of(case) for case in cases}}
@@ -134,15 +123,16 @@ def require_same_trials(output: str, trials: Sequence[tuple[Sequence[str], Mappi
 
 def compare_trials(output: str, trials: Mapping[str, tuple[str, Mapping[str, Any]]]) -> str:
     """Run all trials, given by name as a bundle and its options; a table, and each difference from the first."""
-    for name, (bundle, options) in trials.items():  # before the first of them, which takes long
-        check_command(command_of("training", Path(output) / name, args_of(bundle), options)[3:])
+    runs = {name: {**files_of(bundle), **options} for name, (bundle, options) in trials.items()}
+    for name, each in runs.items():  # before the first of them, which takes long
+        check_command(command_of("training", Path(output) / name, each)[3:])
     _claim = Claim("comparing", [output])
-    require_same_trials(output, [(args_of(bundle), options) for bundle, options in trials.values()])
+    require_same_trials(output, [*runs.values()])
     folders = {name: Path(output) / name.replace("@losses::", "") for name in trials}
     rows = []
     for name, (bundle, options) in trials.items():
         print(f"\n== {name}", flush=True)
-        measured = trial(folders[name], args_of(bundle), options)
+        measured = trial(folders[name], runs[name])
         rows.append({"": name, **row_of(folders[name], bundle, options, measured)})
     scores = {name: mean_dice(folder / "results" / "scores") for name, folder in folders.items()}
     _, alone = common(pd.DataFrame(scores))
@@ -213,20 +203,20 @@ def compare_recipes(
         raise OptionError("--minutes is 0; give the training time.")
     folder, measured, dice = Path(output), {}, {}
     data = {"cohort": cohort, "dataset_dir": dataset_dir, **options}
-    for recipe, bundle in RECIPES.items():  # before the first of them, which takes long
-        check_command(command_of("training", folder, args_of(bundle, recipe), data)[3:])
+    runs = {recipe: {**files_of(bundle, recipe), **data} for recipe, bundle in RECIPES.items()}
+    for each in runs.values():  # before the first of them, which takes long
+        check_command(command_of("training", folder, each)[3:])
     _claim = Claim("comparing", [output])
-    used = [(args_of(bundle, recipe), data) for recipe, bundle in RECIPES.items()]
-    require_same_trials(output, used, minutes=minutes)
+    require_same_trials(output, [*runs.values()], minutes=minutes)
     names = {recipe: recipe or f"{bundle}, our default" for recipe, bundle in RECIPES.items()}
     for seed in numbers:  # the outer loop, so that recipes can be compared after each seed
-        for recipe, bundle in RECIPES.items():
+        for recipe, each in runs.items():
             print(f"\n== {names[recipe]}, seed {seed}", flush=True)
-            args_files, trials = args_of(bundle, recipe), folder / (recipe or "default")
-            steps = steps_in(minutes, trials / "pace", args_files, data)
+            trials = folder / (recipe or "default")
+            steps = steps_in(minutes, trials / "pace", each)
             budget = {"epochs": EPOCHS, "iterations_per_epoch": max(steps // EPOCHS, 1), "val_interval": EPOCHS}
             place = trials / f"seed{seed}"
-            measured[recipe, seed] = trial(place, args_files, {**data, **budget, "seed": seed})
+            measured[recipe, seed] = trial(place, {**each, **budget, "seed": seed})
             dice[recipe, seed] = mean_dice(place / "results" / "scores")
     scores, others = common(pd.concat(dice, names=["recipe", "seed", "case"]).unstack("recipe"))
     head = f"{minutes:g} minutes of training, {len(numbers)} seeds, {len(scores)} test scans; 95% bootstrap intervals."

@@ -14,6 +14,7 @@ from tumour.scores.tables import write_scores
 
 from tests.conftest import BUNDLES, ROOT, here
 from tools import trials
+from tools.bundles import files_of
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 
@@ -143,6 +144,14 @@ def test_the_row_of_a_recipe_is_its_difference_from_the_default_on_the_same_scan
     assert trials.recipe_row("", costs, scores)["minus default"] == ""
 
 
+def test_a_recipe_is_merged_on_top_of_its_bundle_as_by_make_train(tmp_path):
+    command = trials.command_of("training", tmp_path, files_of("resunet", "metastases_brats2024"))
+    assert command[command.index("--args_file") + 1] == "bundles/resunet/args.yaml"
+    assert command[command.index("--+config_file") + 1] == "['bundles/common/recipes/metastases_brats2024.yaml']"
+    with pytest.raises(OptionError, match="recipe must be one of"):
+        files_of("resunet", "nothing")
+
+
 def test_an_interrupted_measurement_of_the_speed_is_completed(tmp_path, monkeypatch):
     """The first epoch, which is not counted, may be all that there is."""
     log, runs = tmp_path / "results" / "training.csv", []
@@ -154,7 +163,7 @@ def test_an_interrupted_measurement_of_the_speed_is_completed(tmp_path, monkeypa
     log.parent.mkdir()
     log.write_text("epoch,seconds\n1,90\n")
     monkeypatch.setattr(trials, "run", train)
-    assert [trials.steps_in(1, tmp_path, [], {}) for _ in range(2)] == [120, 120] and len(runs) == 1
+    assert [trials.steps_in(1, tmp_path, {}) for _ in range(2)] == [120, 120] and len(runs) == 1
 
 
 def test_a_trial_that_fails_is_told_with_its_command(patients, tmp_path, monkeypatch):
