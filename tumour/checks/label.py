@@ -12,7 +12,7 @@ from tumour.cases.datalist import descriptions
 from tumour.cohort import Cohort
 from tumour.errors import InputError
 from tumour.records import read_json
-from tumour.scans.grid import Mask, Scan
+from tumour.scans.grid import Mask, Scan, pieces_of
 
 OUTSIDE = (0.5, 0.01)  # share of the tumour outside the brain: above the first a fault, above the second a note
 MISNAMED = 0.25  # if this share of the labels has values of another cohort, the given cohort is probably wrong
@@ -73,7 +73,7 @@ def statistics(classes: np.ndarray, names: Sequence[str], ml: float) -> dict[str
     counts, outer = (np.bincount(part.ravel(), minlength=len(names)) for part in (data, border))
     return {
         "ml": {name: round(int(counts[n]) * ml, 3) for n, name in enumerate(names) if n},
-        "lesions": int(ndimage.label(inside, np.ones((3, 3, 3)))[1]),
+        "lesions": pieces_of(inside)[1],
         "border": {name: round(int(outer[n]) / max(border.size, 1), 3) for n, name in enumerate(names) if n},
     }
 

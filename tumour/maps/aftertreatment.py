@@ -9,8 +9,8 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from scipy import ndimage
 from tumour.errors import OptionError, require_finite
+from tumour.scans.grid import pieces_of
 
 
 def voxel_volume(image: torch.Tensor) -> float:
@@ -94,7 +94,7 @@ class DropSmallPiecesd(PerRegion):
         regions, voxel = regions.clone(), voxel_volume(regions)
         for index, minimum in enumerate(self.values):
             if minimum:
-                pieces = ndimage.label(regions[index].cpu().numpy(), np.ones((3,) * (regions.ndim - 1)))[0]
+                pieces = pieces_of(regions[index].cpu().numpy())[0]
                 small = np.bincount(pieces.ravel()) < math.ceil(round(minimum / voxel, 6))
                 small[0] = False  # the background
                 self.drop(regions, index, torch.from_numpy(small[pieces]).to(regions.device))

@@ -13,13 +13,12 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.transforms import Compose
 from numpy.typing import NDArray
-from scipy import ndimage
 from tumour.cohort import Cohort
 from tumour.errors import InputError, require_finite
 from tumour.files import atomic_write, save_json
 from tumour.maps.aftertreatment import treatment_steps, voxel_volume
 from tumour.maps.regions import RegionsToClassesd
-from tumour.scans.grid import bounding_box
+from tumour.scans.grid import bounding_box, pieces_of
 
 THRESHOLDS = (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8, 0.9)  # of equally good values the first is used: the smallest change
 SMALLEST_PIECE = (0, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)  # mm³
@@ -50,7 +49,7 @@ def best_of_region(cases: Sequence[FittingCase], index: int) -> dict[str, float]
         scores = []  # (cases, smallest pieces, smallest regions)
         for case in cases:
             present = float(case.reference[index].sum()) * case.voxel
-            pieces = ndimage.label(case.probabilities[index].float().numpy() >= threshold, np.ones((3, 3, 3)))[0]
+            pieces = pieces_of(case.probabilities[index].float().numpy() >= threshold)[0]
             sizes = np.bincount(pieces.ravel())[1:] * case.voxel
             overlaps = np.bincount(pieces[case.reference[index]], minlength=len(sizes) + 1)[1:] * case.voxel
             kept = sizes >= np.array(SMALLEST_PIECE)[:, None]  # (smallest pieces, pieces of the case)

@@ -147,11 +147,11 @@ def _coarse(fixed: Scan, moving: Scan) -> Matrix:
     """The best of several starts, each improved by steps along and about the axes."""
     centre = centre_of(fixed)
     score = _score(fixed, moving)
-    starts = sorted(_starts(fixed, moving, centre), key=score, reverse=True)[:3]
+    starts = sorted(_starts(moving, centre), key=score, reverse=True)[:3]
     return max((_climb(score, start, centre) for start in starts), key=score)
 
 
-def _starts(fixed: Scan, moving: Scan, centre: NDArray[Any]) -> Iterator[Matrix]:
+def _starts(moving: Scan, centre: NDArray[Any]) -> Iterator[Matrix]:
     yield np.eye(4)
     there = centre_of(moving)
     for angles in product(ANGLES, repeat=3):

@@ -7,6 +7,7 @@ from typing import Any, Self
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 Mask = NDArray[np.bool_]
 
@@ -96,6 +97,14 @@ def _difference(first: Scan, second: Scan) -> str | None:
         moved = f"'{second.path}' is shifted or rotated by up to {shift:.1f} mm relative to '{first.path}'"
         return f"{moved}; resample them to one grid"
     return None
+
+
+def pieces_of(mask: Mask) -> tuple[NDArray[np.int32], int]:
+    """Number the pieces of a mask from 1, and count them; voxels that share a corner belong to one piece.
+
+    connected-components-3d gives the same pieces, but would be another dependency.
+    """
+    return ndimage.label(mask, np.ones((3,) * mask.ndim))
 
 
 def bounding_box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from tumour.cohort import Cohort
 from tumour.errors import one_of
-from tumour.scans.grid import Mask, bounding_box
+from tumour.scans.grid import Mask, bounding_box, pieces_of
 from tumour.scores import matching
-from tumour.scores.lesions import LESION, Match, Pieces, components, lesion_rows, moved, outcomes, rows_by_name
+from tumour.scores.lesions import LESION, Match, Pieces, lesion_rows, moved, outcomes, rows_by_name
 from tumour.scores.matching import Matching
 from tumour.scores.metrics import PERFECT, Row, region_scores
 
@@ -215,7 +215,7 @@ def _numbered(mask: Mask, dilations: int) -> Pieces:
     """Number the 26-connected components of a mask after dilations with the 18-connected element."""
     if dilations:
         mask = ndimage.binary_dilation(mask, NEIGHBOURS, dilations)
-    return components(mask)
+    return pieces_of(mask)[0]
 
 
 def _joined(pieces: Pieces, others: Pieces) -> NDArray[np.int32]:

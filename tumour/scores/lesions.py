@@ -5,8 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-# scipy numbers the components. connected-components-3d gives the same components, but would be another dependency.
 from scipy import ndimage
 from tumour.scores.metrics import Mask, Row
 
@@ -23,11 +21,6 @@ class Match(NamedTuple):
     @property
     def outcome(self) -> str:
         return "invented" if not self.lesions else "found" if self.pieces else "missed"
-
-
-def components(mask: Mask) -> Pieces:
-    """Number the 26-connected components of a mask."""
-    return ndimage.label(mask, np.ones((3, 3, 3)))[0]
 
 
 def lesion_rows(

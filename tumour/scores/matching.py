@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from tumour.scans.grid import Mask, bounding_box
-from tumour.scores.lesions import LESION, Match, Pieces, components, lesion_rows, moved, outcomes, rows_by_name
+from tumour.scans.grid import Mask, bounding_box, pieces_of
+from tumour.scores.lesions import LESION, Match, Pieces, lesion_rows, moved, outcomes, rows_by_name
 from tumour.scores.metrics import Row, border_distances, overlap_scores
 
 SCORES = ("dice", "hd95", "nsd")  # of a region and of a lesion
@@ -49,7 +49,7 @@ class Matching:
             return overlap_scores(truth, guess, spacing) | self._surfaces(truth, guess, spacing, min(spacing))
 
         box = bounding_box(reference | prediction)
-        lesions, pieces = components(reference[box]), components(prediction[box])
+        lesions, pieces = (pieces_of(mask[box])[0] for mask in (reference, prediction))
         dice = _dice(lesions, pieces)
         scored = lesion_rows(_matches(dice, ANY), lesions, pieces, box, score)
         row = overlap_scores(reference, prediction, spacing, voxels)

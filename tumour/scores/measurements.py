@@ -17,7 +17,7 @@ from tumour.errors import InputError
 from tumour.files import save_text
 from tumour.processes import gather, rank
 from tumour.records import csv_text
-from tumour.scans.grid import Mask, Scan, bounding_box, difference
+from tumour.scans.grid import Mask, Scan, bounding_box, difference, pieces_of
 from tumour.scans.readers import read_classes
 from tumour.scores.metrics import Row
 
@@ -29,7 +29,6 @@ MEASURABLE = 10.0  # mm, of both diameters, in a lesion of at least two slices (
 # 1.25^1.5 = 1.40 and 0.5^1.5 = 0.35, which are the limits for the sum of volumes (Ellingson et al., 2017)
 GROWN, SHRUNK = 40.0, -65.0
 OUTCOMES = ("new", "grown", "stable", "shrunk", "resolved")
-TOUCHING = np.ones((3, 3, 3))  # voxels that share a corner belong to one lesion
 
 
 def diameters(piece: Mask, spacing: Sequence[float]) -> tuple[float, float]:
@@ -75,12 +74,12 @@ def rano(mask: Mask, spacing: Sequence[float]) -> Row:
         mask: (right, anterior, superior), so that the third axis numbers the axial slices.
         spacing: edge lengths of a voxel, mm.
     """
-    lesions, count = ndimage.label(mask, TOUCHING)
+    lesions, count = pieces_of(mask)
     largest = np.zeros((count + 1, 2))  # mm, by lesion
     slices = np.zeros(count + 1, int)
     for k in np.flatnonzero(mask.any(axis=(0, 1))):
         slices[np.unique(lesions[..., k])] += 1
-        pieces, _ = ndimage.label(mask[..., k], TOUCHING[0])
+        pieces, _ = pieces_of(mask[..., k])
         for number, box in enumerate(ndimage.find_objects(pieces), 1):
             piece = pieces[box] == number
             lesion, found = lesions[box][..., k][piece][0], diameters(piece, spacing[:2])
@@ -101,7 +100,7 @@ def measure(label: Scan, cohort: Cohort) -> Row:
     tumour = label.data[bounding_box(label.data > 0)]  # the rest of the grid is empty
     voxel, masks = float(np.prod(label.spacing)) / 1000, cohort.masks(tumour)
     row: Row = {f"{region}_ml": int(mask.sum()) * voxel for region, mask in masks.items()}
-    row |= {f"{region}_lesions": ndimage.label(mask, TOUCHING)[1] for region, mask in masks.items()}
+    row |= {f"{region}_lesions": pieces_of(mask)[1] for region, mask in masks.items()}
     if MEASURED in masks:
         found = rano(masks[MEASURED], label.spacing.tolist())
         row |= {f"{MEASURED}_{name}": value for name, value in found.items()}
@@ -122,7 +121,7 @@ def change(before: Scan, after: Scan, cohort: Cohort) -> list[Row]:
     voxel, rows = float(np.prod(before.spacing)) / 1000, []
     for region, earlier in cohort.masks(before.data).items():
         later = cohort.masks(after.data)[region]
-        pieces, _ = ndimage.label(earlier | later, TOUCHING)
+        pieces, _ = pieces_of(earlier | later)
         sizes = np.array([np.bincount(pieces[mask], minlength=pieces.max() + 1) for mask in (earlier, later)])
         was, now = (int(mask.sum()) * voxel for mask in (earlier, later))
         outcomes = [_outcome(*pair) for pair in sizes.T[1:].tolist()]
