@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from contextlib import nullcontext
 from typing import Any
 
 import nibabel as nib
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tumour.errors import InputError, OptionError
+from tumour.errors import InputError
 from tumour.files import save_json
 from tumour.runs.checkpoints import LoadWeights, save_checkpoint
 from tumour.runs.trained import COMPARED, RULES, layer_types, require_same_channels, settings_of, settings_to_use
@@ -49,7 +48,7 @@ def test_a_training_records_what_gives_its_weights_their_meaning(bundle, trained
     record = settings_of(str(trained(bundle) / "models"))
     assert record["cohort"] == "brats2021" and record["modalities"] == ["T1", "T1ce", "T2", "FLAIR"]
     assert (record["size"], record["spacing"], record["resize"]) == ("fast", [1, 1, 1], [])
-    assert record["patch_size"] == [32, 32, 32] and record["window"] == [160, 192, 160]
+    assert record["patch_size"] == record["window"] == [32, 32, 32]
     assert (
         record["norm"] == "batch"
         and record["activation"] == "sigmoid"
@@ -84,7 +83,7 @@ def test_weights_segment_and_are_scored_with_the_settings_that_they_were_trained
 @bundles
 @pytest.mark.parametrize("record", [{"patch_size": [48, 48, 48], "window": [64, 64, 48]}, {"size": "fast"}, None])
 def test_the_window_of_weights_is_the_same_on_every_device(bundle, record, tmp_path, monkeypatch):
-    """The second is of version 0.1.0, which used 96³ on a CPU; the last is not known."""
+    """The last two are of version 0.1.0, which used 96³ on a CPU."""
     monkeypatch.chdir(ROOT)
     if record:
         save_json(record, tmp_path / "settings.json")
@@ -93,7 +92,7 @@ def test_the_window_of_weights_is_the_same_on_every_device(bundle, record, tmp_p
         parser = merged(f"bundles/{bundle}/args.yaml")
         parser.update({"device": device, "precision": "float32", "uses_weights": True, "ckpt_dir": str(tmp_path)})
         windows.append(list(parser.get_parsed_content("sliding_window").inferer.inferer.roi_size))
-    assert windows == [record.get("window", [96, 96, 96]) if record else [160, 192, 160]] * 3
+    assert windows == [(record or {}).get("window", [96, 96, 96])] * 3
 
 
 CUT_OFF = {"_target_": "ThresholdIntensityd", "keys": "image", "threshold": 5.0, "above": False, "cval": 5.0}
@@ -107,6 +106,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str, str]] = [
     ({"spacing": [1, 1, 2]}, "spacing is [1, 1, 2], but", "trained with spacing [1.0, 1.0, 1.0]"),
     ({"resize": [32, 32, 32]}, "resize is [32, 32, 32], but", "trained with resize []"),
     ({"patch_size": [64, 64, 64]}, "patch_size is [64, 64, 64], but", "trained with patch_size [32, 32, 32]"),
+    ({"window": [64, 64, 64]}, "window is [64, 64, 64], but", "trained with window [32, 32, 32]"),
     ({"normalisation::nonzero": False}, "normalisation is {'nonzero': False,", "normalisation {'nonzero': True,"),
     ({"load::8::nonzero": False}, "Cases are read differently than", "leave out what changes load, resized or read"),
     ({"load::7::pixdim": [2, 2, 2]}, "now has the shape [12, 8, 8]", "(in training [24, 14, 14])"),
@@ -166,17 +166,6 @@ def test_weights_without_a_record_are_used_with_a_warning(tmp_path, caplog):
     save_json({"cohort": "brats2021"}, tmp_path / "settings.json")
     load.load(None)
     assert "settings.json" not in caplog.text
-
-
-@pytest.mark.parametrize("norm", ["instance", "batch"])
-def test_another_window_is_refused_only_by_instance_normalisation(norm, tmp_path):
-    network = torch.nn.Linear(2, 1)
-    save_checkpoint(network.state_dict(), tmp_path / "model.pt")
-    save_json({"norm": norm, "window": [96, 96, 96]}, tmp_path / "settings.json")
-    now = dict.fromkeys(COMPARED) | {"norm": norm, "window": [64, 64, 64], "activation": "sigmoid"}
-    load = LoadWeights(str(tmp_path / "model.pt"), network, now, COHORTS)
-    with pytest.raises(OptionError, match="window is") if norm == "instance" else nullcontext():
-        load.load(None)
 
 
 def test_weights_outside_ckpt_dir_are_compared_with_their_own_record(patients, trained, tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor
-from monai.inferers import Inferer, SlidingWindowInfererAdapt
+from monai.inferers import Inferer
 from tumour.errors import OptionError, one_of
 
 # On a CPU, oneDNN 3.12 takes wrong values from unused memory into the bfloat16 gradient of a 3-D convolution's weights
@@ -81,27 +81,6 @@ class MirrorInferer(Inferer):
             logits = self.inferer(inputs.flip(flip), network, *args, **kwargs)
             total = total + logits.flip(flip).to(total.device)  # on the CPU from where the GPU became too small
         return total / len(self.flips)
-
-
-class FittedWindows(SlidingWindowInfererAdapt):
-    """A sliding window that is as large as the scan, within limits, because one takes less time than several.
-
-    Args:
-        smallest: side lengths in voxels that a window has at least; a smaller scan is padded.
-        largest: side lengths that it has at most; a larger scan gets several windows.
-        step: a window is rounded up to a multiple of it, so that a folder of scans has few sizes: cuDNN compares its
-            algorithms again for each.
-        options: those of MONAI's `SlidingWindowInfererAdapt`.
-    """
-
-    def __init__(self, smallest: Sequence[int], largest: Sequence[int], step: int, **options: Any) -> None:
-        super().__init__(roi_size=largest, **options)
-        self.smallest, self.largest, self.step = smallest, largest, step
-
-    def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
-        sides = zip(inputs.shape[2:], self.smallest, self.largest, strict=True)
-        self.roi_size = [min(max(-(-side // self.step) * self.step, low), high) for side, low, high in sides]
-        return super().__call__(inputs, network, *args, **kwargs)
 
 
 def check_sizes(sizes: Mapping[str, Sequence[int]], multiple: int) -> None:

@@ -101,8 +101,6 @@ def require_same(
     """
     trained, now = settings_of(str(path.parent)), json.loads(json.dumps(settings))
     for name in COMPARED:
-        if name == "window" and now["norm"] == "batch":  # it has no meaning there
-            continue
         if name in trained and trained[name] != now[name]:
             raise OptionError(
                 f"{name} is {now[name]}, but '{path}' was trained with {name} {trained[name]}; leave --{name} out and "
