@@ -31,7 +31,7 @@ from tools.command_line import words_of
 from tools.release.configs import ensemble_def
 from tools.show import merged
 
-MAY_DIFFER = "fold folds test_share seed keep layers seen".split()  # which patients; the layers of each network
+MAY_DIFFER = "fold folds test_share seed keep layers seen started_from".split()  # patients; layers, start of each
 OVERLAY = "ensemble.yaml"
 
 

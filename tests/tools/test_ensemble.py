@@ -83,6 +83,12 @@ def test_an_ensemble_without_its_config_file_is_refused_with_what_to_add(patient
     assert done.returncode and f"--+config_file \"['{checkpoint.parent}/ensemble.yaml']\"" in done.stderr
 
 
+def test_members_may_have_started_from_different_weights(tmp_path):
+    first, second = (member(tmp_path / name, "unet3d", started_from=name) for name in "ab")
+    ensemble(f"{first} {second}", str(tmp_path / "ensemble"))
+    assert "started_from" not in json.loads((tmp_path / "ensemble" / "settings.json").read_text())
+
+
 def test_patients_used_for_training_any_member_are_recorded(tmp_path):
     a = member(tmp_path / "a", "unet3d", 0, train=["p1", "p2"], validate=["p3"])
     b = member(tmp_path / "b", "unet3d", 1, train=["p2", "p3"], validate=["p4"])
