@@ -7,7 +7,6 @@ Where the paired differences do not distinguish candidates from the best one, th
 after-treatment is fitted for each fold on the other folds.
 """
 
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 import pandas as pd
 from tumour.cases.case import repeated, unique_names
 from tumour.errors import OptionError
-from tumour.files import save_json, save_text
+from tumour.files import save_json, save_text, sha256_of
 from tumour.maps.fitting import FitAfterTreatment, FittingCase
 from tumour.records import read_json, read_tensors
 from tumour.runs.checkpoints import BEST, PATIENTS, SETTINGS
@@ -221,7 +220,7 @@ def compare(
             raise OptionError(f"'{folders[0]}' and '{folder}' have other patients or folds; use the same for both.")
     names = names_of(folders)
     weights = {
-        str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path): sha256_of(path)
         for folder, fold in product(folders, range(folds))
         for path in [folder_of(folder, fold) / "models" / BEST]
     }

@@ -208,6 +208,11 @@ def _state(path: Path) -> tuple[int, int, int]:
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of the content of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 @cache
 def hash_of_code() -> str:
     """A hash of the code of this program and of the version of MONAI: others may read or judge a file differently."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from monai.bundle import ConfigParser
 from tumour.errors import InputError, OptionError
-from tumour.files import atomic_write
+from tumour.files import atomic_write, sha256_of
 from tumour.runs.checkpoints import PATIENTS, load_weights, read_weights
 from tumour.runs.trained import SETTINGS, require_same, settings_of
 from tumour.scores.evaluation import RECORD
@@ -121,5 +121,5 @@ def release(bundle: str = "all", output: str = "dist", weights: str = "", url: s
         if has_weights:
             require_fit(name, checkpoint)
         path = pack(name, output, checkpoint if has_weights else None, url)
-        size, sha256 = path.stat().st_size / 1e6, hashlib.sha256(path.read_bytes()).hexdigest()
+        size, sha256 = path.stat().st_size / 1e6, sha256_of(path)
         print(f"{path}  {size:.1f} MB  sha256 {sha256}  weights {checkpoint if has_weights else 'none'}")

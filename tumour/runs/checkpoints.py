@@ -5,7 +5,6 @@
 Label would load the shortest such name in the folder as weights and continue even if they do not fit.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -24,7 +23,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from tumour.cases.parts import PATIENTS
 from tumour.cohort import Cohort
 from tumour.errors import InputError, OptionError
-from tumour.files import atomic_write, remove_leftovers, save_json
+from tumour.files import atomic_write, remove_leftovers, save_json, sha256_of
 from tumour.processes import rank
 from tumour.records import read_tensors
 from tumour.runs.reading import require_same_reading
@@ -216,7 +215,7 @@ def start_from(
     alike = {**settings, **{name: trained[name] for name in MAY_CHANGE if name in trained}}
     LoadWeights(str(path), network, alike, cohorts, given_by="start_from").load()
     logger.info(f"starting from '{path}'.")
-    return {"started_from": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return {"started_from": sha256_of(path)}
 
 
 class Checkpoints:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tumour.cases.case import LEFT_OUT, Case
 from tumour.errors import InputError
-from tumour.files import hash_of_code, save_json, size_and_times
+from tumour.files import hash_of_code, save_json, sha256_of, size_and_times
 from tumour.processes import gather, rank
 from tumour.records import read_json
 from tumour.runs.layers import FOLDERS, layers, merge, parse_options, started_by_monai
@@ -115,6 +115,6 @@ def _run(weights: str, dataset_dir: str, device: str, precision: str) -> str:
     config = {name: value for name, value in parser.get().items() if name not in OF_THE_MACHINE}
     places = [Path(weights), *(Path(weights).with_name(name) for name in (SETTINGS, QUALITY))]
     paths = [path for path in places if path.is_file()]
-    content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    content = [sha256_of(path) for path in paths]
     state = [hash_of_code(), config, content, str(Path(dataset_dir).resolve()), device, precision]
     return hashlib.sha256(json.dumps(state, default=str).encode()).hexdigest()

@@ -1,6 +1,5 @@
 """Score each case of an evaluation, and write the scores after the last case."""
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 from tumour.cohort import Cohort
 from tumour.errors import InputError
-from tumour.files import save_json, unwritable
+from tumour.files import save_json, sha256_of, unwritable
 from tumour.processes import gather, rank
 from tumour.records import read_json
 from tumour.scores.challenges import score_case
@@ -36,7 +35,7 @@ def crossvalidation_of(checkpoint: Path) -> dict[str, Any]:
 
 def _record(checkpoint: Path) -> dict[str, Any]:
     """The record next to a checkpoint, or a new one if there is none with the hash of this file."""
-    path, sha256 = checkpoint.with_name(RECORD), hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    path, sha256 = checkpoint.with_name(RECORD), sha256_of(checkpoint)
     record = read_json(path, SCORES) if path.is_file() else {}
     return record if record.get("sha256") == sha256 else {"sha256": sha256, "cohorts": {}}
 

@@ -5,7 +5,6 @@ two thresholds into a prediction. It is fitted to cases that their network was n
 weights as quality.json: data, no code.
 """
 
-import hashlib
 import json
 import logging
 import math
@@ -17,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from ignite.engine import Engine, Events
 from tumour.errors import InputError
-from tumour.files import save_json, save_text
+from tumour.files import save_json, save_text, sha256_of
 from tumour.processes import gather, rank
 from tumour.records import csv_text, read_json, read_table
 from tumour.scores.calibration import LOGITS, Histogram
@@ -205,7 +204,7 @@ class Quality:
 
     def save(self, checkpoint: Path) -> None:
         """Write it next to the weights that it is valid for from now on."""
-        content = asdict(self) | {"sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
+        content = asdict(self) | {"sha256": sha256_of(checkpoint)}
         save_json(content, checkpoint.with_name(FILE))
 
     @classmethod
@@ -245,7 +244,7 @@ def quality_of(checkpoint: str, **settings: Any) -> Quality | None:
     quality = Quality.read(path)
     now = json.loads(json.dumps(settings))
     differ = [name for name, value in quality.settings.items() if name in now and now[name] != value]
-    if quality.sha256 != hashlib.sha256(weights.read_bytes()).hexdigest():
+    if quality.sha256 != sha256_of(weights):
         logger.warning(f"'{path}' belongs to other weights and is not used: no quality is predicted.")
     elif differ:
         wanted = f"{differ[0]} = {quality.settings[differ[0]]}"
