@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import yaml
 from tumour.cases.case import CASE, LEFT_OUT, LeftOut
-from tumour.cases.parts import ALL, recorded_patients
+from tumour.cases.parts import ALL, is_of, recorded_patients, used_patients
 from tumour.errors import InputError, OptionError, one_of
 from tumour.files import remove_locks, save_json, save_text
 from tumour.records import read_json, read_table
@@ -63,21 +63,22 @@ def settings_of_folds(options: Mapping[str, Any], folds: int) -> dict[str, Any]:
     parser = merge(*layers(options))
     values = {**settings_in(parser), "network_def": parser["network_def"]}
     given = {name: value for name, value in options.items() if name not in ("dataset_dir", *OF_THE_MACHINE, *values)}
-    values["patients"], values["files"] = {}, {}  # with their folds; a hash by case
+    if values["keep"] != "last":
+        raise OptionError("--keep best would select the weights on the patients of the fold; leave it out.")
+    start = parser.get_parsed_content("start_from")
+    record = Path(start, PATIENTS)
+    used = used_patients(record) if start and record.is_file() else set()
+    values["patients"], values["files"], seen = {}, {}, []  # with their folds; a hash by case
     for fold in range(folds):
         parts = merge(*layers({**options, "fold": fold})).get_parsed_content("parts")
         parts.refuse_empty("validate")
         parts.refuse_empty("train")
         values["patients"] |= {case.patient: fold for case in parts.by_name["validate"]}
         values["files"] |= {case.name: hash_of(case) for case in parts.by_name["validate"]}
-    if values["keep"] != "last":
-        raise OptionError("--keep best would select the weights on the patients of the fold; leave it out.")
-    start = parser.get_parsed_content("start_from")
-    record = Path(start, PATIENTS)
-    used = recorded_patients(record) if start and record.is_file() else {"train": [], "validate": []}
-    if both := sorted({*used["train"], *used["validate"]} & {*values["patients"]}):
+        seen += [case.patient for case in parts.by_name["validate"] if is_of(case, used)]
+    if both := {*seen}:
         raise OptionError(
-            f"{len(both)} of {len(values['patients'])} patients, e.g. {both[0]}, are among those of '{record}' and "
+            f"{len(both)} of {len(values['patients'])} patients, e.g. {min(both)}, are among those of '{record}' and "
             "could not be scored; leave --start_from out, or give weights that were trained on others."
         )
     return json.loads(json.dumps({**given, **values}, default=str))

@@ -202,6 +202,11 @@ def test_what_would_train_or_select_a_network_on_the_patients_that_it_scores_end
         crossvalidate(*given, keep="best")
     with pytest.raises(OptionError, match="4 of 7 patients, e.g. .* could not be scored; leave --start_from out"):
         crossvalidate(*given, start_from=str(crossvalidated[1] / "fold0" / "models"))
+    record = json.loads((crossvalidated[1] / "fold0" / "models" / "patients.json").read_text())
+    named = {part: [f"HGG_{patient}" for patient in patients] for part, patients in record.items()}  # after a folder
+    (tmp_path / "patients.json").write_text(json.dumps(named))
+    with pytest.raises(OptionError, match="4 of 7 patients, e.g. .* could not be scored; leave --start_from out"):
+        crossvalidate(*given, start_from=str(tmp_path))
     assert in_this_process == [] and not out.exists()
 
 

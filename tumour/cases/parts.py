@@ -194,6 +194,12 @@ def recorded_patients(path: Path) -> dict[str, list[str]]:
     return {"test": [], **read_json(path, {"train": [str], "validate": [str], "test?": [str]})}
 
 
+def used_patients(record: Path) -> set[str]:
+    """The patients in a patients.json that were used for training or model selection."""
+    known = recorded_patients(record)
+    return {*known["train"], *known["validate"]}
+
+
 def not_seen(cases: Sequence[Case], checkpoint: str, cohort: str = "", trained_on: str = "") -> list[Case]:
     """The cases of patients that were used neither for training nor for model selection.
 
@@ -205,13 +211,12 @@ def not_seen(cases: Sequence[Case], checkpoint: str, cohort: str = "", trained_o
     Raises:
         InputError: no case is left.
     """
-    known: dict[str, list[str]] = {"train": [], "validate": []}
     record = Path(checkpoint).with_name(PATIENTS)
+    used: set[str] = set()
     if record.is_file():
-        known = recorded_patients(record)
+        used = used_patients(record)
     else:
         logger.warning(f"'{record}' does not exist: if patients to test on were used for training is not known.")
-    used = set(known["train"]) | set(known["validate"])
     unused = [case for case in cases if not is_of(case, used)]
     count = f"{len(cases) - len(unused)} of {len(cases)} cases were used for training or model selection"
     if not cases:
@@ -220,7 +225,7 @@ def not_seen(cases: Sequence[Case], checkpoint: str, cohort: str = "", trained_o
         raise OptionError(f"{count} (see '{record}'); test on other patients.")
     if len(unused) < len(cases):
         logger.warning(f"{count} and are not scored.")
-    elif known["train"] and cohort != trained_on:
+    elif used and cohort != trained_on:
         logger.warning(
             f"no patient of {cohort} has the id of one used for training, which was on {trained_on}. The same patients "
             "have other ids in other years of BraTS: check that none of these was used."

@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 from tumour.cases.case import Case, LeftOut
-from tumour.cases.parts import FOLDS, PATIENTS, Parts, is_of, patients, recorded_patients
+from tumour.cases.parts import FOLDS, PATIENTS, Parts, is_of, patients, used_patients
 from tumour.checks.case import CaseCheck, Finding
 from tumour.checks.label import contradiction
 from tumour.checks.strangers import ranges
@@ -173,7 +173,7 @@ def patients_of(
     used = patients({"train": train, "validate": validate, "test": usable.test}, usable.parts.cohort)
     record = Path(started_from, PATIENTS)
     if started_from and record.is_file():
-        before = {each for part in ("train", "validate") for each in recorded_patients(record)[part]}
+        before = used_patients(record)
         known = {case.patient for case in (*validate, *usable.test) if isinstance(case, Case) and is_of(case, before)}
         if seen := known & {*used["validate"]}:
             logger.warning(
