@@ -1,6 +1,7 @@
 """Exported networks compute what PyTorch computes."""
 
 import json
+import tempfile
 import zipfile
 
 import nibabel as nib
@@ -87,7 +88,10 @@ def test_onnx_gives_the_same_label_map_for_any_patch(bundle, weights, patients, 
 
 
 @pytest.mark.parametrize("format", export.FORMATS)
-def test_a_network_of_two_modalities_is_exported(format, tmp_path):
+def test_a_network_of_two_modalities_is_exported_and_no_temporary_file_stays(format, tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     parser = merged("bundles/unet3d/args.yaml")
     parser["modalities"] = ["T1ce", "FLAIR"]
     torch.save(parser.get_parsed_content("network_def").state_dict(), tmp_path / "model.pt")
@@ -95,6 +99,7 @@ def test_a_network_of_two_modalities_is_exported(format, tmp_path):
     path = exported("unet3d", format, tmp_path / "model.pt", tmp_path)
     with torch.no_grad():
         assert export.FORMATS[format][1](path)(torch.zeros(1, 2, 32, 32, 32)).shape == (1, 3, 32, 32, 32)
+    assert list(scratch.glob("tmp*")) == []  # PyTorch keeps a cache of another name
 
 
 @pytest.mark.slow

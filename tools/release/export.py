@@ -51,8 +51,9 @@ def to_torchscript(folder: Path, target: Path) -> None:
 def to_onnx(folder: Path, target: Path) -> None:
     """Export the graph in the opset that PyTorch writes by default, for any batch and patch size."""
     names = {"input_names": ["image"], "output_names": ["pred"], "dynamic_axes": {"image": AXES, "pred": AXES}}
+    options = {**names, "filename": str(target)}  # else MONAI leaves the weights in the system's temporary folder
     shape = [2, *random_patch(folder).shape[1:]]
-    onnx_export("network_def", str(target), input_shape=shape, converter_kwargs=names, **files_of(folder))
+    onnx_export("network_def", str(target), input_shape=shape, converter_kwargs=options, **files_of(folder))
 
 
 FORMATS = {"torchscript": (to_torchscript, read_torchscript, "ts"), "onnx": (to_onnx, read_onnx, "onnx")}
