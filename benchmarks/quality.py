@@ -34,7 +34,7 @@ from benchmarks.sides import command_line
 from tools import trials
 from tools.bundles import files_of
 from tools.cohorts import cohort_named
-from tools.compare import mean_dice
+from tools.compare import common, mean_dice
 from tools.score import score
 
 SIDES = {
@@ -186,24 +186,25 @@ def write_table(
     folder: Path, minutes: float, seeds: Sequence[int], sides: Sequence[str], parts: Mapping[str, int]
 ) -> None:
     """Write the table of a budget."""
-    dice: dict[str, list[Any]] = {name: [] for name in sides}
-    trials_of: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
-    for name in sides:
-        for seed in seeds:
-            run = folder / "quality" / f"{name}-{minutes * 120:.0f}-{seed}"
-            dice[name].append(mean_dice(run / "results" / "scores"))
-            trials_of[name].append(json.loads((run / "trial.json").read_text(encoding="utf-8")))
+    runs = {name: {seed: folder / "quality" / f"{name}-{minutes * 120:.0f}-{seed}" for seed in seeds} for name in sides}
+    trials_of = {
+        name: [json.loads((run / "trial.json").read_text(encoding="utf-8")) for run in runs[name].values()]
+        for name in sides
+    }
+    scores = {
+        name: pd.concat({seed: mean_dice(run / "results" / "scores") for seed, run in runs[name].items()})
+        for name in sides
+    }
+    dice, _ = common(pd.DataFrame(scores).rename_axis(["seed", "case"]))
     rows = []
     for name in sides:
-        values = np.concatenate(dice[name])
-        less = np.concatenate(dice[sides[0]]) - values
         rows.append({
             "side": SIDES[name],
             "CPU-seconds": ", ".join(f"{each['seconds']:.0f}" for each in trials_of[name]),
             "steps": ", ".join(f"{each['steps']:.0f}" for each in trials_of[name]),
-            "mean Dice": mean_text(values),
-            "by seed": ", ".join(f"{each.mean():.3f}" for each in dice[name]),
-            "lead of the first": mean_text(less) if name != sides[0] else "",
+            "mean Dice": mean_text(dice[name].to_numpy()),
+            "by seed": ", ".join(f"{each:.3f}" for each in dice[name].groupby("seed", sort=False).mean()),
+            "lead of the first": mean_text((dice[sides[0]] - dice[name]).to_numpy()) if name != sides[0] else "",
         })  # fmt: skip
     cores_used = " or ".join(sorted({f"{each['cores']:.0f}" for trial in trials_of.values() for each in trial}))
     about = (
