@@ -21,7 +21,8 @@ def channel_weights(
 ) -> torch.Tensor:
     """The weights (C,), float32, of the channels: the given ones, or the inverse of their frequencies in the labels.
 
-    The computed weights have the mean 1 over the channels that the labels contain; the others have the weight 0.
+    The computed weights have the mean 1 over the channels that the labels contain. The others have the largest of these
+    weights: with 0, the network would predict them anywhere.
 
     Args:
         given: a weight per channel; empty to compute them.
@@ -50,5 +51,6 @@ def channel_weights(
     if not voxels.any():
         wanted = " or ".join(channels)
         raise InputError(f"None of the {len(cases):,} labels contains {wanted}; check them and --cohort.")
-    weights = np.divide(1, voxels, out=np.zeros_like(voxels), where=voxels > 0)
-    return torch.tensor(weights / weights[voxels > 0].mean(), dtype=torch.float32)
+    present = voxels[voxels > 0]
+    weights = 1 / np.maximum(voxels, present.min())
+    return torch.tensor(weights / (1 / present).mean(), dtype=torch.float32)
