@@ -1,8 +1,10 @@
 """The bundles of this checkout, their folders, and the options that choose one."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from monai.utils import ensure_tuple
 from tumour.errors import one_of
 
 ROOT = Path(__file__).parents[1]
@@ -35,3 +37,8 @@ def files_of(bundle: str, recipe: str = "", *on_top: str) -> dict[str, Any]:
     require_bundle(bundle, recipe)
     files = [*([f"bundles/common/recipes/{recipe}.yaml"] if recipe else []), *on_top]
     return {"args_file": f"bundles/{bundle}/args.yaml", **({"+config_file": files} if files else {})}
+
+
+def files_in(options: Mapping[str, Any]) -> list[str]:
+    """The config files that options add."""
+    return [*ensure_tuple(options.get("+config_file", ()))]

@@ -30,7 +30,7 @@ from tumour.scores.quality import FILE as QUALITY
 from tumour.scores.quality import Quality
 from tumour.scores.tables import SUMMARY, mean_text, read_scores, write_scores
 
-from tools.bundles import files_of
+from tools.bundles import files_in, files_of
 from tools.command import failed, run_command, status_of
 from tools.quality import assess, text_of
 from tools.started import OF_THE_MACHINE, STARTED, hash_of, require_same_settings, settings_in
@@ -51,7 +51,7 @@ def options_of(
 ) -> dict[str, Any]:
     """The options of all runs of a cross-validation; without a cohort it is that of the recipe, or else the default."""
     data = {**({"cohort": cohort} if cohort else {}), "dataset_dir": dataset_dir, "folds": folds}
-    return {**files_of(bundle, recipe, OVERLAY), **data, **given}
+    return {**data, **given, **files_of(bundle, recipe, *files_in(given), OVERLAY)}
 
 
 def settings_of_folds(options: Mapping[str, Any], folds: int) -> dict[str, Any]:
@@ -62,7 +62,8 @@ def settings_of_folds(options: Mapping[str, Any], folds: int) -> dict[str, Any]:
     """
     parser = merge(*layers(options))
     values = {**settings_in(parser), "network_def": parser["network_def"]}
-    given = {name: value for name, value in options.items() if name not in ("dataset_dir", *OF_THE_MACHINE, *values)}
+    known = ("dataset_dir", "start_from", *OF_THE_MACHINE, *values)
+    given = {name: value for name, value in options.items() if name not in known}
     if values["keep"] != "last":
         raise OptionError("--keep best would select the weights on the patients of the fold; leave it out.")
     start = parser.get_parsed_content("start_from")

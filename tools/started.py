@@ -10,6 +10,7 @@ from tumour.cases.case import Case
 from tumour.errors import InputError, OptionError
 from tumour.files import save_json
 from tumour.records import read_json
+from tumour.runs.checkpoints import hash_of_start
 from tumour.runs.options import rules
 
 STARTED = "settings.json"  # in the folder
@@ -17,8 +18,11 @@ OF_THE_MACHINE = ("device", "workers", "cache", "compile", "strict", "resume", "
 
 
 def settings_in(parser: ConfigParser) -> dict[str, Any]:
-    """The settings of a merged config by name, without folders and what only concerns the machine."""
-    return {
+    """The settings of a merged config by name, without folders and what only concerns the machine.
+
+    Of the weights that a training starts from, their hash.
+    """
+    return hash_of_start(parser.get_parsed_content("start_from")) | {
         name: parser[name] if rule["type"] == "reference" else parser.get_parsed_content(name)
         for name, rule in rules(parser["settings"])
         if rule["type"] != "path" and name not in OF_THE_MACHINE and name.split("::")[0] in parser
@@ -52,6 +56,11 @@ def require_same_settings(output: Path, settings: Mapping[str, Any]) -> None:
                 raise InputError(
                     f"'{output}' was started with other patients: {gone} removed, {new} added; restore the data, or "
                     "give another folder."
+                )
+            if name == "started_from":
+                raise OptionError(
+                    f"'{output}' was started from other weights, or from random ones; set start_from back, or give "
+                    "another folder."
                 )
             raise OptionError(
                 f"'{output}' was started with {name} = {was}, but {name} is now {now}; set it back, or give another "

@@ -23,7 +23,7 @@ from tumour.runs.options import check_command
 from tumour.runs.record import MAIN
 from tumour.scores.tables import SUMMARY, interval_text, mean_text
 
-from tools.bundles import bundles, files_of
+from tools.bundles import bundles, files_in, files_of
 from tools.command import failed, run_command, status_of
 from tools.compare import common, differences, mean_dice, significance
 from tools.networks import cost
@@ -113,7 +113,7 @@ def require_same_trials(output: str, trials: Sequence[Mapping[str, Any]], **more
         more: what else must not change.
     """
     configs = [merge(*layers(options)) for options in trials]
-    files = [[options["args_file"], *options.get("+config_file", [])] for options in trials]
+    files = [[options["args_file"], *files_in(options)] for options in trials]
     first, *others = ({"args_files": f, **settings_in(c)} for f, c in zip(files, configs, strict=True))
     shared = {name: value for name, value in first.items() if all(each.get(name) == value for each in others)}
     cases = (case for case in configs[0].get_parsed_content("parts").found.complete if case.label)
@@ -123,7 +123,7 @@ def require_same_trials(output: str, trials: Sequence[Mapping[str, Any]], **more
 
 def compare_trials(output: str, trials: Mapping[str, tuple[str, Mapping[str, Any]]]) -> str:
     """Run all trials, given by name as a bundle and its options; a table, and each difference from the first."""
-    runs = {name: {**files_of(bundle), **options} for name, (bundle, options) in trials.items()}
+    runs = {name: {**options, **files_of(bundle, "", *files_in(options))} for name, (bundle, options) in trials.items()}
     for name, each in runs.items():  # before the first of them, which takes long
         check_command(command_of("training", Path(output) / name, each)[3:])
     _claim = Claim("comparing", [output])
@@ -203,7 +203,7 @@ def compare_recipes(
         raise OptionError("--minutes is 0; give the training time.")
     folder, measured, dice = Path(output), {}, {}
     data = {"cohort": cohort, "dataset_dir": dataset_dir, **options}
-    runs = {recipe: {**files_of(bundle, recipe), **data} for recipe, bundle in RECIPES.items()}
+    runs = {recipe: {**data, **files_of(bundle, recipe, *files_in(data))} for recipe, bundle in RECIPES.items()}
     for each in runs.values():  # before the first of them, which takes long
         check_command(command_of("training", folder, each)[3:])
     _claim = Claim("comparing", [output])

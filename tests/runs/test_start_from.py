@@ -67,7 +67,10 @@ def test_a_stopped_training_that_would_start_from_other_weights_is_refused(train
     weights = torch.load(start / "model.pt", weights_only=True)
     torch.save({name: value + 1 for name, value in weights.items()}, start / "model.pt")
     done = training(BUNDLES[0], patients("brats2021"), tmp_path, start_from=start, epochs=2)
-    assert done.returncode != 0 and "was trained with started_from = " in done.stderr
+    assert done.returncode != 0 and "started from other weights, or from random ones" in done.stderr
+    alike = {name: settings_of(str(start))[name] for name in ("patch_size", "window")}
+    done = training(BUNDLES[0], patients("brats2021"), tmp_path, epochs=2, **alike)
+    assert done.returncode != 0 and "set start_from back. Give another --ckpt_dir" in done.stderr
 
 
 @pytest.mark.parametrize(

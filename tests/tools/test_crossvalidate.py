@@ -205,9 +205,28 @@ def test_what_would_train_or_select_a_network_on_the_patients_that_it_scores_end
     record = json.loads((crossvalidated[1] / "fold0" / "models" / "patients.json").read_text())
     named = {part: [f"HGG_{patient}" for patient in patients] for part, patients in record.items()}  # after a folder
     (tmp_path / "patients.json").write_text(json.dumps(named))
+    (tmp_path / "model.pt").touch()
     with pytest.raises(OptionError, match="4 of 7 patients, e.g. .* could not be scored; leave --start_from out"):
         crossvalidate(*given, start_from=str(tmp_path))
     assert in_this_process == [] and not out.exists()
+
+
+def test_folds_are_not_continued_from_other_weights_and_take_a_config_file_of_the_user(
+    two_sets, tmp_path, monkeypatch, in_this_process
+):
+    start, file, commands = tmp_path / "start", "bundles/common/augment_on_device.yaml", []
+    start.mkdir()
+    monkeypatch.setattr(module, "status_of", commands.append)
+    given = {"bundle": "unet3d", "dataset_dir": str(two_sets), "output": str(tmp_path / "out"), "folds": 2}
+    with pytest.raises(OptionError, match="start/model.pt' does not exist; give the folder of a model.pt"):
+        crossvalidate(**given, start_from=str(start))
+    (start / "model.pt").write_bytes(b"first")
+    with pytest.raises(InputError, match="run crossvalidating"):
+        crossvalidate(**given, start_from=str(start), **{"+config_file": file})
+    assert str([file, module.OVERLAY]) in commands[0]
+    (start / "model.pt").write_bytes(b"second")
+    with pytest.raises(OptionError, match="was started from other weights, or from random ones; set start_from back"):
+        crossvalidate(**given, start_from=str(start), **{"+config_file": file})
 
 
 def test_a_fold_that_fails_ends_it_with_its_command(two_sets, tmp_path, monkeypatch):

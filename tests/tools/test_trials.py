@@ -195,6 +195,34 @@ def test_finished_trials_are_not_mixed_with_those_of_other_settings_or_files(com
     assert len(started) == 1
 
 
+@pytest.mark.parametrize("compared", [trials.compare_bundles, trials.compare_recipes])
+def test_a_config_file_of_the_user_is_merged_on_top_of_each_recipe(compared, patients, tmp_path, monkeypatch):
+    """It must not replace the recipe, or all rows would be those of one training."""
+    file, used = "bundles/common/augment_on_device.yaml", []
+    monkeypatch.setattr(trials, "check_command", used.append)
+    monkeypatch.setattr(trials, "require_same_trials", lambda *_, **__: sys.exit())
+    more = {"minutes": 1} if compared is trials.compare_recipes else {}
+    with pytest.raises(SystemExit):
+        compared(str(tmp_path), "brats2021", str(tmp_path), **{"+config_file": file, **more})
+    added = [command[command.index("--+config_file") + 1] for command in used]
+    recipes = [name for name in trials.RECIPES if name and more]
+    wanted = {f"bundles/common/recipes/{name}.yaml" for name in recipes}
+    assert all(each.endswith(f"'{file}']") for each in added)
+    assert {each for each in wanted if any(each in files for files in added)} == wanted
+
+
+def test_trials_are_not_continued_from_other_weights(patients, tmp_path, monkeypatch):
+    start, data = tmp_path / "start", str(patients("brats2021"))
+    start.mkdir()
+    monkeypatch.setattr(trials, "run", lambda *_: sys.exit())
+    for content in (b"first", b"second"):
+        (start / "model.pt").write_bytes(content)
+        with pytest.raises(SystemExit if content == b"first" else OptionError, match="from other weights|^$"):
+            trials.compare_bundles(str(tmp_path / "out"), "brats2021", data, start_from=str(start))
+    with pytest.raises(OptionError, match="set start_from back"):
+        trials.compare_bundles(str(tmp_path / "out"), "brats2021", data)
+
+
 @pytest.mark.parametrize(
     ("compared", "given", "message"),
     [

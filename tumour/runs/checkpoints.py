@@ -191,6 +191,18 @@ class LoadWeights:
         load_weights(self.network, weights, self.path)
 
 
+def hash_of_start(folder: str) -> dict[str, str]:
+    """What is recorded of the weights that a training starts from: their hash; nothing without a folder.
+
+    Raises:
+        OptionError: the folder has no weights.
+    """
+    path = Path(folder, BEST)
+    if folder and not path.is_file():
+        raise OptionError(f"'{path}' does not exist; give the folder of a {BEST} as --start_from.")
+    return {"started_from": sha256_of(path)} if folder else {}
+
+
 def start_from(
     folder: str, ckpt_dir: str, network: nn.Module, settings: Mapping[str, Any], cohorts: Mapping[str, Cohort]
 ) -> dict[str, str]:
@@ -202,20 +214,22 @@ def start_from(
         network, settings, cohorts: as in `LoadWeights`; the training may have another patch size.
 
     Returns:
-        What a training records of it: their hash.
+        What a training records of them, as `hash_of_start`.
 
     Raises:
         InputError: as in `LoadWeights`, or the weights are where the training will write its own.
     """
-    if not folder:
-        return {}
-    if Path(folder).resolve() == Path(ckpt_dir).resolve():
-        raise OptionError(f"start_from and ckpt_dir are both '{folder}'; give another --ckpt_dir for the new weights.")
-    trained, path = settings_of(folder), Path(folder, BEST)
-    alike = {**settings, **{name: trained[name] for name in MAY_CHANGE if name in trained}}
-    LoadWeights(str(path), network, alike, cohorts, given_by="start_from").load()
-    logger.info(f"starting from '{path}'.")
-    return {"started_from": sha256_of(path)}
+    started = hash_of_start(folder)
+    if folder:
+        if Path(folder).resolve() == Path(ckpt_dir).resolve():
+            raise OptionError(
+                f"start_from and ckpt_dir are both '{folder}'; give another --ckpt_dir for the new weights."
+            )
+        trained, path = settings_of(folder), Path(folder, BEST)
+        alike = {**settings, **{name: trained[name] for name in MAY_CHANGE if name in trained}}
+        LoadWeights(str(path), network, alike, cohorts, given_by="start_from").load()
+        logger.info(f"starting from '{path}'.")
+    return started
 
 
 class Checkpoints:
@@ -322,6 +336,8 @@ class Checkpoints:
         parts = {*self.state, "engine", "scaler", "best", "settings", "fixed", "patients"}
         if not isinstance(saved, Mapping) or not parts <= saved.keys():
             raise InputError(f"'{path}' was written by another version and cannot be resumed. {otherwise}")
+        if saved["settings"].get("started_from") != self.settings.get("started_from"):
+            raise OptionError(f"'{path}' started from other weights, or from random ones; set start_from back. {otherwise}")
         for name, value in (self.settings | self.fixed).items():
             before = (saved["settings"] | saved["fixed"]).get(name)
             if name == "reading":
