@@ -122,3 +122,23 @@ def test_patients_of_the_weights_count_as_trained_on_whatever_their_part_is(keep
     assert "1 of 2 patients for validation, e.g. v2, are among those of" in caplog.text
     fresh = patients_of(parts["train"], parts["validate"], Usable(parts["test"]), keep)
     assert fresh["train"] == ["n"] and "t2" in fresh["test"]
+
+
+@pytest.mark.parametrize(
+    ("trained", "trained_on", "warned"),
+    [("x", "brats2018", True), ("x", "brats2021", False), ("n", "brats2018", False)],
+)
+def test_a_training_warns_that_the_patients_of_the_weights_may_have_other_ids(
+    trained, trained_on, warned, tmp_path, caplog
+):
+    """2023 contains most patients of 2021, so a test on them would be on patients that the weights were trained on."""
+    (tmp_path / "patients.json").write_text(json.dumps({"train": [trained], "validate": []}))
+    patients_of([case("n")], [case("v")], Usable([case("t")]), "best", str(tmp_path), trained_on)
+    assert ("no patient of brats2021 has the id of one used for training, which was on" in caplog.text) == warned
+
+
+def test_patients_that_are_for_training_anyway_are_not_called_too_good_to_validate_on(tmp_path, caplog):
+    """With --fold all the curve of the validation is of patients used for training."""
+    (tmp_path / "patients.json").write_text(json.dumps({"train": ["a"], "validate": []}))
+    patients_of([case("a"), case("b")], [case("a")], Usable([]), "last", str(tmp_path))
+    assert "too good" not in caplog.text

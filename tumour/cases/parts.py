@@ -225,12 +225,18 @@ def not_seen(cases: Sequence[Case], checkpoint: str, cohort: str = "", trained_o
         raise OptionError(f"{count} (see '{record}'); test on other patients.")
     if len(unused) < len(cases):
         logger.warning(f"{count} and are not scored.")
-    elif used and cohort != trained_on:
+    elif used:
+        warn_of_other_ids(cohort, trained_on)
+    return unused
+
+
+def warn_of_other_ids(cohort: str, trained_on: str) -> None:
+    """Warn that no patient of a data set is known to weights, if these were trained on another one."""
+    if cohort != trained_on:
         logger.warning(
             f"no patient of {cohort} has the id of one used for training, which was on {trained_on}. The same patients "
             "have other ids in other years of BraTS: check that none of these was used."
         )
-    return unused
 
 
 def is_of(case: Case, known: Collection[str]) -> bool:

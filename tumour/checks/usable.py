@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 from tumour.cases.case import Case, LeftOut
-from tumour.cases.parts import FOLDS, PATIENTS, Parts, is_of, patients, used_patients
+from tumour.cases.parts import FOLDS, PATIENTS, Parts, is_of, patients, used_patients, warn_of_other_ids
 from tumour.checks.case import CaseCheck, Finding
 from tumour.checks.label import contradiction
 from tumour.checks.strangers import ranges
@@ -164,18 +164,23 @@ def patients_of(
     usable: UsableParts,
     keep: str = "best",
     started_from: str = "",
+    trained_on: str = "",
 ) -> dict[str, list[str]]:
     """The patient ids in each part of the data; `train` and `validate` may be the items of a client.
 
     If the last weights are kept, the validation selects nothing: its patients are for testing, unless for training too.
-    The patients of the weights in the folder `started_from` were used for training, whatever part they are in now.
+    The patients of the weights in the folder `started_from`, which were trained on the data set `trained_on`, were used
+    for training, whatever part they are in now.
     """
     used = patients({"train": train, "validate": validate, "test": usable.test}, usable.parts.cohort)
     record = Path(started_from, PATIENTS)
     if started_from and record.is_file():
         before = used_patients(record)
-        known = {case.patient for case in (*validate, *usable.test) if isinstance(case, Case) and is_of(case, before)}
-        if seen := known & {*used["validate"]}:
+        cases = [case for case in (*train, *validate, *usable.test) if isinstance(case, Case)]
+        known = {case.patient for case in cases if is_of(case, before)}
+        if before and not known:
+            warn_of_other_ids(usable.parts.cohort.name, trained_on)
+        if seen := known & {*used["validate"]} - {*used["train"]}:  # with --fold all they are for training anyway
             logger.warning(
                 f"{len(seen):,} of {len(used['validate']):,} patients for validation, e.g. {min(seen)}, are among "
                 f"those of '{started_from}', so their scores are too good. Train on others, or with --fold all."

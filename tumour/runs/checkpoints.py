@@ -337,7 +337,8 @@ class Checkpoints:
         if not isinstance(saved, Mapping) or not parts <= saved.keys():
             raise InputError(f"'{path}' was written by another version and cannot be resumed. {otherwise}")
         if saved["settings"].get("started_from") != self.settings.get("started_from"):
-            raise OptionError(f"'{path}' started from other weights, or from random ones; set start_from back. {otherwise}")
+            others = f"'{path}' started from other weights, or from random ones"
+            raise OptionError(f"{others}; set start_from back. {otherwise}")
         for name, value in (self.settings | self.fixed).items():
             before = (saved["settings"] | saved["fixed"]).get(name)
             if name == "reading":
