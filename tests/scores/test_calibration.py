@@ -80,6 +80,7 @@ def evidence(with_reference):
     if with_reference:
         item["reference"] = torch.zeros(1, 6, 5, 4)
         item["reference"][0, 5, 4, 2] = 2  # oedema where the network is sure that there is none
+        item["reference"][0, 2, 2, 1] = 2  # and where it is not sure
     return Measured("pred", COHORT)({**item, "pred": probabilities})["evidence"]
 
 
@@ -110,7 +111,7 @@ def test_the_evidence_of_a_case_has_its_uncertain_and_its_disputed_slices():
     assert np.argmax(found["entropy"]) == 1 and len(found["entropy"]) == 4
     assert found["disagreement"] == {"TC": [0, 0, 0, 0], "WT": [0, 0, 1, 1], "ET": [0, 0, 0, 0]}
     counts = np.array(found["histograms"]["WT"])
-    assert counts.shape == (2, STEPS) and counts[1].sum() == 1 and counts.sum() == 120
+    assert counts.shape == (2, STEPS) and counts[1].sum() == 2 and counts.sum() == 120
     alone = evidence(with_reference=False)
     assert "disagreement" not in alone and alone["entropy"] == found["entropy"]
     assert alone["histograms"]["WT"] == [counts.sum(axis=0).tolist()]

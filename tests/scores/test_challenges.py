@@ -88,13 +88,27 @@ def test_an_empty_prediction_of_an_empty_reference_is_perfect():
     )
 
 
-@pytest.mark.parametrize(("challenge", "gap"), [("metastases2023", 2), ("glioma2023", 6), ("pediatric2024", 10)])
-def test_lesions_whose_dilated_blobs_touch_are_one(challenge, gap):
-    def apart(voxels):
-        return mask(((2, 6), (2, 8), (2, 8)), ((6 + voxels, 10 + voxels), (2, 8), (2, 8)))
+@pytest.mark.parametrize(
+    ("challenge", "region", "dilations", "smallest"),
+    [  # of the organisers' programs
+        *(("glioma2023", "WT", 3, 50), ("africa2023", "WT", 3, 50), ("pediatric2023", "WT", 3, 50)),
+        *(("meningioma2023", "WT", 1, 50), ("meningioma2025", "WT", 1, 50), ("metastases2023", "WT", 1, 2)),
+        *(("metastases2024", "ET", 1, 2), ("africa2024", "ET", 3, 50), ("africa2025", "ET", 3, 50)),
+        *(("pediatric2024", "WT", 5, 10), ("pediatric2025", "WT", 5, 10)),
+        *(("glioma2024", region, 3, 20) for region in ("TC", "WT", "oedema")),
+        *(("glioma2024", region, 5, 20) for region in ("RC", "cavity", "necrotic")),
+        *(("glioma2025", region, 3, 10) for region in ("ET", "enhancing")),
+    ],
+)
+def test_lesions_whose_dilated_blobs_touch_are_one_and_small_ones_do_not_count(challenge, region, dilations, smallest):
+    def missed(*boxes):
+        reference = mask(*boxes, shape=(60, 10, 10))
+        return counts(lesions(reference, np.zeros_like(reference), challenge, region=region)[0])[1]
 
-    for voxels, number in ((gap, 1), (gap + 1, 2)):
-        assert counts(lesions(apart(voxels), mask(), challenge)[0]) == (0, number, 0)
+    for gap, number in ((2 * dilations, 1), (2 * dilations + 1, 2)):
+        assert missed([(2, 6), (2, 8), (2, 8)], [(6 + gap, 10 + gap), (2, 8), (2, 8)]) == number
+    for mm3, number in ((smallest, 0), (smallest + 1, 1)):
+        assert missed([(2, 2 + mm3), (4, 5), (4, 5)]) == number
 
 
 @pytest.mark.parametrize(("offset", "number"), [((2, 2, 3), 1), ((3, 3, 3), 2)])
@@ -247,6 +261,14 @@ def test_predicted_necrosis_that_is_too_small_to_count_joins_nothing(width, inve
     prediction = painted((3, cube(2, 2, 2)), (1, bridge), (3, cube(13, 2, 2)))
     rows, _ = case_scores(np.zeros_like(prediction), prediction, MM, CLASSES, REGIONS, LESION_WISE["glioma2024"])
     assert next(row for row in rows if row["region"] == "ET")["lesions_invented"] == invented
+
+
+def test_enhancing_tumour_that_joins_cavities_counts_from_its_own_smallest_size():
+    bridge = [(5, 20), (3, 4), (3, 4)]  # 15 voxels: of ET 10 do not count, of other classes 20
+    prediction = painted((4, cube(2, 2, 2)), (3, bridge), (4, cube(20, 2, 2)))
+    classes, regions = [*CLASSES, "cavity"], {"RC": ["cavity"]}
+    rows, _ = case_scores(np.zeros_like(prediction), prediction, MM, classes, regions, LESION_WISE["glioma2024"])
+    assert rows[0]["region"] == "RC" and rows[0]["lesions_invented"] == 1
 
 
 # The same in another way: sets of voxels and plain loops -------------------------------------------------------------

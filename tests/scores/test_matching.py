@@ -55,8 +55,10 @@ def test_small_lesions_count_only_for_f1_while_invented_ones_lower_all_scores():
     row, _ = scores(mask(large, small), mask(large, small, other), "metastases2026")
     assert [row[name] for name in SCORES] == pytest.approx([1 / 2, 373 / 2, 1 / 2]) and counts(row) == (2, 0, 1)
     assert (row["lesion_f1_large"], row["lesion_f1_small"]) == pytest.approx((2 / 3, 2 / 3))
-    row, _ = scores(mask(small), mask(small), "metastases2026")
-    assert all(math.isnan(row[name]) for name in (*SCORES, "lesion_f1_large")) and row["lesion_f1_small"] == 1
+    for invented in ((), (other,)):  # without a large lesion there is nothing to take the mean of
+        row, _ = scores(mask(small), mask(small, *invented), "metastases2026")
+        assert all(math.isnan(row[name]) for name in (*SCORES, "lesion_f1_large"))
+        assert row["lesion_f1_small"] == (2 / 3 if invented else 1)
 
 
 @pytest.mark.parametrize(("edge", "is_large"), [(1.0, True), (0.9, False)])
@@ -66,10 +68,10 @@ def test_a_lesion_is_large_from_275_mm3(edge, is_large):
     assert math.isnan(row["lesion_f1_small"]) == is_large and math.isnan(row["lesion_dice"]) != is_large
 
 
-def test_a_found_lesion_of_low_dice_is_missed_in_the_f1_of_its_size():
-    reference, prediction = mask(cube(2, 2, 2, size=7)), mask(cube(8, 8, 8, size=7))  # one voxel in common
-    row, _ = scores(reference, prediction, "metastases2026")
-    assert counts(row) == (1, 0, 0) and row["lesion_f1"] == 1 and row["lesion_f1_large"] == 0
+@pytest.mark.parametrize(("corner", "found"), [((8, 8, 8), 0), ((8, 2, 2), 1)])  # 1 or 49 of 343 voxels in common
+def test_a_found_lesion_of_a_dice_below_a_tenth_is_missed_in_the_f1_of_its_size(corner, found):
+    row, _ = scores(mask(cube(2, 2, 2, size=7)), mask(cube(*corner, size=7)), "metastases2026")
+    assert counts(row) == (1, 0, 0) and row["lesion_f1"] == 1 and row["lesion_f1_large"] == found
 
 
 def test_hd95_is_over_the_borders_of_both_masks_and_nsd_within_the_smallest_spacing():
@@ -81,6 +83,8 @@ def test_hd95_is_over_the_borders_of_both_masks_and_nsd_within_the_smallest_spac
     moved, _ = scores(reference, np.roll(reference, 1, axis=1), spacing=(3.0, 2.0, 4.0))
     assert moved["hd95"] == pytest.approx(np.percentile([0] * 36 + [2] * 2, 95))
     assert moved["lesion_nsd"] == 1 and moved["nsd"] == pytest.approx(18 / 19)
+    plate = mask(((2, 4), (2, 6), (2, 6)))  # 3 * 0.86 - 2 * 0.86 is more than 0.86 in float64
+    assert scores(plate, np.roll(plate, 1, axis=0), spacing=(0.86, 1.0, 1.0))[0]["lesion_nsd"] == 1
 
 
 def test_a_region_that_is_in_neither_map_has_no_score_and_is_left_out_of_the_mean(tmp_path):

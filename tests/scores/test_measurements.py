@@ -131,14 +131,16 @@ def test_a_known_change_of_each_kind_is_counted_as_this_kind():
     after[8:21, :10, :10] = ENHANCING
     before[25:35, :10, :10] = NECROTIC  # 1000 become 300
     after[25:28, :10, :10] = NECROTIC
-    before[40:42, :2, :2] = OEDEMA  # resolved
+    before[37:42, :10, :10] = OEDEMA  # 500 become 200: stable
+    after[37:39, :10, :10] = OEDEMA
+    before[44:46, :2, :2] = OEDEMA  # resolved
     after[50:52, :3, :3] = ENHANCING  # new
     pair = [Scan(name, data, np.diag([1.0, 1, 2, 1])) for name, data in (("before", before), ("after", after))]
     rows = {row["region"]: row for row in change(*pair, glioma())}
     kinds = ("new", "grown", "stable", "shrunk", "resolved")
-    assert [rows["WT"][kind] for kind in kinds] == [1, 1, 1, 1, 1]
+    assert [rows["WT"][kind] for kind in kinds] == [1, 1, 2, 1, 1]
     assert [rows["ET"][kind] for kind in kinds] == [1, 0, 1, 0, 0]
-    assert rows["WT"]["before_ml"] == pytest.approx(2 * 2.508) and rows["WT"]["after_ml"] == pytest.approx(2 * 2.318)
+    assert rows["WT"]["before_ml"] == pytest.approx(2 * 3.008) and rows["WT"]["after_ml"] == pytest.approx(2 * 2.518)
     assert rows["ET"]["change_ml"] == pytest.approx(2 * 0.318) and rows["ET"]["change_percent"] == pytest.approx(31.8)
 
 

@@ -11,6 +11,7 @@ from scipy.special import expit
 from tumour.cases.case import LeftOut
 from tumour.errors import InputError
 from tumour.files import save_json
+from tumour.scores import quality as quality_module
 from tumour.scores.calibration import histogram
 from tumour.scores.quality import (
     JudgeCases,
@@ -96,12 +97,34 @@ def test_red_catches_the_worst_and_spares_nine_of_ten_others_and_no_poor_case_is
     assert lights[-1] == "green" and noted.light == "yellow" and noted.dice > quality.poor
 
 
-def test_the_models_behind_interval_and_thresholds_do_not_use_the_case_that_they_predict(cases, monkeypatch):
-    import tumour.scores.quality as module
+@pytest.mark.parametrize(
+    ("worst", "red"),
+    [
+        ((0.1, 0.2, 0.55, 0.6), 0.3),  # one of the 16 others may be red, so two of the worst are not
+        ((0.1, 0.15, 0.2, 0.25), 0.25),  # all of the worst are red, so no other needs to be
+    ],
+)
+def test_red_reaches_as_far_as_one_in_ten_of_the_other_cases_and_not_beyond_the_worst(worst, red, cases, monkeypatch):
+    true = {number: number / 20 for number in range(20)}  # the first four are the worst fifth
+    predicted = iter([*worst, 0.3, 0.4, *(0.7 + number / 100 for number in range(14))])
+    monkeypatch.setattr(quality_module, "mean_of", lambda *_: next(predicted))
+    given = [replace(cases[number], dice={"WT": dice, "ET": dice}) for number, dice in true.items()]
+    assert Quality.fit(given, SETTINGS).red == red
 
+
+@pytest.mark.parametrize(("poor", "light"), [(0.55, "green"), (0.65, "yellow")])
+def test_the_interval_is_a_share_of_what_a_prediction_lacks_and_green_is_above_the_poor_with_all_of_it(poor, light):
+    found = Quality({"WT": Region(0.8, 0.0, 0.5)}, -1.0, 0.5, 0.3, poor, 20, SETTINGS).judge(
+        "P1", {"WT": histogram(torch.full((50,), 0.9))}
+    )
+    assert (found.dice, found.low, found.high) == pytest.approx((0.8, 0.8 - 0.2, 0.8 + 0.1))
+    assert found.light == light
+
+
+def test_the_models_behind_interval_and_thresholds_do_not_use_the_case_that_they_predict(cases, monkeypatch):
     used = []
     monkeypatch.setattr(
-        module, "fit_regions", lambda given: used.append({case.case for case in given}) or fit_regions(given)
+        quality_module, "fit_regions", lambda given: used.append({case.case for case in given}) or fit_regions(given)
     )
     Quality.fit(cases, SETTINGS)
     everyone = {case.case for case in cases}

@@ -4,11 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from monai.data import MetaTensor
 from tumour.cases.find import find_cases
 from tumour.checks.case import CaseCheck
 from tumour.checks.usable import examine
@@ -308,6 +311,18 @@ def test_the_command_scores_on_several_processes(folders):
     command = [sys.executable, "-m", "tools", "score", *arguments, f"--output={folders / 'out'}", "--workers=2"]
     done = subprocess.run([*command, "--cohort=brats2024_met"], capture_output=True, text=True, check=True)
     assert "1.000 ± 0.000" in done.stdout and sorted(os.listdir(folders / "out")) == FILES
+
+
+def test_an_evaluation_scores_in_mm_of_the_scan(tmp_path):
+    truth, guess = label_map(enhancing=4), label_map(shift=1, enhancing=4)
+    reference = MetaTensor(torch.from_numpy(truth)[None], affine=torch.diag(torch.tensor([2.0, 3, 4, 1])))
+    batch, output = [{"case": "a", "reference": reference}], [{"pred": torch.from_numpy(guess)[None]}]
+    handler = ScoreCases(str(tmp_path), "legacy", COHORTS["brats2021"], "")
+    handler.start(None)
+    handler.score(SimpleNamespace(state=SimpleNamespace(batch=batch, output=output)))
+    whole = next(row for row in handler.rows if row["region"] == "WT")
+    assert whole["reference_ml"] == pytest.approx(np.count_nonzero(truth) * 0.024)
+    assert whole["hd95"] == 2  # moved by one voxel along x
 
 
 def test_scores_are_not_recorded_next_to_weights_that_were_replaced_during_the_run(tmp_path, caplog):
