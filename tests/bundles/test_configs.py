@@ -1,11 +1,13 @@
 """Static promises of the configs: ids exist, references resolve, a variant sets only what it is allowed to."""
 
 import json
+import math
 import re
 from pydoc import locate
 
 import pytest
 import yaml
+from ignite.engine import Engine
 from monai.bundle import ComponentLocator, ConfigParser
 
 from tests.conftest import BUNDLES, ROOT
@@ -159,6 +161,19 @@ def test_a_cpu_and_an_accelerator_have_different_defaults():
         parser = merged(args_file(BUNDLES[0]))
         parser["device"] = device
         assert [parser.get_parsed_content(name) for name in names] == budget
+
+
+def test_the_learning_rate_rises_in_the_first_steps_and_then_falls_along_a_cosine_to_the_last(parsed_once):
+    parser = merged(args_file(BUNDLES[0]))
+    parser.update({"device": "cpu", "epochs": 4, "iterations_per_epoch": 10, "learning_rate": 0.1})
+    number = next(n for n, each in enumerate(parser["train::handlers"]) if each["_target_"] == "LrScheduleHandler")
+    handler, optimizer = (parser.get_parsed_content(name) for name in (f"train::handlers::{number}", "optimizer"))
+    rates: list[float] = []
+    engine = Engine(lambda *_: rates.append(optimizer.param_groups[0]["lr"]))
+    handler.attach(engine)
+    engine.run(range(10), max_epochs=4)
+    rising = [0.1 * step / 10 for step in range(10)]  # a quarter of 40 steps
+    assert rates == pytest.approx(rising + [0.05 * (1 + math.cos(math.pi * step / 30)) for step in range(30)])
 
 
 def test_an_unknown_size_or_cohort_is_refused_with_the_list_of_known_names():

@@ -45,6 +45,18 @@ def test_long_gradients_are_scaled_to_the_norm_and_short_ones_kept():
     assert torch.allclose(stepped([0.3, 0.4]), torch.tensor([0.3, 0.4]), atol=1e-4)
 
 
+def test_gradients_are_clipped_at_their_own_size_not_at_that_of_the_scaled_loss():
+    """A training in float16 scales its loss, here by 1024; clipped at that size, the step would be too short."""
+    network, scaler = nn.Linear(2, 1, bias=False), torch.amp.GradScaler("cpu", init_scale=1024.0)
+    before = network.weight.detach().clone()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    scaler.scale((network.weight * torch.tensor([3.0, 4.0])).sum()).backward()
+    engine = SimpleNamespace(scaler=scaler, optimizer=optimizer, state=SimpleNamespace(skipped_in_a_row=0))
+    ClipGradients(network, 1.0, most_skipped=2).clip(engine)
+    scaler.step(optimizer)
+    assert torch.allclose(before - network.weight.detach(), torch.tensor([[0.6, 0.8]]), atol=1e-4)
+
+
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
 def test_a_step_whose_gradient_overflowed_is_skipped(value):
     assert torch.equal(stepped([value, 1.0]), torch.zeros(2))
