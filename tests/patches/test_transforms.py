@@ -7,6 +7,7 @@ from tumour.patches.transforms import (
     RandDropChannelsd,
     RandNoised,
     SelectChannelsd,
+    ZeroBackgroundd,
 )
 from tumour.runs.inferers import MirrorInferer, MixedPrecision
 
@@ -54,6 +55,14 @@ def test_channels_are_selected_in_the_order_asked_for():
     assert out[:, 0, 0, 0].tolist() == [1, 2, 3, 0]
     with pytest.raises(ValueError, match="indices has 4, but .* has only 4 channels"):
         SelectChannelsd("image", [0, 4])({"image": image})
+
+
+def test_a_background_of_another_value_becomes_zero_in_each_channel_of_its_own():
+    scans = torch.zeros(3, 8, 7, 6)
+    scans[:, 2:6, 2:5, 2:4] = torch.rand(3, 4, 3, 2, generator=torch.Generator().manual_seed(0)) + 1
+    shift = torch.tensor([-0.5, 0, 3]).reshape(3, 1, 1, 1)  # as of a z-scored scan, none, and above 0
+    out = ZeroBackgroundd("image")({"image": scans + shift})["image"]
+    assert torch.allclose(out, scans, atol=1e-6) and not out[:, 0].any()
 
 
 def test_a_missing_modality_becomes_a_channel_of_zeros_in_its_place():

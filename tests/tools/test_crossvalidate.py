@@ -21,7 +21,7 @@ from tumour.scores.tables import mean_interval
 from tests.conftest import BUNDLES, TINY, here, run, succeed
 from tests.scores.test_quality import scored
 from tools import crossvalidate as module
-from tools.crossvalidate import crossvalidate, final
+from tools.crossvalidate import crossvalidate, data_set_of, final, row_of
 from tools.ensemble import ensemble
 from tools.patients.synthetic import make_patients
 from tools.quality import settings_for
@@ -125,6 +125,22 @@ def test_the_table_has_all_patients_each_data_set_and_each_fold_with_intervals(c
     for fold in range(FOLDS):
         evidence = json.loads((folder / f"fold{fold}" / "results" / "evidence.json").read_text())
         assert sorted(evidence) == people(folder, fold)["test"]
+
+
+def test_a_row_has_the_mean_of_each_region_and_that_of_the_cases_over_their_regions():
+    rows = [("a", "WT", 0.9, 2.0), ("a", "ET", 0.5, 4.0), ("b", "WT", 0.7, 4.0), ("b", "ET", np.nan, np.nan)]
+    frame = pd.DataFrame(rows, columns=["case", "region", "dice", "hd95"]).assign(kind="region")
+    frame.loc[4] = ["a", "oedema", 0.0, 99.0, "class"]
+    row = row_of("all", frame)
+    assert row["scans"] == "2" and row["Dice WT"].startswith("0.800 (") and row["Dice ET"].startswith("0.500 (")
+    assert row["mean Dice"] == "0.700 (0.700 to 0.700)" and row["HD95, mm"] == "WT 3.0, ET 4.0"
+
+
+@pytest.mark.parametrize(
+    ("image", "name"), [("x/case/t1.nii", "x"), ("x/y/case/t1.nii", "x"), ("case/t1.nii", "no folder")]
+)
+def test_a_data_set_is_the_folder_that_holds_the_folders_of_its_cases(image, name, tmp_path):
+    assert data_set_of(str(tmp_path / image), str(tmp_path)) == name
 
 
 def test_a_second_call_finishes_what_was_stopped_and_repeats_nothing(copy, crossvalidated, in_this_process):
