@@ -39,6 +39,12 @@ def test_the_pairs_have_the_largest_sum_of_dice_not_the_largest_first():
     assert counts(row) == (2, 0, 0) and row["lesion_dice"] == pytest.approx((4 / 12 + 6 / 15) / 2)
 
 
+def test_of_equal_sums_the_one_with_more_pairs_counts():
+    lines = [mask(((start, start + 4), (2, 3), (2, 3))) for start in (0, 3, 5, 8)]  # Dice 1/4, 2/4 and 1/4
+    row, _ = scores(lines[1] | lines[3], lines[0] | lines[2])
+    assert counts(row) == (2, 0, 0) and row["lesion_dice"] == 1 / 4
+
+
 def test_the_area_under_f1_is_that_over_the_dice_of_a_match():
     reference, prediction = mask(((2, 10), (2, 3), (2, 3))), mask(((6, 14), (2, 3), (2, 3)))  # Dice 0.5
     row, _ = scores(reference, prediction)
