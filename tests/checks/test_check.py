@@ -12,9 +12,10 @@ import pytest
 from tumour.cases.find import find_cases
 from tumour.cases.parts import Parts
 from tumour.checks.case import CaseCheck, Finding
+from tumour.checks.label import look
 from tumour.checks.usable import UsableParts, examine
 from tumour.errors import InputError
-from tumour.scans.grid import digest
+from tumour.scans.grid import Scan, digest
 
 from tests.cohorts import COHORTS, FOUR
 from tests.conftest import BUNDLES, REAL, run, succeed
@@ -171,6 +172,19 @@ def test_volumes_and_lesions_are_those_of_the_label(data):
     _, told = checked(data)
     facts = next(case["facts"] for case in told["cases"] if case["case"] == BAD)
     assert facts["ml"] == {"necrotic": 0.064, "oedema": 0.008, "enhancing": 0.008} and facts["lesions"] == 2
+    # of the 64 necrotic voxels 56 are at the border, and all 8 of each other class
+    assert facts["border"] == {"necrotic": 0.778, "oedema": 0.111, "enhancing": 0.111}
+
+
+def test_a_tumour_is_inside_where_any_modality_shows_the_brain():
+    label, shown = np.zeros((8, 8, 8), np.uint8), np.zeros((8, 8, 8), bool)
+    label[2:6, 2:6, 2:6], shown[:4] = 1, True
+    found = []
+    for brains in ({"T1": shown, "FLAIR": ~shown}, {"T1": shown}):
+        finding = Finding("a", "a")
+        look(finding, Scan("label.nii", label, np.eye(4)), brains, COHORTS["brats2021"], COHORTS)
+        found.append(finding.faults + finding.notes)
+    assert found == [[], ["50% of the tumour in 'label.nii' is outside the brain; check the label"]]
 
 
 def test_strays_time_points_and_unlabelled_cases_are_listed_and_hidden_files_are_not(tmp_path, capsys):

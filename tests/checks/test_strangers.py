@@ -72,6 +72,22 @@ def test_what_differs_is_noted_with_the_value_and_the_range_of_the_training(chan
     assert __import__("re").search(part, note), note
 
 
+@pytest.mark.parametrize(
+    ("facts", "name", "seen", "usual", "odd"),
+    [
+        ("brain_ml", "brain volume, ml", (1000, 1000), (810, 1190), (790, 1210)),  # a fifth of the value
+        ("brain_ml", "brain volume, ml", (800, 2000), (510, 2290), (490, 2310)),  # a quarter of the range
+        ("relations", "T2 where T1 is bright", (0.1, 0.2), (-0.14, 0.44), (-0.16, 0.46)),  # a quarter of an sd
+    ],
+)
+def test_a_measure_is_odd_beyond_a_margin_around_the_range_of_the_training(facts, name, seen, usual, odd):
+    def noted(value):
+        measured = {facts: {name: value} if facts == "relations" else value}
+        return bool(strange(measured, {f"{name}, sd" if facts == "relations" else name: seen}))
+
+    assert not any(map(noted, usual)) and all(map(noted, odd))
+
+
 def test_a_relation_is_the_mean_of_one_modality_where_another_is_brightest():
     random = np.random.default_rng(0)
     brain = random.random((14, 12, 10)) < 0.8

@@ -87,12 +87,13 @@ def test_a_wrong_value_is_refused(values, message):
 
 
 # Fitting ------------------------------------------------------------------------------------------------------------
-def fit(path, cases):
-    """Fit on (reference label map, probabilities)."""
+def fit(path, cases, slices=1.0):
+    """Fit on (reference label map, probabilities) with voxels of 1 x 1 x `slices` mm."""
     handler = FitAfterTreatment(str(path), glioma())
     handler.start(None)
     for label, probabilities in cases:
-        item = {"case": "B_1", "reference": MetaTensor(np.array([0, 1, 2, 4], np.uint8)[label][None])}
+        affine = torch.tensor([1.0, 1, slices, 1]).diag()
+        item = {"case": "B_1", "reference": MetaTensor(np.array([0, 1, 2, 4], np.uint8)[label][None], affine=affine)}
         handler.keep(
             SimpleNamespace(state=SimpleNamespace(batch=[item], output=[{"pred": torch.as_tensor(probabilities)}]))
         )
@@ -120,11 +121,13 @@ def test_a_network_that_predicts_too_little_gets_a_lower_threshold(tmp_path):
     assert found["fitted"]["ET"] == {"dice_before": 0, "dice_after": 1}
 
 
-def test_enhancing_specks_in_patients_without_any_are_dropped(tmp_path):
+@pytest.mark.parametrize(("slices", "smallest"), [(1.0, 10), (1.5, 25)])
+def test_enhancing_specks_in_patients_without_any_are_dropped(slices, smallest, tmp_path):
     speck = probabilities_of(tumour(enhancing=False))
-    speck[ET][mask(cube(7, 7, 7, size=2))] = 0.9  # 8 mm³
-    found = fit(tmp_path / "fitted.json", [(tumour(), probabilities_of(tumour())), (tumour(enhancing=False), speck)])
-    assert found["smallest_piece"] == {"ET": 10} and found["smallest_region"] == {"ET": 0}
+    speck[ET][mask(cube(7, 7, 7, size=2))] = 0.9  # 8 or 12 mm³
+    cases = [(tumour(), probabilities_of(tumour())), (tumour(enhancing=False), speck)]
+    found = fit(tmp_path / "fitted.json", cases, slices)
+    assert found["smallest_piece"] == {"ET": smallest} and found["smallest_region"] == {"ET": 0}
     assert found["fitted"]["ET"] == {"dice_before": 0.5, "dice_after": 1}
 
 

@@ -199,6 +199,8 @@ def test_compressed_slices_have_the_same_voxels(kind, tmp_path):
 
 def test_slices_with_scales_of_their_own_get_their_own_values(tmp_path):
     scale = {"0028|1053": lambda k: str(k + 1), "0028|1052": lambda k: str(-k)}
+    write_slices(tmp_path / "T1", VOXELS, oblique(), EVEN)
+    read_series(str(tmp_path / "T1"))  # a process that has read no file yet writes none with scales
     write_slices(tmp_path / "T1", VOXELS, oblique(), EVEN, **scale)
     stored = [itk.array_from_image(itk.imread(str(path))) for path in sorted((tmp_path / "T1").iterdir())]
     data, _, _ = read_series(str(tmp_path / "T1"))
@@ -243,6 +245,27 @@ def test_frames_that_make_no_even_grid_or_have_no_position_are_refused(tmp_path,
     if "position" in message:
         file.write_bytes(file.read_bytes().replace(b"\x20\0\x32\0", b"\x20\0\x33\0", 1))
     with pytest.raises(InputError, match=message):
+        read_series(str(file.parent))
+
+
+@pytest.mark.parametrize(
+    ("what", "tag", "other"),
+    [
+        ("orientation", b"\x20\0\x37\0", b"1\\0\\0\\0\\0\\1"),
+        ("spacing", b"\x28\0\x30\0", b".9\\.9"),
+        ("RescaleSlope", b"\x28\0\x53\x10", b"2"),
+        ("RescaleIntercept", b"\x28\0\x52\x10", b"5"),
+    ],
+)
+def test_frames_with_places_or_scales_of_their_own_are_refused(what, tag, other, tmp_path):
+    """ITK would give all of them the place and the scale of the first."""
+    file = tmp_path / "T1" / "1.dcm"
+    write_frames(file, VOXELS, nib.affines.from_matvec(np.diag([-0.9, -0.7, 1]), [10, 20, 100]), EVEN)
+    before, _, after = file.read_bytes().partition(tag)
+    size = int.from_bytes(after[:4], "little")
+    first = tag + after[: 4 + size]
+    file.write_bytes(before + first + first[:8] + other.ljust(size) + after[4 + size :])
+    with pytest.raises(InputError, match=f"1.dcm' has frames that differ in {what}; convert it with dcm2niix"):
         read_series(str(file.parent))
 
 
