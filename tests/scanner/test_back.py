@@ -62,6 +62,16 @@ def test_a_label_map_on_its_own_grid_is_unchanged():
     assert np.array_equal(on_scan(label, GRID, 4), label.data)
 
 
+@pytest.mark.parametrize(("shift", "first"), [(0.4, 5), (0.6, 4)])
+def test_a_voxel_of_a_scan_gets_the_class_of_its_larger_part(shift, first):
+    label = Scan("label", np.zeros((12, 8, 8), np.uint8), np.eye(4))
+    label.data[5:9] = 2
+    grid = replace(label, affine=nib.affines.from_matvec(np.eye(3), (shift, 0, 0)))
+    expected = np.zeros((12, 8, 8), np.uint8)
+    expected[first : first + 4] = 2
+    assert np.array_equal(on_scan(label, grid, 4), expected)
+
+
 def record_of(path, scan, pose):
     files, shapes = {"T1ce": [str(path)]}, {"T1ce": list(scan.shape)}
     return Prepared("", files, shapes, {"T1ce": scan.affine.tolist()}, {"T1ce": pose.tolist()}, ATLAS)

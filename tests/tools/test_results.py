@@ -52,6 +52,14 @@ def test_scans_without_any_region_to_score_are_given_as_such(tmp_path):
     assert "| 0, read as msd | goat2026 | no region to score |" in results.results({"mine": checkpoint})
 
 
+def test_the_scans_are_those_of_the_region_that_most_of_them_have():
+    """By the rules of 2026 a region that is in neither label map has no score."""
+    assert (
+        results.scans({"scores": {name: {"dice": {"cases": n}} for name, n in (("RC", 3), ("WT", 12), ("ET", 9))}})
+        == 12
+    )
+
+
 def test_scores_without_a_distance_are_shown_as_not_measured(tmp_path):
     record = scored(tmp_path, 40).with_name("scores.json")
     content = json.loads(record.read_text())
