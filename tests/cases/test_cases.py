@@ -738,9 +738,12 @@ def test_only_patients_used_for_selection_are_used_for_fitting(tmp_path):
     assert [case.name for case in used_for_selection(cases, str(record))] == ["p002-0", "p002-1"]
     with pytest.raises(InputError, match="no labelled case of the patients that were used for model selection"):
         used_for_selection(people(2), str(record))
-    record.write_text('{"train": ["p000"], "validate": []}')
-    with pytest.raises(InputError, match="no patient was used for model selection .*; fit .* with --keep best"):
-        used_for_selection(people(2), str(record))
+    record.write_text('{"train": ["p000"], "validate": ["p000", "p001"]}')  # it started from weights that knew p000
+    assert [case.name for case in used_for_selection(people(2), str(record))] == ["p001-0"]
+    for selected in ([], ["p000"]):
+        record.write_text(json.dumps({"train": ["p000"], "validate": selected}))
+        with pytest.raises(InputError, match="no patient was used for model selection .*; fit .* with --keep best"):
+            used_for_selection(people(2), str(record))
 
 
 def test_a_label_value_within_a_hundredth_counts_as_that_value_and_others_are_reported():

@@ -249,7 +249,7 @@ def is_of(case: Case, known: Collection[str]) -> bool:
 
 
 def used_for_selection(cases: Sequence[Case], record: str) -> list[Case]:
-    """The labelled cases of patients that were used for model selection.
+    """The labelled cases of patients that were used for model selection, but not for training.
 
     Args:
         cases: the cases of the data set.
@@ -260,11 +260,12 @@ def used_for_selection(cases: Sequence[Case], record: str) -> list[Case]:
     """
     if not Path(record).is_file():
         raise OptionError(f"'{record}' does not exist; train first, or give the checkpoint's folder as --ckpt_dir.")
-    selected = set(recorded_patients(Path(record))["validate"])
+    known = recorded_patients(Path(record))
+    selected = {*known["validate"]} - {*known["train"]}  # in both: known to the weights of `start_from`
     if not selected:
         raise OptionError(
-            f"According to '{record}' no patient was used for model selection of these weights; fit to weights that "
-            "were trained with --keep best and one --fold, or choose an after-treatment by `make best`."
+            f"According to '{record}' no patient was used for model selection of these weights and not for training; "
+            "fit to weights that were trained with --keep best and one --fold, or choose an after-treatment by `make best`."
         )
     found = [case for case in cases if case.label and {case.patient, case.name} & selected]  # as in `not_seen`
     if not found:
