@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from monai.data import MetaTensor
+from monai.transforms import Compose
 from scipy import ndimage
 from tumour.cases.find import find_cases
 from tumour.maps.regions import ToRegionsd
@@ -232,6 +233,27 @@ def test_compact_arrays_and_precomputed_centres_give_the_same_patches_as_without
     for one, other in zip(fast, plain, strict=True):
         assert torch.equal(one["label"], other["label"]) and one["label"].any()
         torch.testing.assert_close(one["image"], other["image"], rtol=1e-3, atol=1e-6, check_dtype=False)
+
+
+def test_a_patch_is_centred_on_each_class_equally_often():
+    parser = parser_of("brats2021", ROOT, "brats", "train", patch_size=[16, 16, 16])
+    label = torch.zeros(1, 40, 36, 32, dtype=torch.uint8)
+    label[0, 10:30, 10:26, 10:22], label[0, 14:20, 12:20, 12:18], label[0, 22:24, 12:14, 12:14] = 2, 1, 3
+    centres, crop = (Compose(parser.get_parsed_content(name)) for name in ("centres", "crop"))
+    crop.set_random_state(0)
+    item = centres({"image": torch.zeros(4, *label.shape[1:]), "label": label})
+    found = [int(crop(dict(item))[0]["label"][0, 8, 8, 8]) for _ in range(400)]
+    # a patch at the edge of the scan is moved inwards, so that some of those on background have tumour at their centre
+    assert [found.count(value) / 400 for value in (1, 2, 3)] == pytest.approx([0.25] * 3, abs=0.07)
+
+
+def test_a_resized_label_has_no_values_between_its_classes():
+    parser = parser_of("brats2021", ROOT, "brats", "train", resize=[9, 14, 8])
+    label = torch.zeros(1, 12, 10, 8, dtype=torch.uint8)
+    label[0, 3:8, 2:9, 1:6] = 3
+    resized = Compose(parser.get_parsed_content("resized"))({"image": torch.rand(4, *label.shape[1:]), "label": label})
+    assert resized["image"].shape == (4, 9, 14, 8) and resized["label"].shape == (1, 9, 14, 8)
+    assert resized["label"].unique().tolist() == [0, 3]
 
 
 def test_a_bad_case_is_reported_and_skipped_and_the_exit_status_is_not_0(patients, trained, tmp_path):

@@ -746,6 +746,32 @@ def test_only_patients_used_for_selection_are_used_for_fitting(tmp_path):
             used_for_selection(people(2), str(record))
 
 
+OF_2023 = {"necrotic": 1, "oedema": 2, "enhancing": 3}
+STATED = {  # the label values, as the organisers of each data set state them
+    **dict.fromkeys(("brats2018", "brats2020", "brats2021"), {"necrotic": 1, "oedema": 2, "enhancing": 4}),
+    **dict.fromkeys([f"brats2023_{kind}" for kind in ("gli", "ssa", "men", "ped", "met")] + ["brats2024_met"], OF_2023),
+    **dict.fromkeys(("brats2024_gli", "brats2024_met_rc"), OF_2023 | {"cavity": 4}),
+    "brats2024_ped": {"enhancing": 1, "necrotic": 2, "cyst": 3, "oedema": 4},
+    "msd": {"oedema": 1, "necrotic": 2, "enhancing": 3},
+}
+TASKS = {"gli": "glioma", "ssa": "africa", "men": "meningioma", "ped": "pediatric", "met": "metastases"}
+
+
+def test_label_values_mean_what_the_organisers_state_and_core_and_whole_tumour_contain_all_but_a_cavity():
+    assert STATED.keys() == COHORTS.keys()
+    for name, values in STATED.items():
+        cohort, tumour = COHORTS[name], values.keys() - {"cavity"}
+        assert dict(zip(cohort.classes, cohort.label_values, strict=True)) == {"background": 0, **values}, name
+        assert {*cohort.regions["WT"]} == tumour and {*cohort.regions["TC"]} == tumour - {"oedema"}, name
+        assert cohort.regions["ET"] == ("enhancing",), name
+
+
+@pytest.mark.parametrize("name", COHORTS)
+def test_a_data_set_is_scored_by_the_rules_of_its_own_challenge(name):
+    challenge = re.fullmatch(r"brats(\d{4})_(\w{3}).*", name)
+    assert COHORTS[name].challenge == (f"{TASKS[challenge[2]]}{challenge[1]}" if challenge else "legacy")
+
+
 def test_a_label_value_within_a_hundredth_counts_as_that_value_and_others_are_reported():
     values = np.array([0, 1.00002, 1.9999, 4], np.float64).reshape(1, 1, 4)
     assert COHORTS["brats2021"].to_classes(values, "x").tolist() == [[[0, 1, 2, 3]]]

@@ -4,7 +4,7 @@ import torch
 import yaml
 from custom_components.losses import BlobLoss, ComponentDiceBCELoss, DiceBCELoss, FocalTverskyLoss, WeightedSum
 from monai.bundle import ConfigParser
-from monai.losses import DiceLoss, TverskyLoss
+from monai.losses import BoundaryLoss, DiceLoss, TverskyLoss
 
 from tests.conftest import ROOT
 
@@ -150,6 +150,38 @@ def test_a_named_loss_falls_with_the_error_and_is_finite_on_empty_targets(name, 
     x = torch.zeros(2, channels, 8, 7, 6, requires_grad=True)
     loss(x, empty).backward()
     assert x.grad.isfinite().all()
+
+
+def slab():
+    """A target (1, 3, 8, 7, 6) of three regions, each of the same three slices, and its logits."""
+    y = torch.zeros(1, 3, 8, 7, 6)
+    y[:, :, 2:5] = 1
+    return y, logits_of(y)
+
+
+@pytest.mark.parametrize(("name", "power"), [("tversky", 1), ("focal_tversky", 3 / 4)])
+def test_the_named_tversky_losses_weigh_what_is_missed_by_0_7_and_what_is_invented_by_0_3(name, power):
+    loss = named(name, "regions")
+    for slices, value, expected in ((2, -20.0, 1 - 2 / (2 + 0.7)), (5, 20.0, 1 - 3 / (3 + 0.3))):
+        y, x = slab()
+        x[:, :, slices] = value
+        assert float(loss(x, y)) == pytest.approx(expected**power, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["weighted_dice", "focal", "weighted_dice_focal"])
+def test_an_error_in_a_channel_of_larger_weight_costs_more(name):
+    loss, costs = named(name, "regions"), []  # with the weights 1, 2 and 3
+    for channel in range(3):
+        y, x = slab()
+        x[:, channel, 2] = -3
+        costs.append(float(loss(x, y)))
+    assert costs[0] < costs[1] < costs[2]
+
+
+def test_the_boundary_loss_is_added_to_dice_by_a_hundredth():
+    (y, _), x = slab(), torch.randn(1, 3, 8, 7, 6, generator=torch.Generator().manual_seed(0))
+    expected = DiceLoss(sigmoid=True, batch=True)(x, y) + 0.01 * BoundaryLoss(sigmoid=True)(x, y)
+    assert torch.isclose(named("dice_boundary", "regions")(x, y), expected)
 
 
 def test_the_loss_follows_the_head_of_the_network():

@@ -14,6 +14,7 @@ from monai.transforms import AsDiscreted, Compose
 from torch import nn
 from tumour.errors import InputError
 from tumour.maps.regions import ChannelsToRegionsd
+from tumour.records import read_table
 from tumour.runs import handlers
 from tumour.runs.handlers import (
     ClipGradients,
@@ -184,6 +185,21 @@ def test_the_line_of_an_epoch_says_how_long_the_others_will_take(caplog, monkeyp
     ]
 
 
+def test_training_csv_has_the_mean_of_the_finite_losses_and_loses_the_rows_of_epochs_that_are_repeated(tmp_path):
+    log = TrainingLog(
+        str(tmp_path),
+        SimpleNamespace(state=SimpleNamespace(epoch=0, metrics={})),
+        SimpleNamespace(param_groups=[{"lr": 0}]),
+    )
+    losses = iter([1.0, 4.0, torch.nan, 2.0, 2.0, 5.0])
+    engine = Engine(lambda *_: [{"loss": next(losses)}])
+    log.attach(engine)
+    engine.run(range(3), max_epochs=2)
+    assert read_table(tmp_path / "training.csv")[["epoch", "loss"]].to_numpy().tolist() == [[1, 2.5], [2, 3]]
+    log.open(done=1)  # as a training that was stopped in the second epoch
+    assert [(row["epoch"], row["loss"]) for row in log.rows] == [(1, 2.5)]
+
+
 def test_the_log_does_not_announce_an_error_that_is_printed_anyway(capsys):
     def fail(*_):
         raise InputError("a sentence.")
@@ -200,12 +216,15 @@ def test_the_log_does_not_announce_an_error_that_is_printed_anyway(capsys):
 @pytest.mark.parametrize(("every", "steps"), [(1, [1, 2, 3, 4, 5]), (3, [1, 4])])
 @pytest.mark.parametrize("regions", [["WT"], ["TC", "WT"]])
 def test_a_metric_of_some_steps_is_their_mean_in_every_epoch(every, steps, regions):
-    """The Dice of step n of an epoch is 1 if n is in `steps`, else 0."""
+    """The Dice of the first region is 1 in the steps that are named and else 0; that of another is always 0."""
 
     def step(engine, batch):
         shape = len(regions), 2, 2, 2
-        return [{"pred": torch.full(shape, float(batch in steps)), "label": torch.ones(shape)}]
+        pred = torch.zeros(shape)
+        pred[0] = float(batch in steps)
+        return [{"pred": pred, "label": torch.ones(shape)}]
 
     engine = Engine(step)
     RegionMetric(DiceMetric(reduction="mean_batch", ignore_empty=False), regions, every).attach(engine, "dice")
-    assert engine.run(range(1, 6), max_epochs=2).metrics == {"dice": 1.0, **{f"dice_{name}": 1.0 for name in regions}}
+    of_each = {f"dice_{name}": float(name == regions[0]) for name in regions}
+    assert engine.run(range(1, 6), max_epochs=2).metrics == {"dice": 1 / len(regions), **of_each}

@@ -312,6 +312,29 @@ def test_a_time_point_whose_sides_are_swapped_is_refused(monkeypatch):
         register_all({"T1ce": swapped}, first, same=True)
 
 
+def test_a_scan_first_moves_to_t1ce_and_then_with_it_to_the_atlas(monkeypatch):
+    motions = {ATLAS.path: motion((0, 0, 30), (5, 4, 3)), "t1ce": motion((20, 0, 0), (0, 9, 0))}
+    monkeypatch.setattr(prepare, "register", lambda fixed, moving: motions[fixed.path])
+    monkeypatch.setattr(prepare, "better_place", lambda *_, **__: None)
+    scans = {name: Scan(name.lower(), np.zeros((8, 8, 8), np.uint8), np.eye(4)) for name in ("T1ce", "T2")}
+    found, point = register_all(scans, ATLAS, same=False), np.array([10, 20, 30, 1])
+    assert np.allclose(found["T1ce"] @ point, motions[ATLAS.path] @ point)
+    assert np.allclose(found["T2"] @ point, motions[ATLAS.path] @ (motions["t1ce"] @ point))
+
+
+@pytest.mark.parametrize("lowest", [-5.0, 0.0, 3.0])
+def test_every_voxel_of_a_brain_is_written_above_0_and_all_others_as_0(lowest, tmp_path):
+    """Splines can take a dark voxel below 0, and 0 would be taken for the background."""
+    data, inside = np.full((8, 8, 8), 7.0), np.zeros((8, 8, 8), bool)
+    inside[2:6, 2:6, 2:6] = True
+    data[2:6, 2:6, 2:6] = lowest + np.arange(64).reshape(4, 4, 4)
+    prepare.write_scan(Scan("x", data, np.diag([1.0, 1, 2, 1])), inside, tmp_path / "x.nii.gz")
+    image = nib.load(tmp_path / "x.nii.gz")
+    written = image.get_fdata()
+    assert np.array_equal(written > 0, inside) and np.array_equal(image.affine, np.diag([1, 1, 2, 1]))
+    assert np.allclose(written[inside] - written[inside].min(), np.arange(64), atol=1e-4)
+
+
 @needs("itk-elastix")
 def test_all_modalities_are_registered_to_the_atlas_through_t1ce():
     scans = {name: head(motion=pose, **TISSUE[name]) for name, pose in MOTIONS.items()}
