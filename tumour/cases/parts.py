@@ -265,7 +265,7 @@ def used_for_selection(cases: Sequence[Case], record: str) -> list[Case]:
     if not selected:
         raise OptionError(
             f"According to '{record}' no patient was used for model selection of these weights and not for training; "
-            "fit to weights that were trained with --keep best and one --fold, or choose an after-treatment by `make best`."
+            "fit to weights trained with --keep best and one --fold, or choose an after-treatment by `make best`."
         )
     found = [case for case in cases if case.label and {case.patient, case.name} & selected]  # as in `not_seen`
     if not found:
