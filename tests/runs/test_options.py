@@ -221,6 +221,12 @@ def test_a_data_set_may_be_added_on_the_command_line(check):
     assert "has no 'brats2o21'" in refused(check, "--cohorts::brats2o21::challenge", "legacy")
 
 
+def test_an_option_that_would_replace_what_it_should_extend_is_refused(check):
+    """MONAI copies `--+augment` to `augment`, and the run would have no other augmentation."""
+    text = refused(check, "--+augment", "[{_target_: Identityd, keys: image}]")
+    assert "--+augment would replace augment" in text and "--+config_file" in text
+
+
 def test_an_argument_that_a_class_takes_is_an_option_and_another_is_not(check):
     check("--optimizer::amsgrad", "True", "--network_def::network::dropout", "0.1", bundle="unet3d")
     assert "attention" in refused(check, "--network_def::network::attention", "channel", bundle="unet3d")

@@ -94,6 +94,9 @@ def known_options(command: Sequence[str]) -> ConfigParser:
         if value is None:
             folder = "; for a folder of this name write ./None" if typed_options(command)[name] == "None" else ""
             raise OptionError(f"--{name} None means no value to MONAI, which takes the default; leave it out{folder}.")
+        if name.startswith("+") and name[1:] not in OPTIONS:
+            add = f"write {name} into a file, and give that by --+config_file"
+            raise OptionError(f"--{name} would replace {name[1:]}, because MONAI only extends in files; {add}.")
     files, settings = layers(options)
     own = bundle_files(files)
     parser = merge(own, {})
