@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from tumour.cases.case import Case, Cases
 from tumour.cases.find import find_cases
 from tumour.cases.parts import Parts
 from tumour.checks.case import CaseCheck, Finding
@@ -372,6 +373,25 @@ def test_real_patients_raise_no_false_alarm(folder, cohort, cases, noted, tmp_pa
     assert check(cohort, str(REAL / folder), str(tmp_path)) == (1 if noted else 0)
     rows = pd.read_csv(tmp_path / "check.csv")
     assert len(rows) == cases and rows.loc[rows["status"] == "note", "case"].tolist() == noted
+
+
+def test_the_ranges_of_a_training_are_those_of_its_usable_training_cases(tmp_path, monkeypatch):
+    check = CaseCheck(COHORTS["brats2021"], COHORTS, FOUR)
+    brains = {"a": 1000, "b": 1100, "broken": 10, "held out": 1500}
+    monkeypatch.setattr(
+        CaseCheck,
+        "__call__",
+        lambda _, case: Finding(
+            case.name, case.name, ["x"] * (case.name == "broken"), facts={"brain_ml": brains[case.name]}
+        ),
+    )
+    cases = {name: Case(name, name, ("x.nii",), ("T1",)) for name in brains}
+    held_out = cases.pop("held out")
+    parts = Parts(str(tmp_path), check.cohort, FOUR, COHORTS, fold=0, test_share=0.2, seed=0)
+    parts.found, parts.by_name = Cases(), {"train": [*cases.values()], "validate": [held_out], "test": []}
+    usable = UsableParts(parts, check, str(tmp_path / "out"), strict=False)
+    assert [case.name for case in usable.train] == ["a", "b"] and usable.validate == [held_out]
+    assert usable.seen() == {"brain volume, ml": [1000, 1100]}
 
 
 def test_labels_without_any_tumour_are_not_trained_on_and_an_absent_class_is_mentioned(caplog):

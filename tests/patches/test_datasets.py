@@ -41,11 +41,14 @@ def test_cases_that_need_over_a_third_of_the_memory_are_cached_on_the_disk(memor
     assert (kind is datasets.DiskCache) == any("--cache memory" in line and str(tmp_path) in line for line in told)
 
 
-def test_the_processes_of_torchrun_share_the_memory(monkeypatch):
+def test_the_processes_of_torchrun_share_the_memory_and_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(6), raising=False)
     whole = parallel.memory()
-    assert 1e9 < whole < 1e14
+    assert 1e9 < whole < 1e14 and parallel.cores() == 6
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert parallel.memory() == whole / 4
+    assert parallel.memory() == whole / 4 and parallel.cores() == 1
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert parallel.cores() == 1
 
 
 @pytest.mark.parametrize(
