@@ -3,7 +3,8 @@
 import pytest
 import torch
 from monai.inferers import SimpleInferer
-from tumour.runs.inferers import MixedPrecision
+from tumour.errors import OptionError
+from tumour.runs.inferers import MixedPrecision, check_sizes
 
 from tests.conftest import BUNDLES, ROOT
 from tools.show import merged
@@ -38,3 +39,12 @@ def test_only_small_patches_that_are_trained_on_a_cpu_are_computed_in_float32():
 
     assert dtype(32, trained=True) is torch.float32
     assert dtype(48, trained=True) is dtype(32, trained=False) is torch.bfloat16
+
+
+def test_a_side_is_a_multiple_of_what_the_network_halves_it_by_and_at_least_two_of_them():
+    check_sizes({"patch_size": [32, 48, 64], "window": [96, 96, 32]}, 16)
+    for wrong in ([16, 32, 32], [32, 32, 40]):
+        with pytest.raises(
+            OptionError, match=r"window is \[.*\]; its side lengths must be multiples of 16 and at least 32"
+        ):
+            check_sizes({"patch_size": [32, 32, 32], "window": wrong}, 16)

@@ -80,6 +80,15 @@ def test_weights_segment_and_are_scored_with_the_settings_that_they_were_trained
         assert done.returncode == 0, done.stderr[-3000:]
 
 
+def test_what_weights_were_trained_with_wins_over_the_defaults_and_a_new_training_has_these(tmp_path):
+    save_json(
+        {"size": "full", "spacing": [2, 2, 2], "norm": "batch", "patch_size": [64] * 3}, tmp_path / "settings.json"
+    )
+    defaults = {"size": "fast", "spacing": [1, 1, 1], "resize": []}
+    expected = {"size": "full", "spacing": [2, 2, 2], "norm": "batch", "patch_size": [64] * 3, "resize": []}
+    assert settings_to_use(defaults, str(tmp_path)) == expected and settings_to_use(defaults, "") == defaults
+
+
 @bundles
 @pytest.mark.parametrize("record", [{"patch_size": [48, 48, 48], "window": [64, 64, 48]}, {"size": "fast"}, None])
 def test_the_window_of_weights_is_the_same_on_every_device(bundle, record, tmp_path, monkeypatch):
