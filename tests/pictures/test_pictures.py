@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion
 from tumour.cases.case import Case
 from tumour.errors import InputError
+from tumour.pictures import volumes as volumes_module
 from tumour.pictures.drawing import (
     COLOURS,
     ERRORS,
@@ -163,6 +164,22 @@ def test_the_centre_is_the_slice_with_most_tumour():
     image = {"T1": np.ones(SHAPE, np.uint8)}
     assert Volumes("a", image, {"prediction": {"WT": mask}}).centre() == (4, 6, 5)
     assert Volumes("a", image).centre() == (6, 8, 5)
+
+
+def test_a_large_volume_is_subsampled_and_its_voxels_stay_at_their_places(monkeypatch):
+    monkeypatch.setattr(volumes_module, "LARGEST", 20)
+    image = np.ones((40, 8, 8), np.float32)
+    image[24:] = 5
+    affine = np.array([[0.5, 0, 0, -7], [0, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]])
+    small = volumes_module._compact("P1", {"T1": image}, {}, affine, None)
+    assert small.shape == (20, 8, 8) and small.spacing.tolist() == [1, 1, 2]
+    first = int(np.argmax(small.images["T1"][:, 0, 0] > 100))
+    assert nib.affines.apply_affine(small.affine, [first, 0, 0]).tolist() == [24 * 0.5 - 7, 0, 0]
+
+
+def test_the_uncertainty_is_that_of_the_least_certain_region():
+    sure, half, quarter = np.array([1.0, 0.0, 1.0]), np.array([0.5, 0.0, 1.0]), np.array([1.0, 0.0, 0.25])
+    assert volumes_module._uncertainty([sure, half, quarter]).tolist() == [255, 0, 207]  # 0.8113 bits are 207
 
 
 def test_a_mosaic_contains_every_slice_from_foot_to_head(volumes):

@@ -72,6 +72,8 @@ def test_hd95_weights_the_surface_by_area_not_by_points():
     prediction = mask(((5, 46), (5, 45), (5, 7)), shape=(52, 50, 12))
     # one side of a plate moves by 1 mm: 123 of 3522 corners (3.5%), but with 10 mm slices 800 of 6400 mm² (12.5%)
     assert region_scores(reference, prediction, (1, 1, 10))["hd95"] == 1
+    assert region_scores(reference, prediction, (1, 1, 4))["hd95"] == 1  # 320 of 4480 mm², 7.1%
+    assert region_scores(reference, prediction, (1, 1, 2))["hd95"] == 0  # 160 of 3840 mm², 4.2%
     assert region_scores(reference, prediction, MM)["hd95"] == 0
 
 
