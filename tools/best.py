@@ -16,15 +16,16 @@ from typing import Any
 
 import pandas as pd
 from tumour.cases.case import repeated, unique_names
+from tumour.cohort import Cohort
 from tumour.errors import OptionError
 from tumour.files import save_json, save_text, sha256_of
 from tumour.maps.fitting import FitAfterTreatment, FittingCase
 from tumour.records import read_json, read_tensors
 from tumour.runs.checkpoints import BEST, PATIENTS, SETTINGS
 from tumour.runs.folders import Claim
+from tumour.runs.layers import layers, merge
 from tumour.scores.tables import mean_interval, mean_text
 
-from tools.cohorts import cohort_named
 from tools.command import failed, run_command, status_of
 from tools.command_line import words_of
 from tools.compare import common, mean_dice
@@ -90,7 +91,7 @@ def started(folder: Path) -> dict[str, Any]:
     for name in (STARTED, "summary.json"):
         if not (folder / name).is_file():
             raise OptionError(f"'{folder}' is not a finished cross-validation; run make crossvalidate first.")
-    return read_json(folder / STARTED, {"args_file": str, "patients": {str: int}, "cohort": str})
+    return read_json(folder / STARTED, {"args_file": str, "patients": {str: int}})
 
 
 class Folds:
@@ -144,8 +145,9 @@ class Folds:
             self.run("evaluating", candidate, fold, place)
         return mean_dice(*(place.parent for place in places))
 
-    def treated(self, candidate: Candidate, cohort: str) -> tuple[pd.Series, Path]:
+    def treated(self, candidate: Candidate) -> tuple[pd.Series, Path]:
         """The mean Dice of each case with an after-treatment fitted on the other folds; the one fitted on all folds."""
+        cohort = merge(*layers(self.options[candidate.folders[0]])).get_parsed_content("cohort_def")
         kept = [self.place(candidate, fold) / "results" / CASES for fold in range(self.folds)]
         for fold, place in enumerate(kept):
             self.run("fitting", candidate, fold, place, fitted=place.with_name("own_fold.json"))
@@ -168,9 +170,9 @@ def read_cases(path: Path) -> list[FittingCase]:
     return [FittingCase(probabilities, reference.numpy(), voxel) for probabilities, reference, voxel in saved]
 
 
-def fit(cases: Sequence[FittingCase], path: Path, cohort: str) -> None:
+def fit(cases: Sequence[FittingCase], path: Path, cohort: Cohort) -> None:
     """Fit the after-treatment to cases and write it."""
-    handler = FitAfterTreatment(str(path), cohort_named(cohort))
+    handler = FitAfterTreatment(str(path), cohort)
     handler.cases = list(cases)
     handler.fit()
 
@@ -237,7 +239,7 @@ def compare(
     table, others = common(pd.DataFrame({each: runs.scored(each) for each in candidates}))
     scores = {each: table[each] for each in candidates}
     chosen, level = choose(scores, costs)
-    treated, fitted = runs.treated(chosen, settings[folders[0]]["cohort"])
+    treated, fitted = runs.treated(chosen)
     treated = treated.reindex(table.index)
     used = fitted if improves(treated, scores[chosen]) else None
     return write(target, scores, costs, chosen, level, treated, used, others)

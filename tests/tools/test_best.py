@@ -13,7 +13,7 @@ from tumour.records import read_table
 from tests.conftest import TINY, here
 from tools import crossvalidate as folds_module
 from tools.best import Candidate, Folds, choose, compare, improves, names_of, read_cases, row_of
-from tools.crossvalidate import crossvalidate
+from tools.crossvalidate import crossvalidate, options_of
 from tools.patients.synthetic import make_patients
 
 SHORT = TINY | {"epochs": 1}
@@ -84,8 +84,7 @@ class Scored:
         dice = pd.Series({"case0": 0.5, "case1": 0.7, "case2": 0.0}).rename_axis("case")
         return dice if candidate.folders[0].name == "b" else dice[:2] - 0.1
 
-    def treated(self, candidate, cohort):
-        assert cohort == "msd"
+    def treated(self, candidate):
         return self.scored(candidate) + self.gain, Path("treatment.json")
 
 
@@ -99,7 +98,7 @@ def test_candidates_are_compared_on_the_cases_that_all_scored_and_the_others_are
     for folder in ("a", "b"):
         (tmp_path / folder / "fold0" / "models").mkdir(parents=True)
         (tmp_path / folder / "fold0" / "models" / "model.pt").touch()
-    settings = {"patients": {}, "cohort": "msd", "args_file": ""}
+    settings = {"patients": {}, "args_file": ""}
     stubs = {"started": lambda _: settings, "bundle_of": lambda folder: folder.name, "Folds": Scored}
     stubs |= dict.fromkeys(("options_of", "settings_of_folds", "require_same_settings"), lambda *_: {})
     for name, stub in stubs.items():
@@ -121,6 +120,22 @@ def test_candidates_are_compared_on_the_cases_that_all_scored_and_the_others_are
         "mirror": False,
         "after_treatment": "treatment.json" if used else None,
     }
+
+
+def test_an_after_treatment_is_fitted_for_a_data_set_that_a_file_adds(tmp_path, monkeypatch, at_the_root):
+    added = tmp_path / "mine.yaml"
+    added.write_text(
+        "+cohorts: {mine: {files: {T1: _a, T1ce: _b, T2: _c, FLAIR: _d, label: _e}, label_values: [0, 5, 6, 7], "
+        "patient: (.+), challenge: legacy}}"
+    )
+    options = options_of("unet3d", "data", "mine", 2, "", {"+config_file": str(added)})
+    fitted = {}
+    monkeypatch.setattr(Folds, "run", lambda *_, **__: None)
+    monkeypatch.setattr("tools.best.read_cases", lambda path: [])
+    monkeypatch.setattr("tools.best.mean_dice", lambda *folders: pd.Series(dtype=float))
+    monkeypatch.setattr("tools.best.fit", lambda cases, path, cohort: fitted.update({path.parent.name: cohort.name}))
+    Folds(tmp_path, {Path("a"): options}, 2).treated(PLAIN)
+    assert fitted == {"fold0": "mine", "fold1": "mine", tmp_path.name: "mine"}
 
 
 def test_cross_validations_of_one_bundle_have_names_and_folders_of_their_own(monkeypatch):
