@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tumour.cases.case import Case
 from tumour.errors import InputError, OptionError
 from tumour.files import save_json
 from tumour.records import read_table
@@ -28,6 +29,7 @@ from tools.quality import settings_for
 from tools.release.pack import content
 from tools.results import results
 from tools.show import merged
+from tools.started import hash_of
 
 FOLDS = 3
 
@@ -188,6 +190,16 @@ def test_a_fold_has_scores_only_after_all_that_is_collected_of_it(at_the_root):
         each["_target_"].split(".")[-1] for each in merged(f"bundles/{BUNDLES[0]}/args.yaml")["evaluate::handlers"]
     ]
     assert names.index("ScoreCases") > max(names.index("KeepEvidence"), names.index("JudgeCases"))
+
+
+def test_another_label_and_a_scan_of_another_size_are_other_files(tmp_path):
+    files = [tmp_path / name for name in ("t1.nii", "t2.nii", "seg.nii")]
+    case, found = Case("a", "a", (str(files[0]), str(files[1])), ("T1", "T2"), str(files[2])), set()
+    for contents in ("000", "001", ("00", "0", "1"), ("00", "00", "1")):
+        for file, text in zip(files, contents, strict=True):
+            file.write_text(text)
+        found.add(hash_of(case))
+    assert len(found) == 4 and hash_of(case) in found
 
 
 def test_corrected_labels_are_refused_by_name_and_not_mixed_with_the_scores_of_the_old_ones(copy, two_sets, tmp_path):
