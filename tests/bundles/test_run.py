@@ -243,7 +243,7 @@ def test_a_patch_is_centred_on_each_class_equally_often():
     crop.set_random_state(0)
     item = centres({"image": torch.zeros(4, *label.shape[1:]), "label": label})
     found = [int(crop(dict(item))[0]["label"][0, 8, 8, 8]) for _ in range(400)]
-    # a patch at the edge of the scan is moved inwards, so that some of those on background have tumour at their centre
+    # a patch at the border of a scan is moved inwards, so some of those on background have tumour at their centre
     assert [found.count(value) / 400 for value in (1, 2, 3)] == pytest.approx([0.25] * 3, abs=0.07)
 
 
