@@ -76,7 +76,7 @@ $(if $(shell echo $(call quote,DEVICES) | grep -vx '[1-9][0-9]*'),$(error DEVICE
 help: ## print the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
-setup: .venv/ready $(EXTRA:%=.venv/%) ## install environment.lock, with checked hashes, and torch into .venv (EXTRA=scanner: also what raw scans need)
+setup: .venv/ready $(EXTRA:%=.venv/%) ## install environment.lock, with checked hashes, and torch into .venv (EXTRA=scanner: also what raw scans need; EXTRA=tracking: MLflow)
 
 .venv/ready: environment.yml environment.lock
 	@$(or $(PYTHON),false) $(FITS) || { echo "make setup needs Python 3.11, 3.12 or 3.13 and found none; install one, or name it: make setup PYTHON=path/to/python"; exit 1; }
@@ -86,10 +86,10 @@ setup: .venv/ready $(EXTRA:%=.venv/%) ## install environment.lock, with checked 
 	.venv/bin/pip install --quiet $(filter torch==%,$(PINNED))
 	touch $@
 
-.venv/scanner: .venv/ready pyproject.toml
-	@# without their dependencies: what we use of them needs no more than this list and environment.yml
-	$(PY) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['scanner'])" \
-		| xargs .venv/bin/pip install --quiet --no-deps
+.venv/scanner .venv/tracking: .venv/ready pyproject.toml
+	@# what we use of `scanner` needs no more than its list and environment.yml
+	$(PY) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$(@F)'])" \
+		| xargs .venv/bin/pip install --quiet $(if $(filter scanner,$(@F)),--no-deps)
 	touch $@
 
 lock: ## after a change of environment.yml: find the versions of all packages it needs, and write them with their hashes

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import tomllib
 from pydoc import locate
 
 import pytest
@@ -128,10 +129,12 @@ def test_a_config_file_has_no_macros_and_no_numbers_that_yaml_reads_as_strings(n
 
 def test_the_versions_in_the_metadata_are_those_of_the_environment():
     pins = dict(re.findall(r"- ([\w-]+)==(\S+)", (ROOT / "environment.yml").read_text()))
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["tracking"]
     metadata = json.loads((ROOT / "bundles" / "common" / "metadata.json").read_text())
     names = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
     versions = {name: metadata[key] for name, key in names.items()} | metadata["required_packages_version"]
     assert {name: pins.get(name) for name in versions} == versions
+    assert dict(each.split("==") for each in extra) == metadata["optional_packages_version"]
 
 
 ATTENTIVE = [bundle for bundle, path in VARIANTS.items() if "network_def::network::attention:" in path.read_text()]

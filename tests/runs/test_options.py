@@ -362,6 +362,12 @@ def test_tracking_without_its_parts_is_refused(check, tmp_path):
     assert "configs and handlers_id" in refused(check, "--tracking", tmp_path / "a.yaml")
 
 
+@pytest.mark.parametrize("given", ["mlflow", "bundles/common/mlflow.yaml"])
+def test_tracking_without_mlflow_is_refused_before_any_work(given, check, monkeypatch):
+    monkeypatch.setattr(options, "find_spec", lambda name: None)
+    assert "MLflow, which is not installed; run `make setup EXTRA=tracking`" in refused(check, "--tracking", given)
+
+
 def test_a_misspelt_id_in_a_recipe_of_a_release_is_refused(tmp_path):
     for name, content in {"train": {"epochs": 1, "cohort": "x"}, "inference": {"overlap": 0.5}, "evaluate": {}}.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content))

@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import quote
@@ -190,6 +191,9 @@ def copy_measurements(segmentations: Path, folder: Path) -> dict[str, pd.DataFra
 def keep_in_mlflow(database: Path, folder: Path) -> None:
     """Add the report as report.zip to the last run in the MLflow database of these results, if there is one."""
     if not database.is_file():
+        return
+    if not find_spec("mlflow"):
+        logger.warning(f"'{database}' lacks the report: MLflow is not installed; run `make setup EXTRA=tracking`.")
         return
     from mlflow import MlflowClient  # the import takes a second
 

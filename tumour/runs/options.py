@@ -7,6 +7,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from pydoc import locate
 from typing import Any
@@ -151,6 +152,9 @@ def tracking(given: Any) -> dict[str, Any]:
     """The settings that experiment tracking adds to a config: those of MONAI, or of a file or mapping."""
     if isinstance(given, str):
         given = DEFAULT_EXP_MGMT_SETTINGS.get(given) or content_of(given)
+    if "MLFlowHandler" in str(given) and not find_spec("mlflow"):
+        install = "run `make setup EXTRA=tracking`, or `pip install mlflow-skinny sqlalchemy alembic` for a release"
+        raise OptionError(f"--tracking needs MLflow, which is not installed; {install}.")
     if not all(isinstance(given.get(part), Mapping) for part in ("configs", "handlers_id")):
         raise OptionError("tracking must have the parts configs and handlers_id, as bundles/common/mlflow.yaml.")
     return {name: value for name, value in given["configs"].items() if name not in given["handlers_id"]}
