@@ -20,8 +20,9 @@ pathlib.Path(sys.argv[1], "ready").touch()
 time.sleep(60)
 """
 PARENT = """
-import sys
+import signal, sys
 from tools.command import status_of
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests in the background ignores it
 status_of([sys.executable, "-c", sys.argv[1], sys.argv[2]])
 """
 
