@@ -220,15 +220,14 @@ def start_from(
         InputError: as in `LoadWeights`, or the weights are where the training will write its own.
     """
     started = hash_of_start(folder)
-    if folder:
-        if Path(folder).resolve() == Path(ckpt_dir).resolve():
-            raise OptionError(
-                f"start_from and ckpt_dir are both '{folder}'; give another --ckpt_dir for the new weights."
-            )
-        trained, path = settings_of(folder), Path(folder, BEST)
-        alike = {**settings, **{name: trained[name] for name in MAY_CHANGE if name in trained}}
-        LoadWeights(str(path), network, alike, cohorts, given_by="start_from").load()
-        logger.info(f"starting from '{path}'.")
+    if not started:
+        return started
+    if Path(folder).resolve() == Path(ckpt_dir).resolve():
+        raise OptionError(f"start_from and ckpt_dir are both '{folder}'; give another --ckpt_dir for the new weights.")
+    trained, path = settings_of(folder), Path(folder, BEST)
+    alike = {**settings, **{name: trained[name] for name in MAY_CHANGE if name in trained}}
+    LoadWeights(str(path), network, alike, cohorts, given_by="start_from").load()
+    logger.info(f"starting from '{path}'.")
     return started
 
 
