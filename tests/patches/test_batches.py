@@ -100,9 +100,11 @@ def test_a_batch_depends_on_its_seeds_alone_and_each_patch_has_its_own(augment):
 def test_a_label_stays_integer_and_where_the_image_shows_it(parsed_once):
     parser = parser_with(LAYER)
     places = [step for step in parser["augment"] if "label" in step["keys"]]
-    assert [step["_target_"] for step in places] == ["RandAffined", *["RandFlipd"] * 3]
-    for step in places:
-        step["prob"] = 1.0 if step["_target_"] == "RandAffined" else 0.5
+    assert [step["_target_"] for step in places] == [
+        "tumour.patches.transforms.RandAffineFloat32d",
+        *["RandFlipd"] * 3,
+    ]
+    places[0]["prob"] = 1.0
     augment = AugmentBatch([step for index in range(4) for step in [parser.get_parsed_content(f"augment::{index}")]])
     label = torch.zeros(1, 1, 24, 20, 16)
     label[..., 3:17, 4:9, 5:14] = label[..., 3:7, 4:16, 5:14] = 2  # equal to none of its mirror images

@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from monai.transforms import GaussianSmooth, RandAffined
 from tumour.maps.regions import ChannelsToRegionsd, ToLabelMapd, ToRegionsd
 from tumour.patches.transforms import (
     PlaceChannelsd,
+    RandAffineFloat32d,
     RandDropChannelsd,
     RandNoised,
+    RandSmoothd,
     SelectChannelsd,
     ZeroBackgroundd,
 )
@@ -114,6 +117,49 @@ def test_noise_depends_on_the_seed_of_the_transform_alone():
         torch.manual_seed(len(made))
         made.append(noise({"image": image})["image"])
     assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
+
+
+def test_smoothing_is_that_of_monai_up_to_the_borders():
+    smooth, image = RandSmoothd("image", prob=1.0, sigma=(0.5, 1.0)), torch.rand(2, 11, 3, 8) + 1
+    smooth.set_random_state(0)
+    made = smooth({"image": image})["image"]
+    state = np.random.RandomState(0)
+    state.rand()  # whether the image is smoothed
+    assert torch.allclose(made, GaussianSmooth(state.uniform(0.5, 1.0, size=3))(image), atol=1e-5)
+    assert not torch.allclose(made, image, atol=0.1) and image.min() >= 1  # the cached image is unchanged
+
+
+def test_each_axis_is_smoothed_as_often_and_as_strongly_as_asked_for():
+    smooth, image = RandSmoothd("image", prob=0.25, sigma=(0.5, 1.0)), torch.zeros(1, 9, 9, 9)
+    image[0, 4, 4, 4] = 1
+    smooth.set_random_state(0)
+    made = torch.stack([smooth({"image": image})["image"][0] for _ in range(2000)])
+    blurred = made[made[:, 4, 4, 4] < 1]
+    assert len(blurred) / 2000 == pytest.approx(0.25, abs=0.03)
+    squares = (torch.arange(9.0) - 4) ** 2
+    lines = [blurred.sum(axes) for axes in ((2, 3), (1, 3), (1, 2))]
+    spread = torch.stack([(line @ squares).sqrt() for line in lines])  # the standard deviation along each axis
+    assert spread.min() > 0.5 and spread.max() < 1.1
+    assert spread.mean(1).tolist() == pytest.approx([0.8, 0.8, 0.8], abs=0.03)  # of a Gaussian in voxels, a bit wider
+    assert torch.corrcoef(spread).triu(1).abs().max() < 0.2
+
+
+def test_rotation_and_scaling_are_those_of_monai_in_float32(monkeypatch):
+    item = {"image": torch.rand(2, 12, 10, 9) + 1, "label": (torch.rand(1, 12, 10, 9) > 0.5).byte()}
+    how = {"prob": 1.0, "rotate_range": [0.5] * 3, "scale_range": [[-0.3, 0.4]] * 3, "padding_mode": "zeros"}
+    steps = [kind(["image", "label"], mode=["bilinear", "nearest"], **how) for kind in (RandAffineFloat32d, RandAffined)]
+    precisions = []
+    sample = torch.nn.functional.grid_sample
+
+    def record(image, grid, **options):
+        precisions.append(image.dtype)
+        return sample(image, grid, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "grid_sample", record)
+    ours, monai = (step.set_random_state(0)(item) for step in steps)
+    assert precisions == [torch.float32] * 2 + [torch.float64] * 2
+    assert torch.allclose(ours["image"], monai["image"], atol=1e-4) and not torch.equal(ours["image"], item["image"])
+    assert (ours["label"] != monai["label"]).float().mean() < 0.01  # a voxel between two may round to either
 
 
 def test_a_cavity_is_a_region_separate_from_the_tumour():

@@ -1,11 +1,13 @@
 """Transforms from files to the input of the network that MONAI does not have."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Randomizable, RandomizableTransform, Spacingd, Transform
+from monai.networks.layers import gaussian_1d
+from monai.transforms import MapTransform, RandAffined, Randomizable, RandomizableTransform, Spacingd, Transform
 from monai.utils import convert_to_dst_type
 from tumour.cohort import Cohort
 from tumour.errors import OptionError
@@ -134,6 +136,56 @@ class RandNoised(RandomizableTransform, MapTransform):
             noise = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
             out[key] = image + std * noise
         return out
+
+
+class RandSmoothd(RandomizableTransform, MapTransform):
+    """Smooth (C, X, Y, Z) with a Gaussian, for each axis by one matrix product; outside of the image is 0.
+
+    The result is that of MONAI's RandGaussianSmoothd, whose convolutions take four times as long on a CPU.
+
+    Args:
+        keys: keys of the images, which are smoothed alike.
+        prob: probability of smoothing, 0..1.
+        sigma: smallest and largest standard deviation in voxels; that of each axis is drawn uniformly between them.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, prob: float, sigma: tuple[float, float], allow_missing_keys: bool = False
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        RandomizableTransform.__init__(self, prob)
+        self.sigma = sigma
+
+    def __call__(self, data: Mapping) -> dict:
+        out = dict(data)
+        self.randomize(None)
+        if not self._do_transform:
+            return out
+        sigmas = self.R.uniform(*self.sigma, size=3)
+        for key in self.key_iterator(out):
+            image = out[key]
+            x, y, z = (
+                gaussian_matrix(size, sigma).to(image) for size, sigma in zip(image.shape[1:], sigmas, strict=True)
+            )
+            smooth = y @ (image @ z)
+            out[key] = (x @ smooth.flatten(2)).reshape(image.shape)
+        return out
+
+
+def gaussian_matrix(size: int, sigma: float) -> torch.Tensor:
+    """The matrix (size, size) that smooths a line of voxels with MONAI's Gaussian, which ends after four sigma."""
+    kernel = gaussian_1d(torch.tensor(sigma), truncated=4.0)
+    weights = torch.cat([kernel[len(kernel) // 2 :], torch.zeros(1)])  # by distance; 0 further away
+    voxels = torch.arange(size)
+    return weights[(voxels[:, None] - voxels).abs().clamp(max=len(weights) - 1)]
+
+
+class RandAffineFloat32d(RandAffined):
+    """MONAI's RandAffined, which interpolates in float32 here: in float64 it takes 1.6 times as long on a CPU."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.rand_affine.resampler.dtype = torch.float32
 
 
 class RandSeedd(Randomizable, Transform):
