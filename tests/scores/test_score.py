@@ -272,6 +272,12 @@ def test_the_summary_has_the_statistics_of_the_cases(tmp_path):
     assert columns[:7].tolist() == ["case", "kind", "region", "outcome", "x", "y", "z"]
 
 
+def test_equal_scores_have_equal_intervals_in_whatever_order_the_cases_come(tmp_path):
+    rows = rows_of(np.random.default_rng(2).random(9))
+    one, other = (write_scores(each, [], str(tmp_path)) for each in (rows, rows[4:] + rows[:4]))
+    assert one == other
+
+
 def test_one_case_has_no_sd(tmp_path):
     summary = write_scores(rows_of([0.5]), [], str(tmp_path))
     assert json.loads((tmp_path / "summary.json").read_text())["scores"]["WT"]["dice"]["sd"] is None

@@ -50,7 +50,7 @@ def write_scores(rows: Sequence[Row], lesion_rows: Sequence[Row], output_dir: st
         The summary: `about`, and `scores` with, for each region and metric, the number of cases, mean, sd, median,
         quartiles, minimum, maximum and the 95% bootstrap interval of the mean. Cases without a value are left out.
     """
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows).sort_values("case", kind="stable")  # the interval depends on the order of the cases
     summary: dict[str, Any] = {**about, "scores": {}}
     for (kind, region), part in frame.groupby(["kind", "region"], sort=False):
         summary["scores"][region] = {"kind": kind, **_statistics(part.drop(columns=["case", "kind", "region"]))}
