@@ -1,5 +1,6 @@
 """What a cross-validation shows of a network's quality: calibration, predicted Dice, and labels worth a second look."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,19 @@ from tools.tables import markdown
 EVIDENCE = "evidence.json"  # in the results of a fold
 SECOND_LOOK = "second_look.csv"
 TREATMENT = ("threshold", "smallest_piece", "smallest_region")
+logger = logging.getLogger("bundle")
 
 
 def evidence_in(results: Sequence[Path]) -> list[dict[str, Any]]:
-    """The evidence of the cases of each fold, by case; empty if a fold was run by an earlier version."""
+    """The evidence of the cases of each fold, by case; empty, with a warning, if a fold has none."""
     paths = [folder / EVIDENCE for folder in results]
-    return [read_json(path, {str: CASE_EVIDENCE}) for path in paths if path.is_file()]
+    if missing := next((path for path in paths if not path.is_file()), None):
+        logger.warning(
+            f"There is no calibration and no model of the quality, because '{missing}' is missing; delete the folder "
+            f"'{missing.with_name('scores')}' and run the same command again to score the fold again."
+        )
+        return []
+    return [read_json(path, {str: CASE_EVIDENCE}) for path in paths]
 
 
 def scored_cases(results: Sequence[Path], evidence: Sequence[Mapping[str, Any]]) -> list[Scored]:
@@ -157,13 +165,14 @@ def assess(output: Path, results: Sequence[Path], started: Mapping[str, Any]) ->
         The model, and the tables for its summary by name; None and no table where evidence or cases are missing.
     """
     evidence = evidence_in(results)
-    if len(evidence) < len(results) or not all(evidence):
+    if not evidence or not all(evidence):
         return None, {}
     cases, settings = scored_cases(results, evidence), settings_for(started)
     tables: dict[str, Any] = {"calibration": calibration_rows(cases)}
     of_case = {case: each for fold in evidence for case, each in fold.items()}
     judged = judge_folds(cases, of_case, settings)
     if not judged:
+        logger.warning(f"There is no model of the quality: it needs {FEWEST} cases or more outside of each fold.")
         return None, tables
     write_table((found.row() for _, found in judged), output / "segmentations")
     save_text(csv_text(second_look(judged, of_case)), output / SECOND_LOOK)

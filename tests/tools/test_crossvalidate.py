@@ -154,6 +154,15 @@ def test_a_second_call_finishes_what_was_stopped_and_repeats_nothing(copy, cross
     assert in_this_process == [("crossvalidating", "1"), ("crossvalidating", "2")]
 
 
+def test_a_model_of_the_quality_next_to_the_weights_of_a_fold_does_not_change_what_is_collected(copy, crossvalidated):
+    given, folder = copy
+    results, checkpoint = folder / "fold1" / "results", folder / "fold1" / "models" / "model.pt"
+    Quality.fit([scored(number) for number in range(10)], {}).save(checkpoint)
+    for path in (results / "evidence.json", results / "scores" / "summary.json"):
+        path.unlink()
+    assert crossvalidate(output=str(folder), **given) == crossvalidated[2]
+
+
 @pytest.mark.parametrize(
     ("changed", "part"),
     [

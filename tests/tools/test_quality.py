@@ -152,12 +152,14 @@ def test_a_region_that_is_in_neither_mask_is_right_and_the_model_is_finite(cases
     assert looks["difference"].notna().all() and (looks.loc[[*empty], "region"] == "WT").all()
 
 
-def test_folds_without_evidence_and_too_few_cases_have_no_model(cases, tmp_path):
+def test_folds_without_evidence_and_too_few_cases_have_no_model_and_the_reason_is_given(cases, tmp_path, caplog):
     results = crossvalidation(tmp_path, cases[:9])
     quality, tables = assess(tmp_path, results, STARTED)
     assert quality is None and list(tables) == ["calibration"] and not (tmp_path / "second_look.csv").exists()
+    assert "There is no model of the quality: it needs 10 cases or more outside of each fold." in caplog.text
     (results[1] / "evidence.json").unlink()
     assert assess(tmp_path, results, STARTED) == (None, {}) and text_of({}) == ""
+    assert f"'{results[1]}/evidence.json' is missing; delete the folder '{results[1]}/scores' and run" in caplog.text
 
 
 def test_a_histogram_of_the_file_is_that_of_the_run(cases, tmp_path):
