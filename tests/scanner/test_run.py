@@ -5,13 +5,14 @@ import shutil
 import signal
 import time
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 from tumour.files import Hold
-from tumour.scanner import prepare
+from tumour.scanner import extra, prepare
 from tumour.scans.readers import read_scan
 
 from tests.conftest import BUNDLES, forked, run
@@ -71,6 +72,21 @@ def test_a_wrong_request_and_a_folder_in_use_are_refused_before_any_work(raw, tr
         finally:
             os.kill(held, signal.SIGKILL)
             os.waitpid(held, 0)
+    assert not [*tmp_path.rglob("prepare.json")]
+
+
+def test_a_package_that_only_the_last_step_needs_is_missed_before_any_work(raw, trained, tmp_path, monkeypatch):
+    def installed(package):
+        if package == "highdicom":
+            raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(extra, "version", installed)
+    folder, (complete, _) = raw
+    (folder / complete / "DICOM").mkdir()
+    (folder / complete / "DICOM" / "1").write_bytes(128 * b"\0" + b"DICM")
+    given = {"scans_dir": folder, "ckpt_dir": trained(BUNDLES[0]) / "models"}
+    done = run("segmenting", BUNDLES[0], tmp_path, "brats2021", tmp_path / "prepared", **given)
+    assert done.returncode == 1 and "highdicom is not installed; run `make setup EXTRA=scanner`" in done.stderr
     assert not [*tmp_path.rglob("prepare.json")]
 
 

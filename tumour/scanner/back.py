@@ -1,7 +1,7 @@
 """Bring label maps back to the scans of a patient: NIfTI, and DICOM SEG where the scan is a DICOM series."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from tumour.cases.case import Case, LeftOut
+from tumour.cases.folder import folders_below
+from tumour.cases.series import is_dicom
 from tumour.cohort import Cohort, is_nifti
 from tumour.errors import CaseError, InputError, OptionError
 from tumour.files import atomic_write
@@ -53,6 +55,16 @@ def scans_to_return_to(modalities: Sequence[str], cohort: Cohort) -> Sequence[st
     if unknown := set(modalities) - set(cohort.modalities):
         raise OptionError(f"back_to has {', '.join(sorted(unknown))}; it takes {', '.join(cohort.modalities)}.")
     return modalities
+
+
+def require_writer(folders: Iterable[Path]) -> None:
+    """Refuse to begin without the package that writes DICOM SEG, where folders contain DICOM files.
+
+    Raises:
+        InputError: highdicom is missing.
+    """
+    if any(is_dicom(inner / name) for each in folders for inner, names in folders_below(each) for name in names):
+        require("highdicom")
 
 
 def bring_back(
@@ -131,13 +143,13 @@ def write_on_scan(
 ) -> None:
     """Write a label map that is on the grid of a scan, as positions in the cohort's classes."""
     files = [Path(file) for file in record.files[modality]]
-    is_dicom = not is_nifti(files[0].name)
+    is_series = not is_nifti(files[0].name)
     affine, name = np.array(record.affines[modality]), folder / f"{case}_{modality}"
-    source = files[0].parent if is_dicom else files[0]
+    source = files[0].parent if is_series else files[0]
     save_on_scan(cohort.to_values(classes), source, affine, name.with_name(f"{name.name}.nii.gz"))
     target = name.with_name(f"{name.name}.dcm")
     target.unlink(missing_ok=True)  # of an earlier run
-    if is_dicom and classes.any():  # a DICOM SEG has at least one segment
+    if is_series and classes.any():  # a DICOM SEG has at least one segment
         result = segmentation(classes, files, case, cohort, version)
         with atomic_write(target) as part:
             result.save_as(part)
