@@ -15,14 +15,13 @@ import torch
 import yaml
 from tumour.cases.case import repeated
 from tumour.cases.parts import recorded_patients
-from tumour.checks.strangers import widest
 from tumour.errors import InputError, OptionError
 from tumour.files import save_json, save_text
 from tumour.records import read_json
 from tumour.runs.checkpoints import BEST, OF_WEIGHTS, PATIENTS, read_weights, save_checkpoint
 from tumour.runs.folders import Claim
 from tumour.runs.reading import require_same_reading
-from tumour.runs.trained import SETTINGS, settings_of, settings_to_use
+from tumour.runs.trained import SETTINGS, history_of, settings_of, settings_to_use
 from tumour.scores.evaluation import record_crossvalidation
 from tumour.scores.tables import SUMMARY
 
@@ -31,7 +30,8 @@ from tools.command_line import words_of
 from tools.release.configs import ensemble_def
 from tools.show import merged
 
-MAY_DIFFER = "fold folds test_share seed keep layers seen started_from".split()  # patients; layers, start of each
+# patients; layers, start of each
+MAY_DIFFER = "fold folds test_share seed keep layers seen trained_on started_from".split()
 OVERLAY = "ensemble.yaml"
 
 
@@ -137,8 +137,7 @@ def write(paths: Sequence[Path], target: Path, bundle: str = "") -> list[str]:
     for name in (BEST, *OF_WEIGHTS):  # if this is stopped, the records of one ensemble are not those of another
         (target / name).unlink(missing_ok=True)
     save_json(patients, target / PATIENTS)
-    seen = widest(each.get("seen", {}) for each in settings.values())
-    save_json(common | {"members": bundles_of, "seen": seen}, target / SETTINGS)
+    save_json(common | {"members": bundles_of} | history_of(*settings.values()), target / SETTINGS)
     text = yaml.safe_dump({"network_def": ensemble_def(bundles_of)}, sort_keys=False, width=120)
     save_text(f"# The ensemble in {BEST}, for --+config_file.\n{text}", target / OVERLAY)
     joint = {f"members.{n}.{key}": value for n, path in enumerate(paths) for key, value in weights[path].items()}

@@ -13,7 +13,7 @@ import numpy as np
 from tumour.cases.parts import recorded_patients
 from tumour.files import save_text
 from tumour.runs.checkpoints import PATIENTS
-from tumour.runs.trained import settings_of
+from tumour.runs.trained import history_next_to
 from tumour.scores.evaluation import crossvalidation_of, scores_of
 from tumour.scores.tables import interval_text
 
@@ -31,8 +31,8 @@ def training_patients(checkpoint: Path) -> str:
     if not record.is_file():
         return "not recorded"
     patients = recorded_patients(record)
-    cohort = settings_of(str(checkpoint.parent)).get("cohort", "an unknown data set")
-    return f"{len(patients['train'])} + {len(patients['validate'])}, read as {cohort}"
+    cohorts = ", ".join(history_next_to(checkpoint)["trained_on"]) or "an unknown data set"
+    return f"{len(patients['train'])} + {len(patients['validate'])}, read as {cohorts}"
 
 
 def row(cohort: str, record: Mapping[str, Any]) -> dict[str, str]:

@@ -8,11 +8,14 @@ import torch
 from tumour.cases.case import Case
 from tumour.cases.parts import recorded_patients
 from tumour.checks.usable import patients_of
+from tumour.files import save_json
 from tumour.runs.trained import settings_of
 
 from tests.cohorts import COHORTS
 from tests.conftest import BUNDLES, here
+from tests.members import ensemble_of
 from tools.command import run_command
+from tools.show import merged
 
 STILL = 1e-8  # a learning rate that leaves weights as they are
 FIXED = {"epochs": 1, "iterations_per_epoch": 1, "workers": 0, "precision": "float32", "seed": 3, "fold": "all"}
@@ -44,9 +47,24 @@ def test_a_training_starts_from_weights_with_their_settings_and_patients(bundle,
     assert_equal(parameters(tmp_path / "models"), parameters(start))
     before, now = settings_of(str(start)), settings_of(str(tmp_path / "models"))
     assert now["cohort"] == "brats2023_gli" and now["patch_size"] == before["patch_size"] == [32, 32, 32]
+    assert now["trained_on"] == ["brats2021", "brats2023_gli"] and before["seen"]
+    for name, (low, high) in before["seen"].items():
+        assert now["seen"][name][0] <= low and high <= now["seen"][name][1]
+    assert now["seen"] != before["seen"]
     used, now_used = recorded_patients(start / "patients.json"), recorded_patients(tmp_path / "models/patients.json")
     assert {*used["train"], *used["validate"]} < {*now_used["train"]}
     assert any(each.startswith("BraTS-GLI") for each in now_used["train"])
+
+
+def test_cases_are_compared_with_the_training_of_the_weights_that_are_scored(trained, tmp_path, at_the_root):
+    """In a fold of a cross-validation these are not the weights that the fold started from."""
+    parser = merged(f"bundles/{BUNDLES[0]}/args.yaml")
+    ranges, names = {"brain volume, ml": [900, 1100]}, ["brats2018", "brats2021"]
+    save_json({"seen": ranges, "trained_on": names}, tmp_path / "settings.json")
+    parser.update({"uses_weights": False, "start_from": str(trained(BUNDLES[0]) / "models")})
+    parser["evaluate::checkpoint"] = str(tmp_path / "model.pt")
+    assert parser.get_parsed_content("evaluate::dataset::seen") == ranges
+    assert parser.get_parsed_content("evaluate::cases::trained_on") == names
 
 
 def test_a_stopped_training_resumes_from_its_own_weights(trained, patients, tmp_path):
@@ -79,12 +97,15 @@ def test_a_stopped_training_that_would_start_from_other_weights_is_refused(train
         ({"size": "full"}, "leave --size out and give --start_from"),
         ({"cohort": "brats2024_gli"}, "cohort brats2024_gli means the outputs TC, WT, ET, RC"),
         ({"start_from": "nowhere"}, "'nowhere/model.pt' does not exist"),
+        ({"ensemble": True}, "which cannot be trained further; give the folder of one of its members (unet3d) as"),
         ({"same": True}, "start_from and ckpt_dir are both"),
     ],
-    ids=["size", "cohort", "missing", "same"],
+    ids=["size", "cohort", "missing", "ensemble", "same"],
 )
 def test_weights_that_do_not_fit_are_refused(options, sentence, trained, patients, tmp_path):
     start = trained(BUNDLES[0]) / "models"
+    if options.get("ensemble"):
+        options = {"start_from": ensemble_of(tmp_path, "unet3d", "unet3d").parent}
     given = {"start_from": start, **({"ckpt_dir": start} if options.get("same") else options)}
     data = patients(options.get("cohort", "brats2021").replace("2024", "2023"))  # whose files are named alike
     done = training(BUNDLES[0], data, tmp_path, **given)
@@ -127,7 +148,12 @@ def test_patients_of_the_weights_count_as_trained_on_whatever_their_part_is(keep
 
 @pytest.mark.parametrize(
     ("trained", "trained_on", "warned"),
-    [("x", "brats2018", True), ("x", "brats2021", False), ("n", "brats2018", False)],
+    [
+        ("x", ["brats2018"], True),
+        ("x", ["brats2021"], False),
+        ("n", ["brats2018"], False),
+        ("n", ["brats2018", "brats2021"], True),
+    ],
 )
 def test_a_training_warns_that_the_patients_of_the_weights_may_have_other_ids(
     trained, trained_on, warned, tmp_path, caplog
@@ -135,7 +161,8 @@ def test_a_training_warns_that_the_patients_of_the_weights_may_have_other_ids(
     """2023 contains most patients of 2021, so a test on them would be on patients that the weights were trained on."""
     (tmp_path / "patients.json").write_text(json.dumps({"train": [trained], "validate": []}))
     patients_of([case("n")], [case("v")], Usable([case("t")]), "best", str(tmp_path), trained_on)
-    assert ("no patient of brats2021 has the id of one used for training, which was on" in caplog.text) == warned
+    warning = "used for training with other ids: the weights were trained on brats2018,"
+    assert (warning in caplog.text) == warned
 
 
 def test_patients_that_are_for_training_anyway_are_not_called_too_good_to_validate_on(tmp_path, caplog):

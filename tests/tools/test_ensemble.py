@@ -89,14 +89,17 @@ def test_members_may_have_started_from_different_weights(tmp_path):
     assert "started_from" not in json.loads((tmp_path / "ensemble" / "settings.json").read_text())
 
 
-def test_patients_used_for_training_any_member_and_the_ranges_of_all_are_recorded(tmp_path):
-    seen = ({"brain volume, ml": [900, 1000]}, {"brain volume, ml": [950, 1100]})
-    a = member(tmp_path / "a", "unet3d", 0, train=["p1", "p2"], validate=["p3"], test=["p4", "p5"], seen=seen[0])
-    b = member(tmp_path / "b", "unet3d", 1, train=["p2", "p3"], validate=["p4"], test=["p1", "p5"], seen=seen[1])
+def test_patients_used_for_training_any_member_and_the_ranges_and_data_sets_of_all_are_recorded(tmp_path):
+    first = {"seen": {"brain volume, ml": [900, 1000]}}
+    second = {"seen": {"brain volume, ml": [950, 1100]}, "trained_on": ["brats2018", "brats2021"]}
+    a = member(tmp_path / "a", "unet3d", 0, train=["p1", "p2"], validate=["p3"], test=["p4", "p5"], **first)
+    b = member(tmp_path / "b", "unet3d", 1, train=["p2", "p3"], validate=["p4"], test=["p1", "p5"], **second)
     ensemble(f"{a} {b}", str(tmp_path / "out"))
     recorded = json.loads((tmp_path / "out" / "patients.json").read_text())
     assert recorded == {"train": ["p1", "p2", "p3"], "validate": ["p4"], "test": ["p5"]}
-    assert json.loads((tmp_path / "out" / "settings.json").read_text())["seen"] == {"brain volume, ml": [900, 1100]}
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert settings["seen"] == {"brain volume, ml": [900, 1100]}
+    assert settings["trained_on"] == ["brats2021", "brats2018"]
 
 
 @pytest.mark.parametrize(

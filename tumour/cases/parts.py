@@ -200,13 +200,14 @@ def used_patients(record: Path) -> set[str]:
     return {*known["train"], *known["validate"]}
 
 
-def not_seen(cases: Sequence[Case], checkpoint: str, cohort: str = "", trained_on: str = "") -> list[Case]:
+def not_seen(cases: Sequence[Case], checkpoint: str, cohort: str = "", trained_on: Collection[str] = ()) -> list[Case]:
     """The cases of patients that were used neither for training nor for model selection.
 
     Args:
         cases: the cases to test on.
         checkpoint: the weights; patients.json is next to them.
-        cohort, trained_on: the data sets of the cases and of the training, by name.
+        cohort: name of the data set of the cases.
+        trained_on: names of the data sets that the weights were trained on.
 
     Raises:
         InputError: no case is left.
@@ -225,17 +226,26 @@ def not_seen(cases: Sequence[Case], checkpoint: str, cohort: str = "", trained_o
         raise OptionError(f"{count} (see '{record}'); test on other patients.")
     if len(unused) < len(cases):
         logger.warning(f"{count} and are not scored.")
-    elif used:
-        warn_of_other_ids(cohort, trained_on)
+    if used:
+        warn_of_other_ids(cohort, trained_on, len(unused) < len(cases))
     return unused
 
 
-def warn_of_other_ids(cohort: str, trained_on: str) -> None:
-    """Warn that no patient of a data set is known to weights, if these were trained on another one."""
-    if cohort != trained_on:
+def warn_of_other_ids(cohort: str, trained_on: Collection[str], known: bool) -> None:
+    """Warn that the patients of a data set may be those of others that weights were trained on.
+
+    Args:
+        cohort: its name.
+        trained_on: names of all data sets that the weights were trained on.
+        known: whether any patient has the id of one used for training; without `cohort` in `trained_on`, the ids of
+            the others are then the same.
+    """
+    others = [name for name in trained_on if name != cohort]
+    if others and (cohort in trained_on or not known):
         logger.warning(
-            f"no patient of {cohort} has the id of one used for training, which was on {trained_on}. The same patients "
-            "have other ids in other years of BraTS: check that none of these was used."
+            f"patients of {cohort} may have been used for training with other ids: the weights were trained on "
+            f"{', '.join(others)}, and the same patients have other ids in other years of BraTS. Check that none of "
+            "these was used."
         )
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -164,13 +164,13 @@ def patients_of(
     usable: UsableParts,
     keep: str = "best",
     started_from: str = "",
-    trained_on: str = "",
+    trained_on: Collection[str] = (),
 ) -> dict[str, list[str]]:
     """The patient ids in each part of the data; `train` and `validate` may be the items of a client.
 
     If the last weights are kept, the validation selects nothing: its patients are for testing, unless for training too.
-    The patients of the weights in the folder `started_from`, which were trained on the data set `trained_on`, were used
-    for training, whatever part they are in now.
+    The patients of the weights in the folder `started_from`, which were trained on the data sets `trained_on`, were
+    used for training, whatever part they are in now.
     """
     used = patients({"train": train, "validate": validate, "test": usable.test}, usable.parts.cohort)
     record = Path(started_from, PATIENTS)
@@ -178,8 +178,8 @@ def patients_of(
         before = used_patients(record)
         cases = [case for case in (*train, *validate, *usable.test) if isinstance(case, Case)]
         known = {case.patient for case in cases if is_of(case, before)}
-        if before and not known:
-            warn_of_other_ids(usable.parts.cohort.name, trained_on)
+        if before:
+            warn_of_other_ids(usable.parts.cohort.name, trained_on, bool(known))
         if seen := known & {*used["validate"]} - {*used["train"]}:  # with --fold all they are for training anyway
             logger.warning(
                 f"{len(seen):,} of {len(used['validate']):,} patients for validation, e.g. {min(seen)}, are among "

@@ -27,7 +27,7 @@ from tumour.files import atomic_write, remove_leftovers, save_json, sha256_of
 from tumour.processes import rank
 from tumour.records import read_tensors
 from tumour.runs.reading import require_same_reading
-from tumour.runs.trained import COMPARED, SETTINGS, layer_types, require_same, settings_of
+from tumour.runs.trained import COMPARED, SETTINGS, history_of, layer_types, require_same, settings_of
 
 BEST, LAST, BEFORE = "model.pt", "last.ckpt", "before-last.ckpt"
 OF_WEIGHTS = ("scores.json", "quality.json", "after_treatment.json")  # what later runs write next to model.pt
@@ -195,11 +195,16 @@ def hash_of_start(folder: str) -> dict[str, str]:
     """What is recorded of the weights that a training starts from: their hash; nothing without a folder.
 
     Raises:
-        OptionError: the folder has no weights.
+        OptionError: the folder has no weights, or those of an ensemble.
     """
     path = Path(folder, BEST)
     if folder and not path.is_file():
         raise OptionError(f"'{path}' does not exist; give the folder of a {BEST} as --start_from.")
+    if folder and (members := settings_of(folder).get("members")):
+        raise OptionError(
+            f"'{folder}' is an ensemble, which cannot be trained further; give the folder of one of its members "
+            f"({', '.join(dict.fromkeys(members))}) as --start_from."
+        )
     return {"started_from": sha256_of(path)} if folder else {}
 
 
@@ -252,8 +257,9 @@ class Checkpoints:
         resume: whether to resume from `last.ckpt` if it exists; if it does not, or if False, older files are moved to a
             subfolder. None does neither, for clients that load `model.pt` themselves and use it until a better one is
             saved.
-        seen: returns the range of each measure of the training cases; written next to `model.pt`, so that cases outside
-            of it are noticed.
+        seen: returns the range of each measure of the training cases.
+        before: the history of the weights that the training starts from; written next to `model.pt` together with that
+            of this training, so that cases outside of all ranges and other data sets are noticed.
 
     Raises (when training starts):
         InputError: the checkpoint is incomplete, belongs to another network, or has other settings or patients.
@@ -269,10 +275,11 @@ class Checkpoints:
         patients: Callable[[], Mapping[str, Sequence[str]]],
         resume: bool | None = True,
         seen: Callable[[], Mapping[str, Sequence[float]]] = dict,
+        before: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder, self.state, self.validator = Path(folder), dict(state), validator
         self.settings, self.fixed = (json.loads(json.dumps(each)) for each in (settings, fixed))
-        self.patients, self.seen, self.resume = patients, seen, resume
+        self.patients, self.seen, self.before, self.resume = patients, seen, before or {}, resume
         self.stopped_by = 0
         self.previous: dict[int, Any] = {}
 
@@ -375,7 +382,8 @@ class Checkpoints:
     def save_best(self, settings: Mapping[str, Any], patients: Mapping[str, Sequence[str]]) -> None:
         if not rank():
             save_json(patients, self.folder / PATIENTS)
-            found = {"layers": layer_types(self.state["network"]), "seen": self.seen()}
+            history = history_of(self.before, {**settings, "seen": self.seen()})
+            found = {"layers": layer_types(self.state["network"]), **history}
             save_json({**settings, **found}, self.folder / SETTINGS)
             save_checkpoint(to_float16(self.state["network"].state_dict()), self.folder / BEST)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from tumour.checks.strangers import widest
 from tumour.cohort import Cohort
 from tumour.errors import InputError, OptionError
 from tumour.records import read_json
@@ -25,7 +26,7 @@ RULES: dict[str, dict[str, Any]] = {  # settings that a run takes from the recor
     "window": {"type": "list of integers", "length": 3, "min": 16},
     "modality_dropout": {"type": "number", "min": 0, "max": 1},
 }
-NAMES = {"layers": {"type": "list of names"}}  # only compared
+NAMES = dict.fromkeys(("layers", "trained_on"), {"type": "list of names"})  # not taken over by a run
 COMPARED = ("size", "modalities", "spacing", "resize", "normalisation", "patch_size", "window", "norm")
 VERSION_0_1 = {"size": "fast", "patch_size": [96, 96, 96], "norm": "instance"}  # of weights that did not record it
 NO_MEANING = ("Dropout", "Identity", "Sequential", "ModuleList", "ModuleDict")  # in a trained network
@@ -72,6 +73,22 @@ def settings_to_use(defaults: Mapping[str, Any], folder: str) -> dict[str, Any]:
     if not folder:
         return dict(defaults)
     return {**VERSION_0_1, **defaults, **completed(settings_of(folder))}
+
+
+def history_of(*records: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of all patients that weights were trained on, from the records of each training.
+
+    Returns:
+        `seen`, the range of each measure, and `trained_on`, the names of the data sets; empty if not recorded.
+    """
+    last = [[each["cohort"]] if "cohort" in each else [] for each in records]
+    names = [name for each, cohort in zip(records, last, strict=True) for name in each.get("trained_on", cohort)]
+    return {"seen": widest(each.get("seen", {}) for each in records), "trained_on": list(dict.fromkeys(names))}
+
+
+def history_next_to(checkpoint: str | Path) -> dict[str, Any]:
+    """The history of the weights in a file, by `history_of`; that of random weights without a file."""
+    return history_of(settings_of(str(Path(checkpoint).parent)) if checkpoint else {})
 
 
 def layer_types(network: nn.Module) -> list[str]:
