@@ -10,8 +10,9 @@ from tumour.cases.parts import recorded_patients
 from tumour.checks.case import CaseCheck, Finding
 from tumour.checks.label import stated_values
 from tumour.errors import InputError
+from tumour.maps.aftertreatment import treatment_of
 from tumour.records import LARGEST
-from tumour.runs.options import check_after_treatment, check_command
+from tumour.runs.options import check_command
 from tumour.runs.trained import settings_of, settings_to_use
 from tumour.scores.evaluation import crossvalidation_of, scores_of
 from tumour.scores.quality import Quality
@@ -82,7 +83,7 @@ READ = {  # each file: how it is read, and what it should contain
         {"a": {"histograms": {"ET": [[1, 2], [3, 4]]}, "entropy": [0.5]}},
     ),
     "after_treatment.json": (
-        lambda path: check_after_treatment(f"%{path}"),
+        lambda path: treatment_of(str(path.parent)),
         {"threshold": {"ET": 0.4}, "smallest_piece": {}, "fitted": {"cases": 3, "ET": {"dice_before": 0.5}}},
     ),
 }

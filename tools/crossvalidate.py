@@ -20,6 +20,7 @@ from tumour.cases.case import CASE, LEFT_OUT, LeftOut
 from tumour.cases.parts import ALL, is_of, recorded_patients, used_patients
 from tumour.errors import InputError, OptionError, one_of
 from tumour.files import remove_locks, save_json, save_text
+from tumour.maps.aftertreatment import FILE as TREATMENT
 from tumour.records import read_json, read_table
 from tumour.runs.checkpoints import BEST, PATIENTS
 from tumour.runs.folders import Claim
@@ -32,7 +33,7 @@ from tumour.scores.tables import SUMMARY, mean_text, read_scores, write_scores
 
 from tools.bundles import files_in, files_of
 from tools.command import failed, run_command, status_of
-from tools.quality import assess, text_of
+from tools.quality import assess, settings_for, text_of
 from tools.started import OF_THE_MACHINE, STARTED, hash_of, require_same_settings, settings_in
 from tools.tables import markdown
 
@@ -202,6 +203,9 @@ def final(
     record_crossvalidation(checkpoint, settings["cohort"], scores)
     if quality:
         quality.save(checkpoint)
+    treatment = settings_for(settings)["after_treatment"]
+    if any(treatment.values()):
+        save_json(treatment, checkpoint.with_name(TREATMENT))
     return f"{checkpoint}: trained on all patients; the score of the cross-validation is recorded next to it"
 
 
@@ -231,6 +235,7 @@ def collect(output: Path, folds: int, cohort: str, dataset_dir: str) -> str:
     challenge = read_json(scores_in(folder_of(output, 0)), SUMMARY)["challenge"]
     started = read_json(output / STARTED, {"patients": {str: int}})
     quality, tables = assess(output, [folder_of(output, fold) / "results" for fold in range(folds)], started)
+    (output / QUALITY).unlink(missing_ok=True)
     if quality:
         save_json(asdict(quality), output / QUALITY)
     write_scores(rows, lesions, str(output), challenge=challenge, cohort=cohort, folds=folds, groups=table, **tables)

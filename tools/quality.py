@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 from tumour.files import save_text
+from tumour.maps.aftertreatment import KINDS
 from tumour.records import csv_text, read_json
 from tumour.runs.options import switch
 from tumour.scores.calibration import calibration_error, fit_temperature, reliability
@@ -27,7 +28,6 @@ from tools.tables import markdown
 
 EVIDENCE = "evidence.json"  # in the results of a fold
 SECOND_LOOK = "second_look.csv"
-TREATMENT = ("threshold", "smallest_piece", "smallest_region")
 logger = logging.getLogger("bundle")
 
 
@@ -149,7 +149,7 @@ def second_look(judged: Sequence[tuple[Scored, Judgement]], evidence: Mapping[st
 
 def settings_for(started: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a cross-validation that its model of the quality is valid for."""
-    treatment = {name: started[f"after_treatment::{name}"] for name in TREATMENT}
+    treatment = {name: started[f"after_treatment::{name}"] for name in KINDS}
     return {"mirror": switch(started["mirror"]), "after_treatment": treatment}
 
 

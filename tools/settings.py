@@ -27,6 +27,7 @@ that no config has, or a value out of its range, is refused before any work. Any
 show`) can be set, too, but its values are not checked. Defaults marked with * are for a training; evaluating,
 segmenting and fitting take them from the weights.
 """
+OF_THE_WEIGHTS = ("@trained", "@of_weights")  # in the config
 MACHINE = "chosen for the machine"
 
 
@@ -61,7 +62,7 @@ def default(setting: str, rule: Mapping[str, Any], parsers: Mapping[str, ConfigP
     values = {device: parser.get_parsed_content(setting) for device, parser in parsers.items()}
     texts = {device: f"`{value}`" if value != "" else "" for device, value in values.items()}
     text = texts["cpu"] if len({*texts.values()}) == 1 else f"{texts['cpu']}, on a GPU {texts['cuda']}"
-    return text + ("*" if "@trained" in str(stored) else "")
+    return text + ("*" if any(name in str(stored) for name in OF_THE_WEIGHTS) else "")
 
 
 def kind(setting: str, rule: Mapping[str, Any], parser: ConfigParser) -> str:

@@ -92,10 +92,13 @@ def test_an_after_treatment_is_fitted_to_validation_cases_and_used_by_evaluating
     fitted = json.loads(path.read_text())
     assert fitted["fitted"]["cases"] == len(json.loads((folder / "models" / "patients.json").read_text())["validate"])
     path.write_text(json.dumps({**fitted, "threshold": {"WT": 0}}))  # tumour everywhere
-    settings = {"ckpt_dir": folder / "models", "after_treatment": f"%{path}"}
-    succeed("evaluating", bundle, tmp_path, "brats2021", data, **settings)
+    succeed("evaluating", bundle, tmp_path, "brats2021", data, ckpt_dir=folder / "models")
     scores = pd.read_csv(tmp_path / "results" / "scores" / "scores.csv").set_index("region")
     assert scores.loc["WT", "predicted_ml"] == pytest.approx(40**3 / 1000)
+    given = {"ckpt_dir": folder / "models", "after_treatment::threshold": {"WT": 0.9}}
+    succeed("evaluating", bundle, tmp_path, "brats2021", data, **given)
+    scores = pd.read_csv(tmp_path / "results" / "scores" / "scores.csv").set_index("region")
+    assert scores.loc["WT", "predicted_ml"] < 40**3 / 1000
 
 
 def test_a_scan_on_another_grid_is_brought_to_the_training_grid_and_back(patients, tmp_path):

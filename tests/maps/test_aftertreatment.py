@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 from tumour.errors import InputError
 from tumour.maps import fitting
-from tumour.maps.aftertreatment import DropSmallPiecesd, EmptySmallRegionsd, ThresholdRegionsd
+from tumour.maps.aftertreatment import DropSmallPiecesd, EmptySmallRegionsd, ThresholdRegionsd, treatment_of
 from tumour.maps.fitting import FitAfterTreatment
 from tumour.maps.regions import ToLabelMapd
 
@@ -84,6 +84,17 @@ def test_voxels_dropped_from_a_region_are_dropped_from_regions_inside_it_and_sta
 def test_a_wrong_value_is_refused(values, message):
     with pytest.raises(InputError, match=message):
         DropSmallPiecesd("pred", REGIONS, values)
+
+
+def test_the_treatment_next_to_weights_is_complete_and_has_nothing_of_the_fit(tmp_path, caplog):
+    none = {"threshold": {}, "smallest_piece": {}, "smallest_region": {}}
+    assert treatment_of(str(tmp_path)) == none
+    (tmp_path / "after_treatment.json").write_text('{"smallest_piece": {"WT": 2500}, "fitted": {"cases": 3}}')
+    assert treatment_of("") == none
+    assert not caplog.records
+    with caplog.at_level(logging.INFO, "bundle"):
+        assert treatment_of(str(tmp_path)) == none | {"smallest_piece": {"WT": 2500}}
+    assert "smallest_piece {'WT': 2500}" in caplog.text
 
 
 # Fitting ------------------------------------------------------------------------------------------------------------

@@ -147,7 +147,9 @@ def test_each_axis_is_smoothed_as_often_and_as_strongly_as_asked_for():
 def test_rotation_and_scaling_are_those_of_monai_in_float32(monkeypatch):
     item = {"image": torch.rand(2, 12, 10, 9) + 1, "label": (torch.rand(1, 12, 10, 9) > 0.5).byte()}
     how = {"prob": 1.0, "rotate_range": [0.5] * 3, "scale_range": [[-0.3, 0.4]] * 3, "padding_mode": "zeros"}
-    steps = [kind(["image", "label"], mode=["bilinear", "nearest"], **how) for kind in (RandAffineFloat32d, RandAffined)]
+    steps = [
+        kind(["image", "label"], mode=["bilinear", "nearest"], **how) for kind in (RandAffineFloat32d, RandAffined)
+    ]
     precisions = []
     sample = torch.nn.functional.grid_sample
 

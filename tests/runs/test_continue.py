@@ -197,6 +197,13 @@ def test_other_code_or_another_after_treatment_under_the_same_name_begins_again(
     assert len({*runs, run()}) == 3
 
 
+def test_an_after_treatment_that_was_fitted_since_then_begins_again(finished, tmp_path):
+    finished()  # this is now the command line
+    before = module._run(str(tmp_path / "model.pt"), "", "cpu", "float32")
+    (tmp_path / "after_treatment.json").write_text(json.dumps({"threshold": {"ET": 0.4}}))
+    assert module._run(str(tmp_path / "model.pt"), "", "cpu", "float32") != before
+
+
 @pytest.mark.parametrize("run_id", ["inferring"])
 def test_ctrl_c_gives_one_sentence_and_the_next_run_continues(run_id, patients, tmp_path):
     member(tmp_path / "models", BUNDLES[0])

@@ -14,6 +14,7 @@ import torch
 from tumour.cases.case import Case
 from tumour.errors import InputError, OptionError
 from tumour.files import save_json
+from tumour.maps.aftertreatment import treatment_of
 from tumour.records import read_table
 from tumour.runs.checkpoints import to_float16
 from tumour.scores.quality import Quality, quality_of
@@ -160,7 +161,9 @@ def test_a_model_of_the_quality_next_to_the_weights_of_a_fold_does_not_change_wh
     Quality.fit([scored(number) for number in range(10)], {}).save(checkpoint)
     for path in (results / "evidence.json", results / "scores" / "summary.json"):
         path.unlink()
+    (folder / "quality.json").touch()  # of an earlier collection
     assert crossvalidate(output=str(folder), **given) == crossvalidated[2]
+    assert not (folder / "quality.json").exists()  # seven patients are too few for a model
 
 
 @pytest.mark.parametrize(
@@ -393,6 +396,16 @@ def test_the_final_network_is_trained_on_all_patients_and_its_card_gives_the_sco
     assert "not scored yet" not in card and "Cross-validation: the scores of networks" in card
     metrics = json.loads(files["configs/metadata.json"])["eval_metrics"]
     assert metrics["brats2021, cross-validation"]["dice_WT"] == pytest.approx(dice, abs=1e-4)
+
+
+def test_the_final_network_keeps_the_after_treatment_that_the_folds_were_scored_with(copy):
+    given, folder = copy
+    option, values = "after_treatment::smallest_piece", {"WT": 9}
+    before = json.loads((folder / "settings.json").read_text())
+    save_json({**before, option: values}, folder / "settings.json")
+    final(output=str(folder), **given, **{option: values})
+    expected = {"threshold": {}, "smallest_piece": values, "smallest_region": {}}
+    assert treatment_of(str(folder / "final" / "models")) == expected
 
 
 def test_a_final_network_before_the_folds_are_done_is_refused(copy):

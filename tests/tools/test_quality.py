@@ -15,7 +15,7 @@ from tests.scores.test_quality import scored
 from tools import quality as module
 from tools.quality import assess, calibration_rows, judge_folds, pooled, quality_rows, reliability, second_look, text_of
 
-STARTED = {"mirror": "no", **{f"after_treatment::{name}": {} for name in module.TREATMENT}}
+STARTED = {"mirror": "no", **{f"after_treatment::{name}": {} for name in module.KINDS}}
 
 
 def evidence_of(case):

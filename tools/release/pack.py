@@ -13,6 +13,7 @@ import yaml
 from monai.bundle import ConfigParser
 from tumour.errors import InputError, OptionError
 from tumour.files import atomic_write, sha256_of
+from tumour.maps.aftertreatment import FILE as TREATMENT
 from tumour.runs.checkpoints import PATIENTS, load_weights, read_weights
 from tumour.runs.trained import SETTINGS, require_same, settings_of
 from tumour.scores.evaluation import RECORD
@@ -24,7 +25,7 @@ from tools.release.configs import configs
 from tools.release.metadata import metadata, release_metadata
 
 PACKAGES = ("custom_components", "tumour")  # the Python code in a release
-RECORDS = (PATIENTS, SETTINGS, RECORD, QUALITY, "after_treatment.json")  # what is recorded next to the weights
+RECORDS = (PATIENTS, SETTINGS, RECORD, QUALITY, TREATMENT)  # what is recorded next to the weights
 LARGE = 25 * 2**20  # bytes; the zoo wants larger files behind a URL
 
 

@@ -1,7 +1,9 @@
 """Make regions from probabilities, with a threshold, a minimum piece and a minimum total volume for each region."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,13 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from tumour.errors import OptionError, require_finite
+from tumour.processes import rank
+from tumour.records import read_json
 from tumour.scans.grid import pieces_of
+
+FILE = "after_treatment.json"  # next to model.pt
+TREATMENT = {str: {str: (float, {str: float})}}  # numbers only: it comes with weights, and MONAI would run its text
+logger = logging.getLogger("bundle")
 
 
 def voxel_volume(image: torch.Tensor) -> float:
@@ -114,9 +122,25 @@ class EmptySmallRegionsd(PerRegion):
         return regions
 
 
+KINDS = {"threshold": ThresholdRegionsd, "smallest_piece": DropSmallPiecesd, "smallest_region": EmptySmallRegionsd}
+
+
 def treatment_steps(
     keys: KeysCollection, regions: Mapping[str, Sequence[str]], treatment: Mapping[str, Any]
 ) -> list[PerRegion]:
     """The three transforms of an after-treatment in order, for the settings `after_treatment` of inference.yaml."""
-    kinds = {"threshold": ThresholdRegionsd, "smallest_piece": DropSmallPiecesd, "smallest_region": EmptySmallRegionsd}
-    return [kind(keys, regions, treatment[name]) for name, kind in kinds.items()]
+    return [kind(keys, regions, treatment[name]) for name, kind in KINDS.items()]
+
+
+def treatment_of(folder: str) -> dict[str, Mapping[str, float]]:
+    """The after-treatment next to the weights in a folder: the values of each region by kind, none without a file.
+
+    Raises:
+        InputError: the file is damaged, or has something else than numbers by region.
+    """
+    path = Path(folder, FILE)
+    found = read_json(path, TREATMENT) if folder and path.is_file() else {}
+    used = {name: values for name in KINDS if (values := found.get(name))}
+    if used and not rank():
+        logger.info(f"after-treatment of '{path}': " + ", ".join(f"{name} {value}" for name, value in used.items()))
+    return {name: used.get(name, {}) for name in KINDS}

@@ -145,4 +145,4 @@ class FitAfterTreatment:
             for name in self.regions
         ]
         logger.info("\n".join([f"fitted on {len(self.cases)} validation cases:", *rows]))
-        logger.info(f"use it with --after_treatment '%{self.path}'")
+        logger.info(f"used where it is next to the weights, or by --after_treatment '%{self.path}'")

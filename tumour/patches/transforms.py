@@ -185,7 +185,7 @@ class RandAffineFloat32d(RandAffined):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.rand_affine.resampler.dtype = torch.float32
+        self.rand_affine.resampler.dtype = np.float32
 
 
 class RandSeedd(Randomizable, Transform):

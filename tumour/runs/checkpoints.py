@@ -24,13 +24,14 @@ from tumour.cases.parts import PATIENTS
 from tumour.cohort import Cohort
 from tumour.errors import InputError, OptionError
 from tumour.files import atomic_write, remove_leftovers, save_json, sha256_of
+from tumour.maps.aftertreatment import FILE as TREATMENT
 from tumour.processes import rank
 from tumour.records import read_tensors
 from tumour.runs.reading import require_same_reading
 from tumour.runs.trained import COMPARED, SETTINGS, history_of, layer_types, require_same, settings_of
 
 BEST, LAST, BEFORE = "model.pt", "last.ckpt", "before-last.ckpt"
-OF_WEIGHTS = ("scores.json", "quality.json", "after_treatment.json")  # what later runs write next to model.pt
+OF_WEIGHTS = ("scores.json", "quality.json", TREATMENT)  # what later runs write next to model.pt
 MAY_CHANGE = ("patch_size", "window")  # when a training is resumed: larger patches in the last epochs are common
 logger = logging.getLogger("bundle")
 

@@ -13,6 +13,7 @@ import torch
 from tumour.cases.case import LEFT_OUT, Case
 from tumour.errors import InputError
 from tumour.files import hash_of_code, save_json, sha256_of, size_and_times
+from tumour.maps.aftertreatment import FILE as TREATMENT
 from tumour.processes import gather, rank
 from tumour.records import read_json
 from tumour.runs.layers import FOLDERS, layers, merge, parse_options, started_by_monai
@@ -113,7 +114,7 @@ def _run(weights: str, dataset_dir: str, device: str, precision: str) -> str:
     parser = merge([file for file in files if not Path(file).name.startswith(SEVERAL)], settings)
     parser.resolve_macro_and_relative_ids()  # the content of a file, as of an after-treatment, not only its name
     config = {name: value for name, value in parser.get().items() if name not in OF_THE_MACHINE}
-    places = [Path(weights), *(Path(weights).with_name(name) for name in (SETTINGS, QUALITY))]
+    places = [Path(weights), *(Path(weights).with_name(name) for name in (SETTINGS, QUALITY, TREATMENT))]
     paths = [path for path in places if path.is_file()]
     content = [sha256_of(path) for path in paths]
     state = [hash_of_code(), config, content, str(Path(dataset_dir).resolve()), device, precision]

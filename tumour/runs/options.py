@@ -27,6 +27,7 @@ from tumour.errors import (
     require_text,
     tell_errors_plainly,
 )
+from tumour.maps.aftertreatment import TREATMENT
 from tumour.records import read_json
 from tumour.runs.layers import (
     OPTIONS,
@@ -145,7 +146,7 @@ def check_after_treatment(given: Any) -> None:
     for each in given.values() if isinstance(given, Mapping) else ():
         check_after_treatment(each)
     if isinstance(given, str) and (file := re.fullmatch("%(.*?[.]json)((::|#).*)?", given)):  # or a part of it
-        read_json(Path(file[1]), {str: {str: (float, {str: float})}})
+        read_json(Path(file[1]), TREATMENT)
 
 
 def tracking(given: Any) -> dict[str, Any]:
