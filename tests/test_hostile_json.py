@@ -83,7 +83,7 @@ READ = {  # each file: how it is read, and what it should contain
         {"a": {"histograms": {"ET": [[1, 2], [3, 4]]}, "entropy": [0.5]}},
     ),
     "after_treatment.json": (
-        lambda path: treatment_of(str(path.parent)),
+        lambda path: treatment_of("threshold", str(path.parent)),
         {"threshold": {"ET": 0.4}, "smallest_piece": {}, "fitted": {"cases": 3, "ET": {"dice_before": 0.5}}},
     ),
 }

@@ -86,14 +86,13 @@ def test_a_wrong_value_is_refused(values, message):
         DropSmallPiecesd("pred", REGIONS, values)
 
 
-def test_the_treatment_next_to_weights_is_complete_and_has_nothing_of_the_fit(tmp_path, caplog):
-    none = {"threshold": {}, "smallest_piece": {}, "smallest_region": {}}
-    assert treatment_of(str(tmp_path)) == none
+def test_values_next_to_weights_are_used_kind_by_kind_and_named_in_the_log(tmp_path, caplog):
+    assert treatment_of("smallest_piece", str(tmp_path)) == {}
     (tmp_path / "after_treatment.json").write_text('{"smallest_piece": {"WT": 2500}, "fitted": {"cases": 3}}')
-    assert treatment_of("") == none
-    assert not caplog.records
     with caplog.at_level(logging.INFO, "bundle"):
-        assert treatment_of(str(tmp_path)) == none | {"smallest_piece": {"WT": 2500}}
+        assert treatment_of("smallest_piece", "") == treatment_of("threshold", str(tmp_path)) == {}
+        assert not caplog.records
+        assert treatment_of("smallest_piece", str(tmp_path)) == {"WT": 2500}
     assert "smallest_piece {'WT': 2500}" in caplog.text
 
 

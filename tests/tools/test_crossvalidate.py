@@ -14,7 +14,7 @@ import torch
 from tumour.cases.case import Case
 from tumour.errors import InputError, OptionError
 from tumour.files import save_json
-from tumour.maps.aftertreatment import treatment_of
+from tumour.maps.aftertreatment import KINDS, treatment_of
 from tumour.records import read_table
 from tumour.runs.checkpoints import to_float16
 from tumour.scores.quality import Quality, quality_of
@@ -404,8 +404,8 @@ def test_the_final_network_keeps_the_after_treatment_that_the_folds_were_scored_
     before = json.loads((folder / "settings.json").read_text())
     save_json({**before, option: values}, folder / "settings.json")
     final(output=str(folder), **given, **{option: values})
-    expected = {"threshold": {}, "smallest_piece": values, "smallest_region": {}}
-    assert treatment_of(str(folder / "final" / "models")) == expected
+    models = str(folder / "final" / "models")
+    assert [treatment_of(kind, models) for kind in KINDS] == [{}, values, {}]
 
 
 def test_a_final_network_before_the_folds_are_done_is_refused(copy):

@@ -132,15 +132,14 @@ def treatment_steps(
     return [kind(keys, regions, treatment[name]) for name, kind in KINDS.items()]
 
 
-def treatment_of(folder: str) -> dict[str, Mapping[str, float]]:
-    """The after-treatment next to the weights in a folder: the values of each region by kind, none without a file.
+def treatment_of(kind: str, folder: str) -> Mapping[str, float]:
+    """The values by region of one kind of after-treatment next to the weights in a folder; none without a file.
 
     Raises:
         InputError: the file is damaged, or has something else than numbers by region.
     """
     path = Path(folder, FILE)
-    found = read_json(path, TREATMENT) if folder and path.is_file() else {}
-    used = {name: values for name in KINDS if (values := found.get(name))}
-    if used and not rank():
-        logger.info(f"after-treatment of '{path}': " + ", ".join(f"{name} {value}" for name, value in used.items()))
-    return {name: used.get(name, {}) for name in KINDS}
+    values = read_json(path, TREATMENT).get(kind, {}) if folder and path.is_file() else {}
+    if values and not rank():
+        logger.info(f"after-treatment of '{path}': {kind} {values}")
+    return values
