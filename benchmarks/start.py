@@ -104,7 +104,7 @@ def measure(data: str, cohort: str = "brats2018", patients: int = 6, rounds: int
     about = (
         f"{patients} real patients, {cores()} cores, {rounds} rounds; from the start of Python until network, "
         "optimizer and first batch are ready. Ours includes reading and checking every case; nnU-Net's own check is "
-        "not included. Our second start is mostly importing PyTorch, MONAI, Ignite and MLflow."
+        "not included. Our second start is mostly importing PyTorch, MONAI and Ignite."
     )
     results.keep("start", "From the command to the first training step", about, rows, ["torch", "monai", "nnunetv2"])
 
