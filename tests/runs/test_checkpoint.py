@@ -314,6 +314,16 @@ def test_a_training_may_be_resumed_with_another_patch_size(tmp_path):
         Trainer(tmp_path, epochs=3, patch_size=[96], cohort="msd", spacing=[2, 2, 2]).go()
 
 
+def test_an_after_treatment_stays_until_the_network_that_it_was_fitted_to_is_replaced(tmp_path):
+    path = tmp_path / "after_treatment.json"
+    Trainer(tmp_path, epochs=1, metrics=(0.5,)).go()
+    path.write_text("{}")
+    Trainer(tmp_path, epochs=2, metrics=(0.5, 0.4)).go()
+    assert path.exists()
+    Trainer(tmp_path, epochs=3, metrics=(0.5, 0.4, 0.6)).go()
+    assert not path.exists()
+
+
 def test_a_new_training_moves_the_old_checkpoints_aside(tmp_path):
     Trainer(tmp_path).go()
     (tmp_path / "after_treatment.json").write_text("{}")  # fitted to these weights

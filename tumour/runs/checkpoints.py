@@ -376,8 +376,11 @@ class Checkpoints:
             logger.info(f"moved the checkpoints of an earlier training to '{target}'.")
 
     def save(self, engine: Engine) -> None:
+        best = self.validator.state.best_metric_epoch == engine.state.epoch
+        if best and not rank():
+            (self.folder / TREATMENT).unlink(missing_ok=True)  # fitted to the network that is replaced
         self.save_last(engine)  # first: if the training is stopped here, the best network is in it
-        if self.validator.state.best_metric_epoch == engine.state.epoch:
+        if best:
             self.save_best(self.settings, self.used)
 
     def save_best(self, settings: Mapping[str, Any], patients: Mapping[str, Sequence[str]]) -> None:
