@@ -86,7 +86,8 @@ def test_a_wrong_value_is_refused(values, message):
         DropSmallPiecesd("pred", REGIONS, values)
 
 
-def test_values_next_to_weights_are_used_kind_by_kind_and_named_in_the_log(tmp_path, caplog):
+def test_values_next_to_weights_are_used_kind_by_kind_and_named_in_the_log(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)  # no folder is not this one
     assert treatment_of("smallest_piece", str(tmp_path)) == {}
     (tmp_path / "after_treatment.json").write_text('{"smallest_piece": {"WT": 2500}, "fitted": {"cases": 3}}')
     with caplog.at_level(logging.INFO, "bundle"):
