@@ -12,7 +12,7 @@ from tumour.checks.label import stated_values
 from tumour.errors import InputError
 from tumour.maps.aftertreatment import treatment_of
 from tumour.records import LARGEST
-from tumour.runs.options import check_command
+from tumour.runs.options import check_after_treatment, check_command
 from tumour.runs.trained import settings_of, settings_to_use
 from tumour.scores.evaluation import crossvalidation_of, scores_of
 from tumour.scores.quality import Quality
@@ -23,6 +23,7 @@ from tools.quality import evidence_in
 from tools.report.results import Results
 
 COHORT = COHORTS["brats2021"]
+TREATMENT = {"threshold": {"ET": 0.4}, "smallest_piece": {}, "fitted": {"cases": 3, "ET": {"dice_before": 0.5}}}
 CODE = "$__import__('pathlib').Path('ran').touch()"
 MEAN = {"cases": 2, "mean": 0.5, "interval_low": 0.4, "interval_high": 0.6}
 SCORED = {"challenge": "legacy", "scores": {"ET": {"kind": "region", "dice": MEAN, "hd95": MEAN, "iou": MEAN}}}
@@ -84,8 +85,9 @@ READ = {  # each file: how it is read, and what it should contain
     ),
     "after_treatment.json": (
         lambda path: treatment_of("threshold", str(path.parent)),
-        {"threshold": {"ET": 0.4}, "smallest_piece": {}, "fitted": {"cases": 3, "ET": {"dice_before": 0.5}}},
+        TREATMENT,
     ),
+    "fitted.json": (lambda path: check_after_treatment(f"%{path}"), TREATMENT),
 }
 ENTRIES = [(name, key) for name, (_, content) in READ.items() for key in content]
 VALUES = [3, -1e30, "x", [], {}, [[]], None, True, CODE, [CODE], {"a": CODE}, {"_target_": "os.system", "command": "x"}]

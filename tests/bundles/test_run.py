@@ -95,8 +95,10 @@ def test_an_after_treatment_is_fitted_to_validation_cases_and_used_by_evaluating
     succeed("evaluating", bundle, tmp_path, "brats2021", data, ckpt_dir=folder / "models")
     scores = pd.read_csv(tmp_path / "results" / "scores" / "scores.csv").set_index("region")
     assert scores.loc["WT", "predicted_ml"] == pytest.approx(40**3 / 1000)
-    given = {"ckpt_dir": folder / "models", "after_treatment::threshold": {"WT": 0.9}}
-    succeed("evaluating", bundle, tmp_path, "brats2021", data, **given)
+    other = tmp_path / "given.json"
+    other.write_text(json.dumps({**fitted, "threshold": {"WT": 0.9}}))
+    settings = {"ckpt_dir": folder / "models", "after_treatment": f"%{other}"}
+    succeed("evaluating", bundle, tmp_path, "brats2021", data, **settings)
     scores = pd.read_csv(tmp_path / "results" / "scores" / "scores.csv").set_index("region")
     assert scores.loc["WT", "predicted_ml"] < 40**3 / 1000
 

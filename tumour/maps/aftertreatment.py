@@ -17,7 +17,7 @@ from tumour.records import read_json
 from tumour.scans.grid import pieces_of
 
 FILE = "after_treatment.json"  # next to model.pt
-TREATMENT = {str: {str: (float, {str: float})}}  # numbers only: it comes with weights, and MONAI would run its text
+SHAPE = {str: {str: (float, {str: float})}}  # numbers only: it comes with weights, and MONAI would run its text
 logger = logging.getLogger("bundle")
 
 
@@ -139,7 +139,7 @@ def treatment_of(kind: str, folder: str) -> Mapping[str, float]:
         InputError: the file is damaged, or has something else than numbers by region.
     """
     path = Path(folder, FILE)
-    values = read_json(path, TREATMENT).get(kind, {}) if folder and path.is_file() else {}
+    values = read_json(path, SHAPE).get(kind, {}) if folder and path.is_file() else {}
     if values and not rank():
         logger.info(f"after-treatment of '{path}': {kind} {values}")
     return values

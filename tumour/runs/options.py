@@ -27,7 +27,7 @@ from tumour.errors import (
     require_text,
     tell_errors_plainly,
 )
-from tumour.maps.aftertreatment import TREATMENT
+from tumour.maps.aftertreatment import SHAPE as TREATMENT_SHAPE
 from tumour.records import read_json
 from tumour.runs.layers import (
     OPTIONS,
@@ -146,7 +146,7 @@ def check_after_treatment(given: Any) -> None:
     for each in given.values() if isinstance(given, Mapping) else ():
         check_after_treatment(each)
     if isinstance(given, str) and (file := re.fullmatch("%(.*?[.]json)((::|#).*)?", given)):  # or a part of it
-        read_json(Path(file[1]), TREATMENT)
+        read_json(Path(file[1]), TREATMENT_SHAPE)
 
 
 def tracking(given: Any) -> dict[str, Any]:

@@ -81,8 +81,7 @@ def history_of(*records: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         `seen`, the range of each measure, and `trained_on`, the names of the data sets; empty if not recorded.
     """
-    last = [[each["cohort"]] if "cohort" in each else [] for each in records]
-    names = [name for each, cohort in zip(records, last, strict=True) for name in each.get("trained_on", cohort)]
+    names = [name for each in records for name in each.get("trained_on", [each.get("cohort")]) if name]
     return {"seen": widest(each.get("seen", {}) for each in records), "trained_on": list(dict.fromkeys(names))}
 
 
